@@ -1,0 +1,55 @@
+"""outpace makes diffusion transformers run faster and shows honestly what it costs.
+
+    import outpace
+
+    with outpace.accelerate(pipe, outpace.GatedTaylor(threshold=0.1)) as run:
+        image = pipe(prompt, num_inference_steps=50).images[0]
+    print(run.summary())
+
+Importing it costs milliseconds: torch is imported when something that needs it is first touched.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path as _Path
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if not (_Path(__path__[0]) / "accel").is_dir():
+    # A checkout, not an installed wheel: the sub-packages are this folder's siblings (see pyproject.toml).
+    __path__.append(str(_Path(__path__[0]).parent))
+
+_HOME = {
+    "accelerate": "outpace.accel",
+    "GatedTaylor": "outpace.accel",
+    "IntervalTaylor": "outpace.accel",
+    "Solver": "outpace.accel",
+    "Family": "outpace.accel",
+    "register_family": "outpace.accel",
+    "load_pocket": "outpace.pipelines",
+    "OutpaceError": "outpace.errors",
+}
+
+__all__ = [*_HOME, "__version__"]
+
+if TYPE_CHECKING:
+    from outpace.accel import Family as Family
+    from outpace.accel import GatedTaylor as GatedTaylor
+    from outpace.accel import IntervalTaylor as IntervalTaylor
+    from outpace.accel import Solver as Solver
+    from outpace.accel import accelerate as accelerate
+    from outpace.accel import register_family as register_family
+    from outpace.errors import OutpaceError as OutpaceError
+    from outpace.pipelines import load_pocket as load_pocket
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'outpace' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

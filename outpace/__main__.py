@@ -1,0 +1,4 @@
+from outpace.cli import main
+
+if __name__ == "__main__":
+    main()
