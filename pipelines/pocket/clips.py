@@ -1,0 +1,196 @@
+"""Moving shapes: procedural clips, their captions, and the checker that reads a clip back.
+
+One coloured shape crosses a dark frame of 32 x 32 pixels in 9 frames: "a blue square moves left slowly". A sixth of the
+colour, shape and direction combinations is never trained on, so that a caption can be new while each of its words is
+known. The checker looks at pixels only; it is how the conditioning accuracy on the model card is read.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from ...errors import ConfigError, InputError
+
+COLOURS = {
+    "red": (0.92, 0.10, 0.10),
+    "green": (0.10, 0.75, 0.15),
+    "blue": (0.12, 0.25, 0.95),
+    "yellow": (0.95, 0.88, 0.10),
+    "purple": (0.72, 0.15, 0.85),
+    "white": (0.93, 0.93, 0.93),
+}
+SHAPES = ("circle", "square", "triangle")
+DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+SPEEDS = {"slowly": (0.60, 0.80), "quickly": (1.45, 1.65)}
+"""Pixels a frame, from and to."""
+FRAMES, SIDE = 9, 32
+BACKGROUND = 0.06
+SLOW_BELOW_PIXELS = 9.0
+"""Total travel that parts slow (4.8 to 6.4 pixels over a clip) from quick (11.6 to 13.2)."""
+
+Split = Literal["held_out", "train", "calibration"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clip:
+    """What one caption says."""
+
+    colour: str
+    """One of COLOURS."""
+    shape: str
+    """One of SHAPES."""
+    direction: str
+    """One of DIRECTIONS."""
+    speed: str
+    """One of SPEEDS."""
+
+    @property
+    def caption(self) -> str:
+        return f"a {self.colour} {self.shape} moves {self.direction} {self.speed}"
+
+    @property
+    def held_out(self) -> bool:
+        """Never trained on: for each shape and direction one colour of six, each colour twice."""
+        colour, shape = list(COLOURS).index(self.colour), SHAPES.index(self.shape)
+        return (colour + 2 * shape + 3 * list(DIRECTIONS).index(self.direction)) % 6 == 1
+
+    def labels(self) -> list[int]:
+        """The caption as class numbers, in the order of ATTRIBUTES."""
+        said = (self.colour, self.shape, self.direction, self.speed)
+        return [values.index(word) for values, word in zip(ATTRIBUTES.values(), said, strict=True)]
+
+
+ATTRIBUTES = {
+    "colour": tuple(COLOURS),
+    "shape": SHAPES,
+    "direction": tuple(DIRECTIONS),
+    "speed": tuple(SPEEDS),
+}
+
+EVERY_CLIP = tuple(
+    Clip(colour=colour, shape=shape, direction=direction, speed=speed)
+    for colour in COLOURS
+    for shape in SHAPES
+    for direction in DIRECTIONS
+    for speed in SPEEDS
+)
+
+
+def parse(caption: str) -> Clip:
+    """The clip that `caption` describes. Raises: InputError where it is not one of ours."""
+    words = caption.split()
+    for clip in EVERY_CLIP:
+        if clip.caption.split() == words:
+            return clip
+    raise InputError(
+        f"'{caption}' does not describe a clip; write 'a COLOUR SHAPE moves DIRECTION SPEED' with "
+        + "; ".join(f"{name}: {', '.join(values)}" for name, values in ATTRIBUTES.items())
+    )
+
+
+def prompts(n: int, split: Split = "held_out") -> list[str]:
+    """`n` captions of a split, always the same ones; repeated in turn where `n` exceeds the split (24 held out).
+
+    "train" and "calibration" are the two halves of the captions that were trained on: settings are tuned on the second,
+    and figures are read on "held_out" only.
+    """
+    seen = [clip for clip in EVERY_CLIP if not clip.held_out]
+    random.Random(7).shuffle(seen)
+    half = len(seen) // 2
+    held_out = [clip for clip in EVERY_CLIP if clip.held_out]
+    random.Random(8).shuffle(held_out)
+    splits = {"held_out": held_out, "train": seen[:half], "calibration": seen[half:]}
+    if split not in splits:
+        raise ConfigError(f"no split '{split}'; choose one of {', '.join(splits)}")
+    return [splits[split][i % len(splits[split])].caption for i in range(n)]
+
+
+def draw(rng: random.Random, clips: int) -> list[Clip]:
+    """`clips` clips to train on, drawn evenly from those not held out."""
+    seen = [clip for clip in EVERY_CLIP if not clip.held_out]
+    return [rng.choice(seen) for _ in range(clips)]
+
+
+def render(clips: list[Clip], rng: random.Random) -> np.ndarray:
+    """Pictures of `clips` with place, size, speed and tint drawn from `rng`: (B, T, Y, X, 3) float32 in 0..1."""
+    kind, start, step, radius, tint = [], [], [], [], []
+    for clip in clips:
+        axis = np.array(DIRECTIONS[clip.direction], dtype=np.float32)
+        velocity = rng.uniform(*SPEEDS[clip.speed]) * axis
+        along, across = rng.uniform(-1, 1) * (1.0 if clip.speed == "quickly" else 4.0), rng.uniform(-6, 6)
+        centre = SIDE / 2 + along * axis + across * axis[::-1]
+        kind.append(SHAPES.index(clip.shape))
+        start.append(centre - velocity * (FRAMES - 1) / 2)
+        step.append(velocity)
+        radius.append(rng.uniform(6.0, 7.5))
+        tint.append([value + rng.uniform(-0.04, 0.04) for value in COLOURS[clip.colour]])
+    frames = np.arange(FRAMES, dtype=np.float32)[None, :, None]
+    place = np.stack(start)[:, None] + frames * np.stack(step)[:, None]  # (B, T, 2), x before y
+    grid = np.arange(SIDE, dtype=np.float32) + 0.5
+    x = grid[None, None, None, :] - place[..., 0, None, None]
+    y = grid[None, None, :, None] - place[..., 1, None, None]
+    r = np.array(radius, dtype=np.float32)[:, None, None, None]
+    # Signed distances to the outline, in pixels; half a pixel of ramp is the anti-aliasing.
+    circle = np.sqrt(x * x + y * y) - r
+    square = np.maximum(np.abs(x), np.abs(y)) - 0.9 * r
+    triangle = np.maximum((2 * np.abs(x) - (y + 1.1 * r)) / np.sqrt(5), y - 1.05 * r)
+    which = np.array(kind)[:, None, None, None]
+    distance = np.where(which == 0, circle, np.where(which == 1, square, triangle))
+    cover = np.clip(0.5 - distance, 0, 1)[..., None]
+    colour = np.array(tint, dtype=np.float32)[:, None, None, None, :]
+    return np.clip(BACKGROUND * (1 - cover) + colour * cover, 0, 1).astype(np.float32)
+
+
+def _object(frame: np.ndarray) -> np.ndarray | None:
+    """The largest bright region of a frame (Y, X, 3) as a mask (Y, X); None where there is none worth reading."""
+    regions, count = ndimage.label(np.abs(frame - BACKGROUND).max(-1) > 0.3)
+    if count == 0:
+        return None
+    sizes = np.bincount(regions.ravel())[1:]
+    return regions == 1 + int(sizes.argmax()) if sizes.max() >= 40 else None
+
+
+def read(media: np.ndarray) -> dict[str, str] | None:
+    """What a clip (T, Y, X, 3) in 0..1 shows, or None where no object stays visible in at least half of its frames."""
+    masks = [(i, mask) for i, frame in enumerate(media) if (mask := _object(frame)) is not None]
+    if len(masks) < max(2, len(media) // 2):
+        return None
+    palette = np.array(list(COLOURS.values()))
+    votes, fills, places = np.zeros(len(palette)), [], []
+    for i, mask in masks:
+        pixels = media[i][mask]
+        votes += np.bincount(((pixels[:, None] - palette) ** 2).sum(-1).argmin(-1), minlength=len(palette))
+        ys, xs = np.nonzero(mask)
+        fills.append(mask.sum() / ((np.ptp(ys) + 1) * (np.ptp(xs) + 1)))
+        places.append((i, xs.mean(), ys.mean()))
+    fill = float(np.median(fills))  # of the bounding box: a square 1, a circle 0.79, a triangle 0.5
+    (first, x0, y0), (last, x1, y1) = places[0], places[-1]
+    dx, dy = x1 - x0, y1 - y0
+    travel = max(abs(dx), abs(dy)) * (len(media) - 1) / max(last - first, 1)
+    horizontal = abs(dx) > abs(dy)
+    direction = ("right" if dx > 0 else "left") if horizontal else ("down" if dy > 0 else "up")
+    return {
+        "colour": list(COLOURS)[int(votes.argmax())],
+        "shape": "square" if fill > 0.89 else "circle" if fill > 0.66 else "triangle",
+        "direction": direction if travel > 2.5 else "still",
+        "speed": "slowly" if travel < SLOW_BELOW_PIXELS else "quickly",
+    }
+
+
+def check(media: list[np.ndarray], captions: list[str]) -> list[dict[str, float]]:
+    """Which words of each caption its clip obeys, 1.0 or 0.0 each; all 0.0 where nothing can be seen.
+
+    Shapes: each of `media` (T, Y, X, 3), floats in 0..1.
+    """
+    if len(media) != len(captions):
+        raise InputError(f"{len(media)} clips but {len(captions)} captions; give one caption a clip")
+    hits = []
+    for clip, caption in zip(media, captions, strict=True):
+        said, shown = parse(caption), read(np.asarray(clip, dtype=np.float32)) or {}
+        hits.append({name: float(shown.get(name) == getattr(said, name)) for name in ATTRIBUTES})
+    return hits
