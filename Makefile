@@ -1,0 +1,77 @@
+# Two commands need nothing but python3 (3.10 or later) and the package index: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+# More options for pip, for example: make demo PIP_OPTIONS="--index-url https://mirror.example/simple"
+PIP_OPTIONS ?=
+WORKERS ?= 2
+
+BIN := $(VENV)/bin
+READY := $(VENV)/.outpace-installed
+PARTS := accel evaluation kernels pipelines
+
+# One thread a process: tests and timings run several small processes, and threads that wait by spinning slow them all.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
+export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint typecheck format links readme bench wheel clean
+
+help: ## this list
+	@echo "outpace: make TARGET, where TARGET is"
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(READY) ## the environment in .venv (every other target makes it when it is missing)
+
+# torch goes first and alone: pinned, so that a CPU build is taken where the package index has one, and nothing that is
+# installed after it can ask for another.
+$(READY): constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "outpace needs Python 3.10 or later; choose one: make $(or $(MAKECMDGOALS),install) PYTHON=python3.11"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' \
+	  || { echo "this Python cannot make environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@echo "== making the environment in $(VENV): some hundred megabytes, a few minutes, once"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install $(PIP_OPTIONS) -c constraints.txt torch
+	$(BIN)/python -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: $(READY) ## pictures, a summary and out/demo/report.html, from the pipelines this repository ships
+	$(BIN)/outpace generate flux --preset balanced --out out/demo/pictures \
+	  --prompt "a red circle on a blue background"
+	$(BIN)/outpace compare flux --prompts 4 --steps 28 --out out/demo
+
+test: $(READY) ## every test except the slow claims
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+
+test-slow: $(READY) ## the claims that take minutes (accuracy of the shipped pipelines, speed)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(READY) ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY) ## let ruff rewrite what `make lint` complains about
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: $(READY) links ## basedpyright
+	$(BIN)/basedpyright --level error
+
+# Type checkers and editors do not follow the mapping of folders in pyproject.toml; links under one name do it for them.
+links:
+	@rm -rf .links && mkdir -p .links/outpace
+	@for item in outpace/* $(PARTS); do ln -sfn ../../$$item .links/outpace/$$(basename $$item); done
+
+readme: $(READY) ## write the generated tables of README.md again
+	$(BIN)/python docs/tables.py
+
+bench: $(READY) ## the committed figures, again, on this machine (an hour or more): benchmarks/results/
+	$(BIN)/python benchmarks/run.py
+
+wheel: $(READY) ## a wheel in dist/
+	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .
+
+clean: ## remove what the targets made, the environment too
+	rm -rf $(VENV) .links out build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
