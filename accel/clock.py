@@ -1,0 +1,189 @@
+"""Where the denoising is: run, step, noise level and guidance branch of every denoiser call.
+
+The scheduler tells: `set_timesteps` begins a run, `step` ends a step, and the calls between two steps are the branches.
+The two methods are tapped on the instance, never on the class, and put back by `detach`. Without a scheduler (a bare
+transformer) run and step are read off the timesteps: the same one again is the next branch, one that goes back towards
+noise begins a new run. A branch is named by diffusers' `cache_context` where the pipeline enters one, and by its place
+in the step where it does not.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MethodType
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """One denoiser call in time."""
+
+    run: int
+    step: int
+    branch: str
+    leader: bool
+    """True for the first call of the step: it decides, the step's other branches follow."""
+    timestep: float
+    u: float
+    """Noise level in 0..1: sigma of a rectified flow, sigma / (1 + sigma) of a variance-preserving one."""
+    du: float
+    """How far the solver moves in `u` with this call's output: the weight of an error made here."""
+    num_steps: int | None
+
+
+class _Tap:
+    """A method of one instance with something done around it; a deep copy of the instance gets the plain method."""
+
+    def __init__(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
+        self.owner, self.name, self.around = owner, name, around
+        self.inner = getattr(owner, name)
+        functools.update_wrapper(self, self.inner)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.around(self.inner, *args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        return MethodType(getattr(type(self.owner), self.name), memo[id(self.owner)])
+
+
+class Clock:
+    """Counts runs, steps and branches for the denoisers of one pipeline.
+
+    Args:
+        on_run: called at the start of each run, before its first denoiser call.
+        around_step: called as `around_step(step, *args, **kwargs)` in place of the scheduler's `step`, which it calls.
+    """
+
+    def __init__(self, on_run: Callable[[], None], around_step: Callable[..., Any] | None = None) -> None:
+        self._on_run, self._around_step = on_run, around_step
+        self.scheduler: Any = None
+        self.levels: list[float] | None = None
+        self.run, self.step = -1, 0
+        self._calls_in_step = 0
+        self._last_t: float | None = None
+        self._direction = 0.0
+
+    def attach(self, scheduler: Any) -> None:
+        """Follow `scheduler`, leaving the one followed so far."""
+        self.detach()
+        self.scheduler = scheduler
+        scheduler.set_timesteps = _Tap(scheduler, "set_timesteps", self._set_timesteps)
+        scheduler.step = _Tap(scheduler, "step", self._step)
+        if getattr(scheduler, "num_inference_steps", None) is not None:
+            self.levels = noise_levels(scheduler)
+
+    def detach(self) -> None:
+        """Leave the scheduler as it was found."""
+        if self.scheduler is not None:
+            for name in ("set_timesteps", "step"):
+                tap = self.scheduler.__dict__.get(name)
+                if isinstance(tap, _Tap) and tap.around in (self._set_timesteps, self._step):
+                    del self.scheduler.__dict__[name]
+        self.scheduler, self.levels = None, None
+
+    def begin_run(self) -> None:
+        """A new run starts with the next call."""
+        self.run += 1
+        self.step = self._calls_in_step = 0
+        self._last_t, self._direction = None, 0.0
+        self._on_run()
+
+    def tick(self, timestep: float, context: str | None) -> Moment:
+        """The moment of the denoiser call that begins now.
+
+        Args:
+            timestep: as the denoiser is given it, in whatever unit.
+            context: name of the `cache_context` in force, or None.
+        """
+        if self.levels is None:
+            self._follow_timesteps(timestep, context)
+        elif self.run < 0:
+            self.begin_run()
+        leader = self._calls_in_step == 0
+        branch = context if context is not None else str(self._calls_in_step)
+        self._calls_in_step += 1
+        u, du, total = self._level(timestep)
+        return Moment(
+            run=self.run, step=self.step, branch=branch, leader=leader, timestep=timestep, u=u, du=du, num_steps=total
+        )
+
+    def _level(self, timestep: float) -> tuple[float, float, int | None]:
+        if self.levels is None:
+            u = timestep / 1000.0 if abs(timestep) > 1.0 else timestep
+            return (u if self._direction <= 0 else 1.0 - u), 1.0 / 50.0, None
+        first = getattr(self.scheduler, "_begin_index", None) or 0
+        index = min(first + self.step, len(self.levels) - 2)
+        return self.levels[index], abs(self.levels[index + 1] - self.levels[index]), len(self.levels) - 1 - first
+
+    def _follow_timesteps(self, timestep: float, context: str | None) -> None:
+        last = self._last_t
+        if self.run < 0:
+            self.begin_run()
+        elif last is not None and timestep != last:
+            direction = 1.0 if timestep > last else -1.0
+            if self._direction and direction != self._direction:
+                self.begin_run()
+            else:
+                self._direction = direction
+                self.step += 1
+                self._calls_in_step = 0
+        if self._last_t is None:
+            # Counting down from noise, or up to the picture: the first value says which.
+            top = 1000.0 if abs(timestep) > 1.0 else 1.0
+            self._direction = -1.0 if timestep >= top / 2 else 1.0
+        self._last_t = timestep
+
+    def _set_timesteps(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = inner(*args, **kwargs)
+        self.levels = noise_levels(self.scheduler)
+        self.begin_run()
+        return result
+
+    def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        result = self._around_step(inner, *args, **kwargs) if self._around_step else inner(*args, **kwargs)
+        self.step += 1
+        self._calls_in_step = 0
+        return result
+
+
+def is_flow(scheduler: Any) -> bool:
+    """True where the scheduler integrates a rectified flow, so that its sigmas run in 0..1."""
+    config = scheduler.config
+    return (
+        "FlowMatch" in type(scheduler).__name__
+        or bool(config.get("use_flow_sigmas", False))
+        or config.get("prediction_type") == "flow_prediction"
+    )
+
+
+def is_stochastic(scheduler: Any) -> bool:
+    """True where the scheduler adds fresh noise in its steps."""
+    name, config = type(scheduler).__name__, scheduler.config
+    return (
+        any(word in name for word in ("Ancestral", "SDE", "LCM", "TCD"))
+        or name in ("DDPMScheduler", "CogVideoXDPMScheduler")
+        or "sde" in str(config.get("algorithm_type", ""))
+        or bool(config.get("stochastic_sampling", False))
+    )
+
+
+def noise_levels(scheduler: Any) -> list[float] | None:
+    """Noise level in 0..1 before each step and after the last, or None where the scheduler does not say."""
+    sigmas = getattr(scheduler, "sigmas", None)
+    timesteps = getattr(scheduler, "timesteps", None)
+    if timesteps is None or len(timesteps) == 0:
+        return None
+    if sigmas is not None and len(sigmas) >= len(timesteps):
+        values = [float(s) for s in sigmas[: len(timesteps) + 1]]
+        levels = values if is_flow(scheduler) else [s / (1.0 + s) for s in values]
+    elif getattr(scheduler, "alphas_cumprod", None) is not None:
+        kept = scheduler.alphas_cumprod[torch.as_tensor(timesteps).long().cpu()].double()
+        sigma = ((1.0 - kept) / kept).sqrt()
+        levels = [float(s) for s in sigma / (1.0 + sigma)]
+    else:
+        return None
+    return levels if len(levels) > len(timesteps) else [*levels, 0.0]

@@ -1,0 +1,14 @@
+"""Chroma: FLUX's double and single blocks, single blocks on one concatenated sequence."""
+
+from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="chroma",
+        transformers=("ChromaTransformer2DModel",),
+        stacks=(
+            Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
+            Stack(path="single_transformer_blocks"),
+        ),
+    )
+)

@@ -1,0 +1,11 @@
+"""CogVideoX and ConsisID: joint text and video blocks."""
+
+from . import IMAGE_THEN_TEXT, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="cogvideox",
+        transformers=("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
+        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+    )
+)

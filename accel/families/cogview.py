@@ -1,0 +1,11 @@
+"""CogView3+ and CogView4: joint text and image blocks."""
+
+from . import IMAGE_THEN_TEXT, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="cogview",
+        transformers=("CogView3PlusTransformer2DModel", "CogView4Transformer2DModel"),
+        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+    )
+)

@@ -1,0 +1,11 @@
+"""DiT: class-conditional blocks, guidance batched in one tensor, no cache_context."""
+
+from . import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="dit",
+        transformers=("DiTTransformer2DModel",),
+        stacks=(Stack(path="transformer_blocks"),),
+    )
+)

@@ -1,0 +1,19 @@
+"""FLUX.1 and the models built like it (Bria, LongCat-Image, Ovis-Image): double, then single blocks."""
+
+from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="flux",
+        transformers=(
+            "FluxTransformer2DModel",
+            "BriaTransformer2DModel",
+            "LongCatImageTransformer2DModel",
+            "OvisImageTransformer2DModel",
+        ),
+        stacks=(
+            Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
+            Stack(path="single_transformer_blocks", returns=TEXT_THEN_IMAGE),
+        ),
+    )
+)

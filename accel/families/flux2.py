@@ -1,0 +1,15 @@
+"""FLUX.2: double blocks, then single blocks on one concatenated sequence."""
+
+from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="flux2",
+        transformers=("Flux2Transformer2DModel",),
+        stacks=(
+            Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
+            # One modulation serves the whole batch when the timestep does; its first size is 1 then, not the batch.
+            Stack(path="single_transformer_blocks"),
+        ),
+    )
+)

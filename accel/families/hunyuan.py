@@ -1,0 +1,25 @@
+"""HunyuanVideo, 1.5, Framepack and HunyuanImage: double, then single blocks, text after the picture."""
+
+from . import IMAGE_THEN_TEXT, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="hunyuan",
+        transformers=(
+            "HunyuanVideoTransformer3DModel",
+            "HunyuanVideoFramepackTransformer3DModel",
+            "HunyuanImageTransformer2DModel",
+        ),
+        stacks=(
+            Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),
+            Stack(path="single_transformer_blocks", returns=IMAGE_THEN_TEXT),
+        ),
+    )
+)
+register_family(
+    Family(
+        name="hunyuan15",
+        transformers=("HunyuanVideo15Transformer3DModel",),
+        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+    )
+)

@@ -1,0 +1,12 @@
+"""Lumina-Image 2: refiners, then one stack over text and picture in one sequence."""
+
+from . import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="lumina2",
+        transformers=("Lumina2Transformer2DModel",),
+        stacks=(Stack(path="layers", shared=()),),
+        joint_sequence=True,
+    )
+)

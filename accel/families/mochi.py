@@ -1,0 +1,11 @@
+"""Mochi: joint text and video blocks; the last one drops the text."""
+
+from . import IMAGE_THEN_TEXT, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="mochi",
+        transformers=("MochiTransformer3DModel",),
+        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+    )
+)

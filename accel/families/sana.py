@@ -1,0 +1,11 @@
+"""Sana: linear-attention blocks."""
+
+from . import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="sana",
+        transformers=("SanaTransformer2DModel",),
+        stacks=(Stack(path="transformer_blocks"),),
+    )
+)

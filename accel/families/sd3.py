@@ -1,0 +1,11 @@
+"""Stable Diffusion 3 and 3.5: joint blocks; the last one drops the text."""
+
+from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="sd3",
+        transformers=("SD3Transformer2DModel",),
+        stacks=(Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),),
+    )
+)

@@ -1,0 +1,15 @@
+"""Wan 2.1 and 2.2, SkyReels-V2, ChronoEdit: one stack, cond and uncond in separate calls."""
+
+from . import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="wan",
+        transformers=(
+            "WanTransformer3DModel",
+            "SkyReelsV2Transformer3DModel",
+            "ChronoEditTransformer3DModel",
+        ),
+        stacks=(Stack(path="blocks"),),
+    )
+)

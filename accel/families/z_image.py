@@ -1,0 +1,12 @@
+"""Z-Image: refiners, then one stack over picture and text in one sequence."""
+
+from . import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="z_image",
+        transformers=("ZImageTransformer2DModel",),
+        stacks=(Stack(path="layers", hidden="x", returns=("x",), shared=()),),
+        joint_sequence=True,
+    )
+)

@@ -1,0 +1,129 @@
+"""What was decided, call by call: the one source of summaries, reports and tests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from statistics import mean
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Call:
+    """One call of a denoiser. Lists hold one entry a sample; guidance rows batched in one tensor are one sample."""
+
+    run: int
+    step: int
+    branch: str
+    denoiser: str
+    timestep: float
+    sigma: float | None
+    computed: list[bool]
+    reason: list[str]
+    error: list[float | None]
+    order: list[int | None]
+    blocks: float
+    """Blocks computed, summed over the samples; a forecast that ran the first block for its gate counts 1."""
+    seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Trace:
+    """The calls of a handle's life, with what they add up to."""
+
+    family: str
+    blocks: int
+    methods: list[dict[str, Any]]
+    calls: list[Call] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    parts: Counter[str] = field(default_factory=Counter)
+    """Seconds by part: "first block", "other blocks", "gate and forecast", "correction", "embedding and head"."""
+
+    def warn(self, message: str) -> None:
+        """Keep `message` once."""
+        if message not in self.warnings:
+            self.warnings.append(message)
+
+    def clear(self) -> None:
+        self.calls.clear()
+        self.parts.clear()
+
+    def totals(self) -> dict[str, Any]:
+        """Counts of the whole trace; speed-ups in blocks (predicted) and in seconds of denoiser calls (measured)."""
+        samples = sum(len(c.computed) for c in self.calls)
+        computed = sum(sum(c.computed) for c in self.calls)
+        blocks = sum(c.blocks for c in self.calls)
+        plain = float(samples * self.blocks)
+        # The first full call pays for allocations and caches of its own, so it is no yardstick for the others.
+        full = [c.seconds / len(c.computed) for c in self.calls if c.computed and all(c.computed)][1:]
+        spent = sum(c.seconds for c in self.calls[1:])
+        measured = mean(full) * (samples - len(self.calls[0].computed)) / spent if full and spent > 0 else None
+        return {
+            "calls": len(self.calls),
+            "samples": samples,
+            "computed": computed,
+            "forecast": samples - computed,
+            "blocks": blocks,
+            "blocks_plain": plain,
+            "predicted_speedup": plain / blocks if blocks else None,
+            "measured_speedup": measured,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """The trace as plain data, ready for JSON."""
+        return {
+            "version": 1,
+            "family": self.family,
+            "blocks": self.blocks,
+            "methods": self.methods,
+            "warnings": list(self.warnings),
+            "parts": dict(self.parts),
+            "calls": [asdict(c) for c in self.calls],
+            "totals": self.totals(),
+        }
+
+    def summary(self) -> str:
+        """The trace in a dozen lines for a person."""
+        totals = self.totals()
+        lines = [f"outpace on {self.family} ({self.blocks} blocks): " + (describe(self.methods) or "no method")]
+        if not self.calls:
+            return "\n".join([*lines, "  nothing has run yet", *(f"  note: {w}" for w in self.warnings)])
+        lines.append(
+            f"  {totals['forecast']} of {totals['samples']} denoiser calls forecast, {totals['computed']} computed"
+            + (" (calls counted per sample)" if totals["samples"] != totals["calls"] else "")
+        )
+        for branch in dict.fromkeys(c.branch for c in self.calls):
+            calls = [c for c in self.calls if c.branch == branch]
+            samples, done = sum(len(c.computed) for c in calls), sum(sum(c.computed) for c in calls)
+            lines.append(f"    branch {branch}: {done} computed, {samples - done} forecast")
+        most = max(len(c.computed) for c in self.calls)
+        if most > 1:
+            shares = []
+            for sample in range(most):
+                rows = [c.computed[sample] for c in self.calls if len(c.computed) > sample]
+                shares.append(f"{sum(rows)}/{len(rows)}")
+            lines.append("    computed per sample: " + ", ".join(shares))
+        reasons = Counter(r for c in self.calls for r, done in zip(c.reason, c.computed, strict=True) if done)
+        lines.append("  computed because of: " + ", ".join(f"{r} {n}" for r, n in reasons.most_common()))
+        errors = sorted(e for c in self.calls for e in c.error if e is not None)
+        if errors:
+            middle, worst = errors[len(errors) // 2], errors[-1]
+            lines.append(f"  gate error: median {middle:.3g}, largest {worst:.3g} ({len(errors)} measured)")
+        if self.parts:
+            total = sum(self.parts.values())
+            lines.append(
+                "  time: " + ", ".join(f"{k} {v:.2f} s ({v / total:.0%})" for k, v in self.parts.most_common())
+            )
+        speed = f"  speed-up of the denoiser: {totals['predicted_speedup'] or 1.0:.2f}x in blocks"
+        if totals["measured_speedup"]:
+            speed += f", {totals['measured_speedup']:.2f}x measured"
+        lines.append(speed)
+        return "\n".join([*lines, *(f"  note: {w}" for w in self.warnings)])
+
+
+def describe(methods: list[dict[str, Any]]) -> str:
+    """Methods in one line: names with the settings that were given."""
+    return " + ".join(
+        m["method"] + "(" + ", ".join(f"{k}={v}" for k, v in m.items() if k not in ("method", "version")) + ")"
+        for m in methods
+    )
