@@ -1,0 +1,252 @@
+"""From what a person names (a pocket, a folder, a hub id) to a pipeline, and from their words to its arguments."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import InputError, UnknownNameError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from diffusers import DiffusionPipeline
+
+ARGUMENTS = {
+    "steps": "num_inference_steps",
+    "guidance": "guidance_scale",
+    "height": "height",
+    "width": "width",
+    "frames": "num_frames",
+}
+"""A person's word for a setting of a pipeline call, and diffusers' word for it."""
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """Where a pipeline comes from; finding out costs nothing but a look at the disk."""
+
+    name: str
+    """As the person wrote it."""
+    kind: Literal["pocket", "folder", "hub"]
+    """"pocket": shipped with outpace. "folder": a diffusers directory. "hub": fetched by diffusers, or in its cache."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loaded:
+    """A pipeline ready to be called, with what is known about calling it."""
+
+    pipe: Any
+    """The diffusers pipeline; a plain one, use it as you like."""
+    source: Source
+    pocket: Any = None
+    """Its entry in POCKETS, where it has one."""
+    call: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the call that this pipeline wants unless it is told otherwise."""
+    prompt_argument: str = "prompt"
+    """"prompt", or "class_labels" where the pipeline takes classes."""
+    steps: int = 50
+    """Steps when none are asked for."""
+
+
+def find_pipeline(name: str) -> Source:
+    """What `name` means, without loading anything.
+
+    Raises: UnknownNameError where it is no pocket, no folder and does not look like a hub id; InputError for a folder
+        that holds no diffusers pipeline.
+    """
+    from .pocket.recipes import POCKETS
+
+    if name in POCKETS:
+        return Source(name=name, kind="pocket")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "model_index.json").is_file():
+            raise InputError(
+                f"the folder '{name}' holds no diffusers pipeline: it has no model_index.json "
+                "(pipe.save_pretrained(folder) writes one)"
+            )
+        return Source(name=name, kind="folder")
+    if folder.is_file():
+        raise InputError(f"'{name}' is a file; give the folder that model_index.json lies in")
+    if _HUB_ID.fullmatch(name):
+        return Source(name=name, kind="hub")
+    near = difflib.get_close_matches(name, list(POCKETS), n=1)
+    raise UnknownNameError(
+        f"no pipeline '{name}'"
+        + (f"; did you mean '{near[0]}'?" if near else ";")
+        + f" give a pocket ({', '.join(POCKETS)}), a folder written by save_pretrained, or a hub id such as owner/model"
+    )
+
+
+def load_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = "auto") -> Loaded:
+    """Load what `name` means and move it to `device`.
+
+    Args:
+        name: a pocket ("flux"), a diffusers directory, or a hub id ("owner/model").
+        dtype: of the weights; None: float32 on a CPU and for pockets, bfloat16 elsewhere.
+        device: "auto" (CUDA where there is one, else CPU) or what torch calls it ("cpu", "cuda:1", "mps").
+
+    Raises: UnknownNameError, InputError: where nothing can be loaded from there, or there is no such device.
+    """
+    import torch
+    from diffusers import DiffusionPipeline
+
+    source = find_pipeline(name)
+    place = choose_device(device)
+    if dtype is None:
+        dtype = torch.float32 if source.kind == "pocket" or place.type == "cpu" else torch.bfloat16
+    if source.kind == "pocket":
+        from .pocket.recipes import POCKETS
+        from .pocket.store import load_pocket
+
+        pocket = POCKETS[name]
+        return Loaded(
+            pipe=load_pocket(name, torch_dtype=dtype).to(place),
+            source=source,
+            pocket=pocket,
+            call=dict(pocket.call),
+            prompt_argument=pocket.prompt_argument,
+            steps=pocket.steps,
+        )
+    where = str(Path(name).expanduser()) if source.kind == "folder" else name
+    try:
+        pipe = DiffusionPipeline.from_pretrained(where, torch_dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise InputError(_why_not(source, error)) from error
+    accepted = _accepted(pipe)
+    return Loaded(
+        pipe=pipe.to(place),
+        source=source,
+        prompt_argument="class_labels" if "class_labels" in accepted else "prompt",
+        steps=_default_steps(pipe),
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device that `name` means here. Raises: InputError where this machine has none of the kind."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"cannot use the device '{name}': {str(error).splitlines()[0]} ('outpace doctor' lists what there is)"
+        ) from error
+    return device
+
+
+def read_prompts(loaded: Loaded, texts: Sequence[str]) -> list[Any]:
+    """Prompts as the pipeline takes them: text, or class numbers for a class-conditional one.
+
+    Raises: InputError naming the first prompt that the pipeline cannot understand.
+    """
+    if loaded.pocket is not None:
+        _check_words(loaded, texts)
+    if loaded.prompt_argument != "class_labels":
+        return list(texts)
+    labels = getattr(loaded.pipe, "labels", {})
+    classes = getattr(loaded.pipe.transformer.config, "num_embeds_ada_norm", 1000)
+    numbers: list[int] = []
+    for text in texts:
+        word = text.strip()
+        if word.isdecimal() and int(word) < classes:
+            numbers.append(int(word))
+        elif word in labels:
+            numbers.append(labels[word])
+        else:
+            raise InputError(f"'{text}' is no class of this pipeline; give a number from 0 to {classes - 1}")
+    return numbers
+
+
+def call_arguments(loaded: Loaded, **settings: Any) -> dict[str, Any]:
+    """The pipeline's arguments for `settings`, named as in ARGUMENTS; None leaves the pipeline's own value.
+
+    Raises: InputError for a setting that this pipeline does not have.
+    """
+    accepted = _accepted(loaded.pipe)
+    arguments = {"num_inference_steps": loaded.steps, **loaded.call}
+    for word, value in settings.items():
+        if value is None:
+            continue
+        if ARGUMENTS[word] not in accepted:
+            raise InputError(f"{type(loaded.pipe).__name__} takes no --{word}; leave it out")
+        arguments[ARGUMENTS[word]] = value
+    return arguments
+
+
+def run_pipeline(
+    loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], arguments: dict[str, Any]
+) -> list[np.ndarray]:
+    """One call of the pipeline: a picture (HWC) or a clip (THWC) a prompt, floats in 0..1.
+
+    Each sample has a generator of its own, so that it does not depend on what it shares the batch with.
+
+    Raises: InputError where the pipeline refuses its arguments.
+    """
+    import numpy as np
+    import torch
+
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    given = {loaded.prompt_argument: list(prompts), "generator": generators, "output_type": "np", **arguments}
+    try:
+        made = loaded.pipe(**given)
+    except ValueError as error:
+        raise InputError(f"{type(loaded.pipe).__name__} refused: {error}") from error
+    media = getattr(made, "images", None)
+    if media is None:
+        media = getattr(made, "frames", None)
+    if media is None:
+        raise InputError(
+            f"{type(loaded.pipe).__name__} makes neither pictures nor clips; outpace generates no other kind"
+        )
+    return [np.asarray(sample, dtype=np.float32) for sample in media]
+
+
+def _accepted(pipe: DiffusionPipeline) -> set[str]:
+    return set(inspect.signature(type(pipe).__call__).parameters)
+
+
+def _default_steps(pipe: DiffusionPipeline) -> int:
+    parameter = inspect.signature(type(pipe).__call__).parameters.get("num_inference_steps")
+    return parameter.default if parameter is not None and isinstance(parameter.default, int) else 50
+
+
+def _why_not(source: Source, error: Exception) -> str:
+    if source.kind == "hub":
+        return (
+            f"cannot load '{source.name}' from the hub: it is not there, or the hub is out of reach and it is not in the "
+            f"cache (pockets need no network: 'outpace pocket list'). {str(error).splitlines()[0]}"
+        )
+    return f"cannot load a pipeline from the folder '{source.name}': {str(error).splitlines()[0]}"
+
+
+def _check_words(loaded: Loaded, texts: Sequence[str]) -> None:
+    # A pocket saw a few dozen words in its life; another word would silently give an arbitrary picture.
+    examples = [str(p) for p in loaded.pocket.prompts(512, "train")] + [
+        str(p) for p in loaded.pocket.prompts(64, "held_out")
+    ]
+    known = {word for example in examples for word in _words(example)}
+    for text in texts:
+        words = _words(text)
+        strange = [word for word in words if word not in known]
+        if not words or strange:
+            raise InputError(
+                f"the pocket '{loaded.source.name}' does not know "
+                + (f"the word '{strange[0]}'" if strange else "an empty prompt")
+                + f'; its words are {", ".join(sorted(known))}. For example: --prompt "{examples[-1]}"'
+            )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[\w-]+", text.lower())
