@@ -1,0 +1,101 @@
+"""The methods: settings as frozen data, one file each, found by name through METHODS."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_type_hints
+
+from ...errors import ConfigError, ConflictError
+from ...registry import Registry, suggestion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """Settings of one way to make a pipeline faster. Subclasses are registered in METHODS under their `name`."""
+
+    name: ClassVar[str] = ""
+    place: ClassVar[str] = ""
+    """What it takes hold of ("forecast", "solver"): two methods of one place exclude each other."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings that differ from the defaults, with the method's name and version: plain data."""
+        changed = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.default is dataclasses.MISSING or getattr(self, f.name) != f.default
+        }
+        return {"method": self.name, "version": 1, **changed}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Method:
+        """The method that `data` describes, as `to_dict` wrote it.
+
+        Raises: UnknownNameError for an unknown method, ConfigError for an unknown setting or version.
+        """
+        settings = dict(data)
+        if "method" not in settings:
+            raise ConfigError(f"settings of a method need the key 'method'; have: {', '.join(METHODS)}")
+        cls = METHODS[str(settings.pop("method"))]
+        if settings.pop("version", 1) != 1:
+            raise ConfigError(f"settings of '{cls.name}' have version {data['version']}; this outpace reads version 1")
+        known = [f.name for f in dataclasses.fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise ConfigError(f"{cls.name} has no setting '{name}'{suggestion(name, known)}")
+        return cls(**settings)
+
+
+METHODS: Registry[type[Method]] = Registry("method")
+
+
+def check_combination(methods: list[Method]) -> None:
+    """Refuse methods that cannot work together, before anything is touched. Raises: ConflictError."""
+    for i, first in enumerate(methods):
+        for second in methods[i + 1 :]:
+            if first.place == second.place:
+                raise ConflictError(
+                    f"{first.name} and {second.name} both take the {first.place} of a pipeline; give only one of them"
+                )
+
+
+def settings_help(cls: type[Method]) -> list[tuple[str, str, Any, str]]:
+    """Every setting of a method: name, type, default, and the docstring under its field."""
+    source = inspect.getsource(cls)
+    hints = get_type_hints(cls)
+    rows = []
+    for field in dataclasses.fields(cls):
+        after = source.split(f"\n    {field.name}:", 1)[1].split("\n", 1)[1].lstrip()
+        text = " ".join(after.split('"""')[1].split()) if after.startswith('"""') else ""
+        kind = hints[field.name]
+        rows.append((field.name, getattr(kind, "__name__", None) or str(kind), field.default, text))
+    return rows
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ConfigError(message) unless `condition` holds."""
+    if not condition:
+        raise ConfigError(message)
+
+
+def number(name: str, value: Any, low: float, high: float = math.inf) -> None:
+    """Raise ConfigError unless `value` is a real number in low..high."""
+    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    require(ok, f"{name} must be a number {between(low, high)}, not {value!r}")
+
+
+def whole(name: str, value: Any, low: int, high: float = math.inf) -> None:
+    """Raise ConfigError unless `value` is a whole number in low..high."""
+    ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    require(ok, f"{name} must be a whole number {between(low, high)}, not {value!r}")
+
+
+def between(low: float, high: float) -> str:
+    return f">= {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+
+
+def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    """Raise ConfigError unless `value` is one of `known`."""
+    require(value in known, f"{name} must be one of {', '.join(known)}, not {value!r}")

@@ -1,0 +1,173 @@
+"""`accelerate`: change a pipeline so that it runs faster, and a handle that tells what happened and undoes it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+
+from ..errors import ConfigError, ConflictError, UnsupportedModelError
+from .clock import is_stochastic
+from .denoiser import Denoiser
+from .families import FAMILIES, find_family
+from .forecaster import Forecaster
+from .methods import Method, check_combination
+from .methods.gated_taylor import GatedTaylor
+from .methods.interval_taylor import IntervalTaylor
+from .methods.solver import Solver
+from .presets import preset_methods
+from .trace import Trace
+
+
+class Acceleration:
+    """What `accelerate` returns: the change it made, what came of it, and the way back.
+
+    Attributes:
+        trace: every decision, as data.
+        family: the family adapter in use.
+        methods: the methods applied.
+    """
+
+    def __init__(self, target: Any, methods: list[Method]) -> None:
+        check_combination(methods)
+        found = denoisers_of(target)
+        self._target, self.methods = target, methods
+        self.family = find_family(found[0][1])
+        families = [find_family(module) for _, module in found]
+        self.trace = Trace(
+            family=self.family.name,
+            blocks=len(self.family.blocks(found[0][1])),
+            methods=[m.to_dict() for m in methods],
+        )
+        self._scheduler: Any = None
+        self._swapped: Any = None
+        self._denoisers: list[Denoiser] = []
+        self._driver: Forecaster | None = None
+        for method in methods:
+            if isinstance(method, Solver):
+                self._swap_scheduler(method)
+        forecasts = [m for m in methods if isinstance(m, (GatedTaylor, IntervalTaylor))]
+        try:
+            for method in forecasts:
+                self._forecast(method, found, families)
+        except BaseException:
+            self.restore()
+            raise
+
+    def _swap_scheduler(self, method: Solver) -> None:
+        current = getattr(self._target, "scheduler", None)
+        if current is None:
+            raise ConflictError("Solver changes a pipeline's scheduler; give accelerate the pipeline, not the transformer")
+        self._scheduler, self._swapped = current, method.scheduler(current)
+        self._target.scheduler = self._swapped
+
+    def _forecast(
+        self, method: GatedTaylor | IntervalTaylor, found: list[tuple[str, nn.Module]], families: list[Any]
+    ) -> None:
+        scheduler = getattr(self._target, "scheduler", None)
+        policy = method.policy()
+        if scheduler is not None and is_stochastic(scheduler) and policy.history().max_order > 1:
+            raise_order = "the solver adds noise in its steps, which is not smooth: the forecast is kept at order 1"
+            self.trace.warn(raise_order)
+            policy = type(method)(**{**settings_of(method), **low_order(method)}).policy()
+        driver = self._driver = Forecaster(policy, self.trace, method.correct)
+        for (name, module), family in zip(found, families, strict=True):
+            self._denoisers.append(Denoiser(name, module, family, driver))
+        if scheduler is not None and hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "step"):
+            driver.clock.attach(scheduler)
+        else:
+            self.trace.warn("no scheduler was given: noise levels are read off the timesteps, and nothing is corrected")
+
+    def reset(self) -> None:
+        """Forget what is remembered of the run under way, as at the start of a new one."""
+        if self._driver is not None:
+            self._driver.release()
+
+    def restore(self) -> None:
+        """Leave the pipeline exactly as it was found. Calling it twice does nothing more."""
+        if self._driver is not None:
+            self._driver.release()
+            self._driver.clock.detach()
+        for denoiser in self._denoisers:
+            denoiser.remove()
+        self._denoisers.clear()
+        if self._swapped is not None and self._target.scheduler is self._swapped:
+            self._target.scheduler = self._scheduler
+        self._swapped = None
+
+    def summary(self) -> str:
+        """What was computed and forecast, why, and what it brought: some lines for a person."""
+        return self.trace.summary()
+
+    def __enter__(self) -> Acceleration:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.restore()
+
+    def __repr__(self) -> str:
+        return f"<Acceleration of {self.family.name}: {', '.join(m.name for m in self.methods)}>"
+
+
+def accelerate(target: Any, *methods: Method, preset: str | None = None) -> Acceleration:
+    """Make a diffusers pipeline (or a bare transformer) run faster, in place and reversibly.
+
+    Args:
+        target: a pipeline with a `transformer`, or a transformer by itself.
+        methods: what to apply, such as `GatedTaylor(threshold=0.1)` and `Solver()`; one of a kind.
+        preset: "careful", "balanced" or "fast" instead of methods: what measurements favour for the family.
+
+    Returns:
+        A handle, also a context manager that restores the pipeline at its end.
+
+    Raises: UnsupportedModelError, ConflictError, ConfigError; the pipeline is untouched then.
+
+    >>> with accelerate(pipe, GatedTaylor(threshold=0.1)) as run:  # doctest: +SKIP
+    ...     image = pipe("a red circle", num_inference_steps=50).images[0]
+    >>> print(run.summary())  # doctest: +SKIP
+    """
+    for method in methods:
+        if not isinstance(method, Method):
+            raise ConfigError(
+                f"accelerate takes methods such as outpace.GatedTaylor(threshold=0.1), not {type(method).__name__}"
+            )
+    if preset is not None:
+        if methods:
+            raise ConfigError("give methods or a preset, not both")
+        methods = tuple(preset_methods(preset, find_family(denoisers_of(target)[0][1]).name))
+    if not methods:
+        raise ConfigError("nothing to apply: give a method, such as outpace.GatedTaylor(threshold=0.1), or a preset")
+    return Acceleration(target, list(methods))
+
+
+def denoisers_of(target: Any) -> list[tuple[str, nn.Module]]:
+    """The transformers of a pipeline with their names, or the transformer itself.
+
+    Raises: UnsupportedModelError where there is none.
+    """
+    if isinstance(target, nn.Module):
+        return [("transformer", target)]
+    found = [
+        (name, module)
+        for name in ("transformer", "transformer_2", "unconditional_transformer")
+        if isinstance(module := getattr(target, name, None), nn.Module)
+    ]
+    if not found:
+        covered = sorted(t for _, f in FAMILIES.items() for t in f.transformers)
+        raise UnsupportedModelError(
+            f"{type(target).__name__} holds no transformer to accelerate (looked for .transformer); "
+            f"covered are pipelines around: {', '.join(covered)}"
+        )
+    return found
+
+
+def settings_of(method: Method) -> dict[str, Any]:
+    data = method.to_dict()
+    return {k: v for k, v in data.items() if k not in ("method", "version")}
+
+
+def low_order(method: GatedTaylor | IntervalTaylor) -> dict[str, Any]:
+    """The settings that keep a method's forecast at order 1 or below."""
+    order = 1 if method.order is None else min(1, method.order)
+    return {"order": order, "max_order": 1} if isinstance(method, GatedTaylor) else {"order": order}

@@ -1,0 +1,203 @@
+"""One transformer under control: its calls, and the calls of its blocks, pass through here.
+
+A call is intercepted at `module.__call__`, through the attribute that `nn.Module.compile` uses for the same purpose. So
+hooks of diffusers, accelerate and PEFT, which sit in `forward`, keep working inside; a block compiled with
+`fullgraph=True` stays one graph, because the decision falls outside it; a skipped block does not even load its
+offloaded weights; and neither a class nor `forward` nor a parameter name is touched.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers.hooks import HookRegistry, ModelHook
+from diffusers.hooks.hooks import BaseState, StateManager
+from torch import nn
+
+from ..errors import ConflictError, UnsupportedModelError
+from .families import Family, Stack
+
+Proceed = Callable[..., Any]
+HOOK_NAME = "outpace"
+
+
+class Interception:
+    """Puts `around(proceed, *args, **kwargs)` in the place of one module's call, until `remove`."""
+
+    def __init__(self, module: nn.Module, around: Callable[..., Any]) -> None:
+        self.module, self.around = module, around
+        self.inner: Proceed | None = None
+        self.names = list(inspect.signature(module.forward).parameters)
+        self.ensure()
+
+    def ensure(self) -> None:
+        """Take the place back where `module.compile` took it since, keeping the compiled call inside."""
+        if self.module._compiled_call_impl is not self:
+            self.inner = self.module._compiled_call_impl
+            self.module._compiled_call_impl = self  # pyright: ignore[reportAttributeAccessIssue]
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.around(self, *args, **kwargs)
+
+    def proceed(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's own call, compiled where it was compiled."""
+        return (self.inner or self.module._call_impl)(*args, **kwargs)
+
+    def named(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by name."""
+        return {**dict(zip(self.names, args, strict=False)), **kwargs}
+
+    def remove(self) -> None:
+        if self.module._compiled_call_impl is self:
+            if self.inner is None:
+                del self.module.__dict__["_compiled_call_impl"]
+            else:
+                self.module._compiled_call_impl = self.inner
+
+
+class ContextReader(ModelHook):
+    """Reads the name of the `cache_context` in force; hears when diffusers resets its caches at the end of a run."""
+
+    _is_stateful = True
+
+    def __init__(self, on_reset: Callable[[], None]) -> None:
+        super().__init__()
+        self.states = StateManager(BaseState)  # pyright: ignore[reportArgumentType]
+        self.on_reset = on_reset
+
+    @property
+    def name(self) -> str | None:
+        context = self.states._context
+        return None if context is None else str(getattr(context, "name", context))
+
+    def reset_state(self, module: nn.Module) -> nn.Module:
+        self.states.set_context(None)
+        self.on_reset()
+        return module
+
+
+class Rows:
+    """Runs blocks for some rows of a batch: cuts the arguments down, puts the results back among the inputs."""
+
+    def __init__(self, rows: list[int], batch: int, device: torch.device) -> None:
+        self.rows, self.batch = rows, batch
+        self.index = torch.tensor(rows, device=device)
+        self._constant: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._latest: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def cut(self, value: Any, keep: bool = True) -> Any:
+        """`value` with every tensor whose first size is the batch cut down to the rows."""
+        if isinstance(value, torch.Tensor):
+            if value.ndim == 0 or value.shape[0] != self.batch:
+                return value
+            known = self._latest.get(id(value)) or self._constant.get(id(value))
+            if known is not None:
+                return known[1]
+            part = value.index_select(0, self.index)
+            if keep:  # the same modulation and mask go into every block
+                self._constant[id(value)] = (value, part)
+            return part
+        if isinstance(value, dict):
+            return {key: self.cut(item, keep) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(self.cut(item, keep) for item in value)
+        return value
+
+    def run(self, proceed: Proceed, named: dict[str, Any], stack: Stack) -> Any:
+        part = {
+            name: value if name in stack.shared else self.cut(value, keep=name not in stack.returns)
+            for name, value in named.items()
+        }
+        result = proceed(**part)
+        outputs = result if isinstance(result, tuple) else (result,)
+        whole: list[Any] = []
+        latest: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        for name, output in zip(stack.returns, outputs, strict=True):
+            before = named.get(name)
+            if output is None or before is None:
+                whole.append(output)
+                continue
+            full = before.clone()
+            full.index_copy_(0, self.index, output.to(full.dtype))
+            latest[id(full)] = (full, output)
+            whole.append(full)
+        self._latest = latest
+        return tuple(whole) if isinstance(result, tuple) else whole[0]
+
+
+def echo(named: dict[str, Any], stack: Stack) -> Any:
+    """What a block that is skipped returns: the arguments its result would have replaced."""
+    values = tuple(named.get(name) for name in stack.returns)
+    return values if len(values) > 1 else values[0]
+
+
+def hidden_of(result: Any, stack: Stack) -> torch.Tensor:
+    """The picture's tokens in a block's result."""
+    return result[stack.returns.index(stack.hidden)] if isinstance(result, tuple) else result
+
+
+def with_hidden(result: Any, stack: Stack, hidden: torch.Tensor) -> Any:
+    """A block's result with the picture's tokens replaced."""
+    if not isinstance(result, tuple):
+        return hidden
+    place = stack.returns.index(stack.hidden)
+    return (*result[:place], hidden, *result[place + 1 :])
+
+
+class Denoiser:
+    """One transformer whose calls go to `driver`, which decides what runs.
+
+    Args:
+        name: the pipeline's name for it ("transformer", "transformer_2").
+        driver: has `call(denoiser, proceed, args, kwargs)` and `block(denoiser, index, proceed, args, kwargs)`.
+    """
+
+    def __init__(self, name: str, transformer: nn.Module, family: Family, driver: Any) -> None:
+        if hasattr(transformer, "_orig_mod") or transformer._compiled_call_impl is not None:
+            if isinstance(transformer._compiled_call_impl, Interception):
+                raise ConflictError(f"{name} is accelerated already; restore() that handle first")
+            raise ConflictError(
+                f"{name} is compiled as a whole, which freezes its loop over blocks; "
+                "compile the blocks instead: transformer.compile_repeated_blocks(fullgraph=True)"
+            )
+        self.name, self.transformer, self.family = name, transformer, family
+        blocks = family.blocks(transformer)
+        self.stacks = [stack for stack, _ in blocks]
+        self.context: ContextReader | None = None
+        if hasattr(transformer, "cache_context"):
+            if getattr(transformer, "is_cache_enabled", False):
+                raise ConflictError(f"{name} has a diffusers cache enabled; call {name}.disable_cache() first")
+            self.context = ContextReader(driver.release)
+            HookRegistry.check_if_exists_or_initialize(transformer).register_hook(self.context, HOOK_NAME)
+        self.call = Interception(transformer, lambda site, *a, **k: driver.call(self, site, a, k))
+        self.blocks = [
+            Interception(block, lambda site, *a, _i=i, **k: driver.block(self, _i, site, a, k))
+            for i, (_, block) in enumerate(blocks)
+        ]
+        for site, stack in zip(self.blocks, self.stacks, strict=True):
+            missing = [n for n in (stack.hidden, *stack.returns) if n not in site.names]
+            if missing and not any(p in site.names for p in ("args", "kwargs")):
+                self.remove()
+                raise UnsupportedModelError(
+                    f"{type(site.module).__name__} takes {', '.join(site.names)}; family '{family.name}' expects "
+                    f"{', '.join(missing)}: correct its Stack"
+                )
+
+    def ensure(self) -> None:
+        """Take back every place that a later `compile_repeated_blocks` took."""
+        for site in self.blocks:
+            site.ensure()
+
+    def remove(self) -> None:
+        """Leave the transformer exactly as it was found."""
+        for site in [self.call, *getattr(self, "blocks", [])]:
+            site.remove()
+        registry = getattr(self.transformer, "_diffusers_hook", None)
+        if self.context is not None and registry is not None:
+            registry.remove_hook(HOOK_NAME, recurse=False)
+            if not registry.hooks:
+                del self.transformer._diffusers_hook
+        self.context = None

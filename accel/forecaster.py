@@ -1,0 +1,400 @@
+"""Drives a denoiser: at every call, which samples are computed and which are forecast, and the forecast itself.
+
+What is forecast is the last block's output; embedding, output head and the true timestep's modulation always run
+(last-block forecast of CG-Taylor, 2025, arXiv:2508.02240). Every row of a batch keeps its own history and is decided
+by itself; rows that carry the same latents (guidance batched in one tensor) belong to one sample and are tied.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from ..kernels.forecast import relative_error
+from .clock import Clock, Moment
+from .denoiser import Denoiser, Interception, Rows, echo, hidden_of, with_hidden
+from .history import History
+from .replay import Replay
+from .trace import Call, Trace
+
+FORECAST = "forecast"
+
+
+class Policy(Protocol):
+    """Decides when a sample may be forecast. Held by a method; knows nothing of models."""
+
+    probes: bool
+    """True where the first block is run and its forecast error asked for before a sample is skipped."""
+    coordinate: str
+
+    def forced(self, moment: Moment, history: History) -> str | None:
+        """Why this sample has to be computed whatever the gate would say, or None."""
+
+    def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
+        """None to forecast (what it costs is then noted in `history`), or why not."""
+
+    def history(self) -> History:
+        """A fresh, empty history with the method's orders."""
+
+
+@dataclass(slots=True)
+class Branch:
+    """State of one guidance branch of one denoiser: a history for each row of the batch."""
+
+    signature: tuple[Any, ...]
+    rows: list[History]
+
+
+@dataclass(slots=True)
+class Active:
+    """The denoiser call that is under way."""
+
+    denoiser: Denoiser
+    moment: Moment
+    named: dict[str, Any]
+    tie: int
+    """Rows of one sample: 2 where guidance is batched in one tensor, else 1."""
+    branch: Branch | None = None
+    at: float = 0.0
+    computed: list[bool] = field(default_factory=list)
+    reason: list[str] = field(default_factory=list)
+    error: list[float | None] = field(default_factory=list)
+    order: list[int | None] = field(default_factory=list)
+    weights: dict[int, list[float]] = field(default_factory=dict)
+    first: torch.Tensor | None = None
+    probed: int = 0
+    cutter: Rows | None = None
+
+    def rows_of(self, sample: int) -> list[int]:
+        return [sample + part * len(self.computed) for part in range(self.tie)]
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows that are computed."""
+        return sorted(row for s, done in enumerate(self.computed) if done for row in self.rows_of(s))
+
+
+class Forecaster:
+    """The driver of the denoisers of one pipeline under one policy.
+
+    Args:
+        correct: replay the solver over each finished run of forecasts with interpolated outputs (see replay.py).
+    """
+
+    def __init__(self, policy: Policy, trace: Trace, correct: bool) -> None:
+        self.policy, self.trace = policy, trace
+        self.clock = Clock(self.release, self.around_step)
+        self.replay = Replay(trace) if correct else None
+        self._branches: dict[tuple[str, str], Branch] = {}
+        self._decided: list[bool] | None = None
+        self._tie = 1
+        self._active: Active | None = None
+
+    def release(self) -> None:
+        """Forget everything remembered of the run; the tensors are freed."""
+        self._branches.clear()
+        self._decided = None
+        if self.replay is not None:
+            self.replay.clear()
+
+    def call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """One call of the transformer."""
+        if torch.is_grad_enabled():
+            self.trace.warn("gradients are on, so everything is computed; call under torch.no_grad() to forecast")
+            return site.proceed(*args, **kwargs)
+        denoiser.ensure()
+        named = site.named(args, kwargs)
+        context = denoiser.context.name if denoiser.context is not None else None
+        moment = self.clock.tick(timestep_of(named), context)
+        active = self._active = Active(denoiser, moment, named, tied_rows(named))
+        parts = dict(self.trace.parts)
+        begin = now(named)
+        try:
+            output = site.proceed(*args, **kwargs)
+        except BaseException:
+            self.release()
+            raise
+        finally:
+            self._active = None
+        seconds = now(named) - begin
+        if not active.computed:
+            self.trace.warn(f"{denoiser.name} ran without reaching its first block; nothing was decided there")
+            return output
+        inside = sum(self.trace.parts.values()) - sum(parts.values())
+        self.trace.parts["embedding and head"] += max(0.0, seconds - inside)
+        if moment.leader:
+            self._decided, self._tie = active.computed, active.tie
+        elif self._decided is not None and len(self._decided) == len(active.computed):
+            # A follower that had to compute (its history was lost) makes the guided output a computed one only if
+            # the leader was; the step counts as computed where every branch was.
+            self._decided = [a and b for a, b in zip(self._decided, active.computed, strict=True)]
+        blocks = len(denoiser.blocks)
+        self.trace.calls.append(
+            Call(
+                run=moment.run,
+                step=moment.step,
+                branch=moment.branch,
+                denoiser=denoiser.name,
+                timestep=moment.timestep,
+                sigma=moment.u if self.clock.levels is not None else None,
+                computed=active.computed,
+                reason=active.reason,
+                error=active.error,
+                order=active.order,
+                blocks=float(sum(active.computed) * blocks + active.probed),
+                seconds=seconds,
+            )
+        )
+        return output
+
+    def block(
+        self, denoiser: Denoiser, index: int, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """One call of a block."""
+        active = self._active
+        if active is None or active.denoiser is not denoiser:
+            return site.proceed(*args, **kwargs)
+        stack, named = denoiser.stacks[index], site.named(args, kwargs)
+        if index == 0:
+            return self._first_block(active, site, args, kwargs)
+        begin = now(named)
+        if all(active.computed):
+            result = site.proceed(*args, **kwargs)
+        elif active.cutter is None:
+            result = echo(named, stack)
+        else:
+            result = active.cutter.run(site.proceed, named, stack)
+        self.trace.parts["other blocks"] += now(named) - begin
+        if index == len(denoiser.blocks) - 1:
+            begin = now(named)
+            result = with_hidden(result, stack, self._last_hidden(active, hidden_of(result, stack)))
+            self.trace.parts["gate and forecast"] += now(named) - begin
+        return result
+
+    def _first_block(self, active: Active, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        stack, named = active.denoiser.stacks[0], site.named(args, kwargs)
+        hidden: torch.Tensor = named[stack.hidden]
+        begin = now(named)
+        self._plan(active, hidden)
+        undecided = [s for s, reason in enumerate(active.reason) if not reason]
+        need = sorted(row for s, done in enumerate(active.computed) if done or s in undecided for row in active.rows_of(s))
+        self.trace.parts["gate and forecast"] += now(named) - begin
+        begin = now(named)
+        if len(need) == hidden.shape[0]:
+            result = site.proceed(*args, **kwargs)
+        elif not need:
+            result = echo(named, stack)
+        else:
+            result = Rows(need, hidden.shape[0], hidden.device).run(site.proceed, named, stack)
+        self.trace.parts["first block"] += now(named) - begin
+        begin = now(named)
+        active.first = hidden_of(result, stack)
+        if undecided:
+            self._probe(active, undecided)
+        rows = active.rows
+        if rows and len(rows) < hidden.shape[0]:
+            active.cutter = Rows(rows, hidden.shape[0], hidden.device)
+        self.trace.parts["gate and forecast"] += now(named) - begin
+        return result
+
+    def _plan(self, active: Active, hidden: torch.Tensor) -> None:
+        """Decide what can be decided before the first block; an empty reason is left for the gate."""
+        moment, policy = active.moment, self.policy
+        batch = hidden.shape[0]
+        if batch % active.tie:
+            active.tie = 1
+        samples = batch // active.tie
+        changed = self._open_branch(active, hidden)
+        histories = active.branch.rows if active.branch else []
+        active.at = moment.u if policy.coordinate == "sigma" else float(moment.step)
+        active.error, active.order = [None] * samples, [None] * samples
+        active.computed, active.reason = [True] * samples, [""] * samples
+        follows = not moment.leader and self._decided is not None and len(self._decided) == samples
+        for s in range(samples):
+            history = histories[active.rows_of(s)[0]]
+            reason = changed or doubt(history, active.at)
+            if reason:
+                active.reason[s] = reason
+            elif follows and self._decided is not None:
+                active.computed[s] = self._decided[s]
+                active.reason[s] = "follows the first branch" if self._decided[s] else FORECAST
+            else:
+                active.reason[s] = policy.forced(moment, history) or ""
+                if not active.reason[s]:
+                    active.computed[s] = False
+                    if not policy.probes:
+                        refused = policy.accept(moment, history, None)
+                        active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
+            if not active.computed[s]:
+                for row in active.rows_of(s):
+                    active.weights[row] = histories[row].weights(active.at)
+                active.order[s] = len(active.weights[s]) - 1
+
+    def _open_branch(self, active: Active, hidden: torch.Tensor) -> str:
+        """Find the state of this call's branch, or begin it anew and say why."""
+        key = (active.denoiser.name, active.moment.branch)
+        signature = call_signature(active, hidden)
+        branch = self._branches.get(key)
+        if branch is None or branch.signature != signature:
+            reason = "first step" if branch is None else "inputs changed"
+            branch = Branch(signature, [self.policy.history() for _ in range(hidden.shape[0])])
+            self._branches[key] = branch
+            active.branch = branch
+            return reason
+        active.branch = branch
+        return ""
+
+    def _probe(self, active: Active, undecided: list[int]) -> None:
+        """Ask the gate about the undecided samples: how well is the first block's output forecast?"""
+        assert active.branch is not None and active.first is not None
+        histories = active.branch.rows
+        errors: list[torch.Tensor] = []
+        for s in undecided:
+            measured = []
+            for row in active.rows_of(s):
+                guess = histories[row].first(active.weights[row])
+                truth = active.first[row]
+                measured.append(truth.new_tensor(torch.nan).float() if guess is None else relative_error(guess, truth))
+            errors.append(torch.stack(measured).mean())
+        for s, error in zip(undecided, torch.stack(errors).tolist(), strict=True):
+            finite = error == error and abs(error) != float("inf")
+            active.error[s] = error if finite else None
+            refused = "not finite"
+            if finite:
+                for row in active.rows_of(s):
+                    refused = self.policy.accept(active.moment, histories[row], error)
+            active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
+            if refused is None:
+                active.probed += 1
+
+    def _last_hidden(self, active: Active, hidden: torch.Tensor) -> torch.Tensor:
+        """The last block's tokens with every forecast row filled in; computed rows are remembered."""
+        assert active.branch is not None
+        histories = active.branch.rows
+        computed = active.rows
+        if not computed:
+            forecasts = [self._forecast_row(histories[row], active.weights[row]) for row in range(hidden.shape[0])]
+            return forecasts[0].unsqueeze(0) if len(forecasts) == 1 else torch.stack(forecasts)
+        if len(computed) < hidden.shape[0]:
+            for s, done in enumerate(active.computed):
+                for row in () if done else active.rows_of(s):
+                    hidden[row] = self._forecast_row(histories[row], active.weights[row])
+        finite = torch.isfinite(hidden.flatten(1).sum(1, dtype=torch.float32)).tolist()
+        for row in computed:
+            if not finite[row]:
+                histories[row].clear()
+                self.trace.warn("a block returned values that are not finite; history dropped, steps computed in full")
+                continue
+            first = active.first[row].clone() if self.policy.probes and active.moment.leader and active.first is not None else None
+            histories[row].push(active.at, first, hidden[row].clone())
+        return hidden
+
+    @staticmethod
+    def _forecast_row(history: History, weights: list[float]) -> torch.Tensor:
+        history.skipped += 1
+        return history.last(weights)
+
+    def around_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """One step of the scheduler, corrected where a run of forecasts has just ended."""
+        clock = self.clock
+        if self.replay is not None and self._decided is not None and clock.levels is not None:
+            begin = time.perf_counter()
+            args, kwargs = self.replay.correct(
+                clock.scheduler, step, clock.step, clock.levels, self._decided, self._tie, args, kwargs
+            )
+            result = step(*args, **kwargs)
+            self.replay.remember_result(result)
+            self.trace.parts["correction"] += time.perf_counter() - begin
+        else:
+            result = step(*args, **kwargs)
+        self._decided = None
+        first = getattr(clock.scheduler, "_begin_index", None) or 0
+        if clock.levels is not None and first + clock.step + 2 >= len(clock.levels):
+            self.release()
+        return result
+
+
+def doubt(history: History, at: float) -> str:
+    """Why nothing can be forecast from `history` at `at`, or an empty string."""
+    anchors = history.anchors
+    if not anchors:
+        return "no history"
+    if at == anchors[0].at:
+        return "same noise level"
+    if len(anchors) > 1 and (at - anchors[0].at) * (anchors[0].at - anchors[1].at) < 0:
+        history.clear()
+        return "noise level turned back"
+    return ""
+
+
+def timestep_of(named: dict[str, Any]) -> float:
+    """The call's timestep as one number; the largest where tokens have their own."""
+    for name in ("timestep", "t", "timesteps"):
+        value = named.get(name)
+        if isinstance(value, torch.Tensor) and value.numel():
+            return float(value.max())
+        if isinstance(value, (int, float)):
+            return float(value)
+    return 0.0
+
+
+def latents_of(named: dict[str, Any]) -> Any:
+    """The noisy latents among a transformer's arguments: a tensor, a list of tensors, or None."""
+    for name in ("hidden_states", "x", "latents"):
+        if named.get(name) is not None:
+            return named[name]
+    return None
+
+
+def tied_rows(named: dict[str, Any]) -> int:
+    """How many rows of the batch carry the same latents (2 with guidance batched in one tensor, 3 with two guidances)."""
+    latents = latents_of(named)
+    batch = 0 if latents is None else len(latents)
+    for parts in (3, 2):
+        if batch < parts or batch % parts:
+            continue
+        size = batch // parts
+        chunks = [latents[i * size : (i + 1) * size] for i in range(parts)]
+        if all(_equal(chunks[0], chunk) for chunk in chunks[1:]):
+            return parts
+    return 1
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor):
+        return a.shape == b.shape and torch.equal(a, b)
+    return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def call_signature(active: Active, hidden: torch.Tensor) -> tuple[Any, ...]:
+    """What must stay the same for a history to hold: shapes, types, which inputs are given, which adapters are on."""
+    given = tuple(sorted(name for name, value in active.named.items() if value is not None))
+    scales = tuple(
+        value.get("scale")
+        for name, value in active.named.items()
+        if name.endswith("attention_kwargs") and isinstance(value, dict)
+    )
+    return (tuple(hidden.shape), hidden.dtype, hidden.device, given, scales, adapters_of(active.denoiser))
+
+
+def adapters_of(denoiser: Denoiser) -> tuple[Any, ...]:
+    """The LoRA adapters in force on a transformer with their weights, or an empty tuple."""
+    if not getattr(denoiser.transformer, "_hf_peft_config_loaded", False):
+        return ()
+    for module in denoiser.blocks[-1].module.modules():
+        scaling = getattr(module, "scaling", None)
+        if isinstance(scaling, dict):
+            active = getattr(module, "active_adapters", ())
+            return (tuple(active), tuple(sorted(scaling.items())), bool(getattr(module, "disable_adapters", False)))
+    return ()
+
+
+def now(named: dict[str, Any]) -> float:
+    """Seconds on a clock, after the accelerator has finished what was asked of it."""
+    if torch.cuda.is_available() and any(isinstance(v, torch.Tensor) and v.is_cuda for v in named.values()):
+        torch.cuda.synchronize()
+    return time.perf_counter()
