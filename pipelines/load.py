@@ -185,6 +185,11 @@ def call_arguments(loaded: Loaded, **settings: Any) -> dict[str, Any]:
     return arguments
 
 
+def makes_clips(loaded: Loaded) -> bool:
+    """True where the pipeline makes clips rather than pictures."""
+    return loaded.pocket.kind == "video" if loaded.pocket is not None else "num_frames" in _accepted(loaded.pipe)
+
+
 def run_pipeline(
     loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], arguments: dict[str, Any]
 ) -> list[np.ndarray]:
@@ -225,8 +230,8 @@ def _default_steps(pipe: DiffusionPipeline) -> int:
 def _why_not(source: Source, error: Exception) -> str:
     if source.kind == "hub":
         return (
-            f"cannot load '{source.name}' from the hub: it is not there, or the hub is out of reach and it is not in the "
-            f"cache (pockets need no network: 'outpace pocket list'). {str(error).splitlines()[0]}"
+            f"cannot load '{source.name}' from the hub: it is not there, or the hub is out of reach and it is not in "
+            f"the cache (pockets need no network: 'outpace pocket list'). {str(error).splitlines()[0]}"
         )
     return f"cannot load a pipeline from the folder '{source.name}': {str(error).splitlines()[0]}"
 

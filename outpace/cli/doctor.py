@@ -1,0 +1,165 @@
+"""`outpace doctor`: what this machine can run, and what to do about what it cannot."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import click
+
+from outpace import __version__
+from outpace.cli.terminal import show_traceback_option
+from outpace.registry import Registry
+
+EPILOG = """\b
+Examples:
+  outpace doctor
+  outpace doctor --json
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One line of the report."""
+
+    ok: bool
+    """False where something is missing."""
+    detail: str
+    """What was found: a version, a device, a reason."""
+    advice: str = ""
+    """What to do, where something is missing."""
+    needed: bool = False
+    """True where outpace does not work without it."""
+
+
+CHECKS: Registry[Callable[[], Finding]] = Registry("check")
+
+
+@click.command(epilog=EPILOG, short_help="Say what this machine can run.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@show_traceback_option
+def doctor(as_json: bool) -> None:
+    """Say what this machine can run; exit 1 where something needed is missing."""
+    findings = {name: check() for name, check in CHECKS.items()}
+    broken = [name for name, finding in findings.items() if finding.needed and not finding.ok]
+    if as_json:
+        click.echo(json.dumps({name: asdict(finding) for name, finding in findings.items()}, indent=2))
+    else:
+        for name, finding in findings.items():
+            mark = click.style("ok", fg="green") if finding.ok else click.style("--", fg="yellow")
+            click.echo(f"{mark}  {name:<13}{finding.detail}")
+            if finding.advice and not finding.ok:
+                click.echo(f"{'':<17}{finding.advice}")
+        click.echo(f"needed but missing: {', '.join(broken)}" if broken else "Everything that outpace needs is here.")
+    if broken:
+        raise SystemExit(1)
+
+
+@CHECKS.register("outpace")
+def _outpace() -> Finding:
+    system = f"Python {platform.python_version()}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores"
+    return Finding(ok=sys.version_info >= (3, 10), detail=f"{__version__} ({system})", needed=True)
+
+
+def _package(name: str, *, needed: bool, advice: str) -> Finding:
+    # Imported, not only looked up: a package built for another torch is installed and yet of no use.
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        return Finding(ok=False, detail=f"cannot be imported: {error}", advice=advice, needed=needed)
+    except (OSError, RuntimeError, AttributeError) as error:
+        return Finding(ok=False, detail=f"installed but broken: {error}", advice=advice, needed=needed)
+    return Finding(ok=True, detail=str(getattr(module, "__version__", "found")), needed=needed)
+
+
+@CHECKS.register("torch")
+def _torch() -> Finding:
+    found = _package("torch", needed=True, advice="pip install torch")
+    if not found.ok:
+        return found
+    import torch
+
+    return Finding(ok=True, detail=f"{found.detail}, {torch.get_num_threads()} CPU thread(s)", needed=True)
+
+
+@CHECKS.register("diffusers")
+def _diffusers() -> Finding:
+    return _package("diffusers", needed=True, advice="pip install diffusers")
+
+
+@CHECKS.register("transformers")
+def _transformers() -> Finding:
+    return _package("transformers", needed=True, advice="pip install transformers")
+
+
+@CHECKS.register("devices")
+def _devices() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding(ok=False, detail="unknown without torch")
+    found = []
+    for index in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(index)
+        found.append(f"cuda:{index} {card.name} ({card.total_memory / 2**30:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    if found:
+        return Finding(ok=True, detail="cpu, " + ", ".join(found))
+    advice = "" if torch.version.cuda or torch.version.hip else "this torch is built for CPUs only"
+    return Finding(ok=True, detail=f"cpu{f' ({advice})' if advice else ''}")
+
+
+@CHECKS.register("triton")
+def _triton() -> Finding:
+    return _package("triton", needed=False, advice="optional, for GPU kernels: pip install 'outpace[triton]' (Linux)")
+
+
+@CHECKS.register("xformers")
+def _xformers() -> Finding:
+    return _package("xformers", needed=False, advice="optional, one more attention: pip install 'outpace[xformers]'")
+
+
+@CHECKS.register("torch.compile")
+def _compile() -> Finding:
+    compiler = next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)), None)
+    if compiler is None:
+        return Finding(ok=False, detail="no C++ compiler found", advice="optional: apt-get install g++, or set CXX")
+    return Finding(ok=True, detail=f"C++ compiler {shutil.which(compiler)}")
+
+
+@CHECKS.register("ffmpeg")
+def _ffmpeg() -> Finding:
+    try:
+        import imageio_ffmpeg
+
+        return Finding(ok=True, detail=imageio_ffmpeg.get_ffmpeg_exe())
+    except (ImportError, RuntimeError) as error:
+        return Finding(ok=False, detail=str(error), advice="needed for .mp4 only: pip install imageio-ffmpeg")
+
+
+@CHECKS.register("pockets")
+def _pockets() -> Finding:
+    from outpace.errors import OutpaceError
+    from outpace.pipelines.pocket.recipes import POCKETS
+    from outpace.pipelines.pocket.store import pocket_path
+
+    missing = []
+    for name in POCKETS:
+        try:
+            pocket_path(name)
+        except OutpaceError:
+            missing.append(name)
+    return Finding(
+        ok=not missing,
+        detail=", ".join(n for n in POCKETS if n not in missing)
+        + (f"; missing {', '.join(missing)}" if missing else ""),
+        advice="outpace pocket train NAME makes one again",
+    )

@@ -1,0 +1,72 @@
+"""`--method` on the command line: `NAME`, `NAME:KEY=VALUE,KEY=VALUE`, or settings alone for the default method."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from outpace.errors import InputError
+
+if TYPE_CHECKING:
+    from outpace.accel import Method
+
+DEFAULT_METHOD = "gated_taylor"
+"""The method that settings without a name belong to: `--method threshold=0.2`."""
+
+_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False, "none": None, "null": None}
+
+
+def literal(text: str) -> Any:
+    """The value that `text` spells: a whole number, a number, true/false, none, or the text itself.
+
+    >>> literal("2"), literal("0.5"), literal("true"), literal("none"), literal("budget")
+    (2, 0.5, True, None, 'budget')
+    """
+    word = text.strip()
+    if word.lower() in _WORDS:
+        return _WORDS[word.lower()]
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
+
+
+def split_method(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the settings that `text` spells, unchecked.
+
+    >>> split_method("solver:name=unipc"), split_method("threshold=0.2,order=1")
+    (('solver', {'name': 'unipc'}), ('gated_taylor', {'threshold': 0.2, 'order': 1}))
+
+    Raises: InputError where it is not of that form.
+    """
+    name, _, rest = text.partition(":")
+    if "=" in name:
+        name, rest = DEFAULT_METHOD, text
+    name = name.strip()
+    settings: dict[str, Any] = {}
+    for part in rest.split(",") if rest.strip() else []:
+        key, _, value = part.partition("=")
+        if not key.strip() or not value.strip():
+            raise InputError(
+                f"cannot read '{part.strip()}' in --method '{text}'; write --method NAME:KEY=VALUE,KEY=VALUE "
+                "('outpace methods' lists names and settings)"
+            )
+        if key.strip() in settings:
+            raise InputError(f"--method '{text}' sets '{key.strip()}' twice; keep one")
+        settings[key.strip()] = literal(value)
+    if not name:
+        raise InputError(f"--method '{text}' names no method ('outpace methods' lists them)")
+    return name, settings
+
+
+def parse_method(text: str) -> Method:
+    """The method that `text` spells, its settings checked.
+
+    Raises: InputError where it is not of that form; UnknownNameError for an unknown method; ConfigError for an unknown
+        setting or one out of its range.
+    """
+    from outpace.accel import METHODS
+
+    name, settings = split_method(text)
+    return METHODS[name].from_dict({"method": name, **settings})

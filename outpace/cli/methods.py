@@ -1,0 +1,83 @@
+"""`outpace methods`: every method with its settings, the presets and the model families, printed from the registries."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import textwrap
+from typing import Any
+
+import click
+
+from outpace.cli.terminal import show_traceback_option
+
+EPILOG = """\b
+Examples:
+  outpace methods
+  outpace methods gated_taylor
+  outpace generate dit --prompt 3 --method gated_taylor:threshold=0.2,order=1
+"""
+
+
+@click.command(epilog=EPILOG, short_help="List methods, their settings, presets and model families.")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@show_traceback_option
+def methods(name: str | None, as_json: bool) -> None:
+    """List methods with their settings, the presets and the model families; NAME lists one method alone."""
+    from outpace.accel import METHODS
+
+    listed = {name: METHODS[name]} if name else dict(METHODS.items())
+    described = {key: _describe(cls) for key, cls in listed.items()}
+    presets, families = _presets(), _families()
+    if as_json:
+        whole = {"methods": described} if name else {"methods": described, "presets": presets, "families": families}
+        click.echo(json.dumps(whole, indent=2, default=str))
+        return
+    for key, method in described.items():
+        click.secho(key, bold=True)
+        click.echo(_block(method["about"], "  "))
+        for setting in method["settings"]:
+            click.echo(f"    {setting['name']}={setting['default']}  ({setting['type']})")
+            click.echo(_block(setting["help"], "        "))
+        click.echo()
+    if name:
+        return
+    click.secho("presets", bold=True)
+    for key, about in presets.items():
+        click.echo(_block(f"{key}: {about}", "  "))
+    click.echo()
+    click.secho("model families", bold=True)
+    for key, transformers in families.items():
+        click.echo(_block(f"{key}: {', '.join(transformers)}", "  "))
+
+
+def _describe(cls: Any) -> dict[str, Any]:
+    from outpace.accel import settings_help
+
+    settings = [
+        {"name": name, "type": kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)),
+         "default": default, "help": about}
+        for name, kind, default, about in settings_help(cls)
+    ]  # fmt: skip
+    return {"about": _first_paragraph(cls), "settings": settings}
+
+
+def _presets() -> dict[str, str]:
+    from outpace.accel import PRESETS
+
+    return {name: getattr(preset, "summary", None) or _first_paragraph(preset) for name, preset in PRESETS.items()}
+
+
+def _families() -> dict[str, list[str]]:
+    from outpace.accel.families import FAMILIES
+
+    return {name: list(family.transformers) for name, family in FAMILIES.items()}
+
+
+def _first_paragraph(thing: Any) -> str:
+    return " ".join((inspect.getdoc(thing) or "").split("\n\n")[0].split())
+
+
+def _block(text: str, indent: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 110, initial_indent=indent, subsequent_indent=indent)

@@ -1,0 +1,112 @@
+"""`outpace pocket`: the small trained pipelines that come with outpace: list them, train them again, check them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from outpace.cli.terminal import FiniteRange, show_traceback_option
+
+EPILOG = """\b
+Examples:
+  outpace pocket list
+  outpace pocket check dit --samples 32
+  outpace pocket train dit --out my-dit --processes 2
+"""
+
+
+@click.group(epilog=EPILOG, short_help="The small trained pipelines: list, train, check.")
+def pocket() -> None:
+    """Small but real diffusers pipelines, trained and shipped with outpace, that need no network."""
+
+
+@pocket.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@show_traceback_option
+def list_pockets(as_json: bool) -> None:
+    """List the pocket pipelines with an example prompt each."""
+    from outpace.pipelines.pocket.recipes import POCKETS
+
+    rows = {
+        name: {
+            "summary": entry.summary,
+            "kind": entry.kind,
+            "steps": entry.steps,
+            "example": str(entry.prompts(1, "held_out")[0]),
+            "bytes": _shipped_bytes(name),
+        }
+        for name, entry in POCKETS.items()
+    }
+    if as_json:
+        click.echo(json.dumps(rows, indent=2))
+        return
+    width = max(map(len, rows), default=0)
+    for name, row in rows.items():
+        size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] else f"not shipped: outpace pocket train {name}"
+        click.echo(f"{click.style(name.ljust(width), bold=True)}  {row['summary']} ({row['kind']}, {size})")
+        click.echo(f'{" " * width}  outpace generate {name} --prompt "{row["example"]}"')
+
+
+@pocket.command()
+@click.argument("name")
+@click.option("--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Held-out prompts.")
+@click.option("--steps", type=click.IntRange(min=1), help="Denoising steps [default: the pocket's].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@show_traceback_option
+def check(name: str, samples: int, steps: int | None, as_json: bool) -> None:
+    """Generate NAME's held-out prompts and read off the pictures how many were obeyed; exit 1 below the bar."""
+    from outpace.pipelines.pocket.cards import check_pocket
+    from outpace.pipelines.pocket.recipes import POCKETS
+
+    entry = POCKETS[name]
+    result = check_pocket(name, n=samples, steps=steps or entry.steps)
+    accuracy: dict[str, Any] = result.get("accuracy", result)
+    below = {key: bar for key, bar in entry.bar.items() if not accuracy.get(key, 0.0) >= bar}
+    if as_json:
+        click.echo(json.dumps({**result, "bar": dict(entry.bar), "below": sorted(below)}, indent=2, default=str))
+    else:
+        click.echo(f"{name}: {samples} held-out prompts, {steps or entry.steps} steps")
+        for key, value in accuracy.items():
+            if isinstance(value, int | float):
+                bar = f"  (bar {entry.bar[key]:.2f}{', missed' if key in below else ''})" if key in entry.bar else ""
+                click.echo(f"  {key:<12}{value:.3f}{bar}")
+    if below:
+        raise SystemExit(1)
+
+
+@pocket.command()
+@click.argument("name")
+@click.option("--out", required=True, metavar="FOLDER", help="Where the pipeline and its checkpoints go.")
+@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="On a CPU, through gloo.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
+@click.option("--budget", type=FiniteRange(min=0, min_open=True), metavar="FACTOR", help="Share of the recipe's steps.")
+@click.option("--restart", is_flag=True, help="Forget checkpoints in FOLDER instead of resuming from them.")
+@show_traceback_option
+def train(name: str, out: str, processes: int, device: str, budget: float | None, restart: bool) -> None:
+    """Train NAME again from nothing. Killed or stopped, the same command goes on where it was."""
+    from outpace.pipelines.load import choose_device
+    from outpace.pipelines.media import check_writable
+    from outpace.pipelines.pocket.recipes import POCKETS
+
+    POCKETS[name]
+    choose_device(device)
+    folder = Path(out).expanduser()
+    check_writable(folder / "checkpoint")
+    from outpace.pipelines import train_pocket
+
+    train_pocket(name, folder, processes=processes, device=device, resume=not restart, budget=budget)
+    click.echo(f"Trained {name}. Try it: outpace generate {folder} --prompt ...")
+
+
+def _shipped_bytes(name: str) -> int:
+    from outpace.errors import InputError, UnknownNameError
+    from outpace.pipelines.pocket.store import pocket_path
+
+    try:
+        folder = pocket_path(name)
+    except (InputError, UnknownNameError):
+        return 0
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())

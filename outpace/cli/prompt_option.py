@@ -1,0 +1,71 @@
+"""`--prompt`, `--prompts` and `--seed` on the command line: what to make, as pairs of a prompt and a seed."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from outpace.errors import InputError
+
+MOST_SEEDS = 10_000
+"""A range of seeds longer than this is taken for a slip."""
+
+
+def read_texts(prompts: tuple[str, ...], file: str | None) -> list[str]:
+    """The prompts given one by one, then those of `file` (one a line, empty lines skipped, "-" for standard input).
+
+    Raises: InputError where the file cannot be read or there is no prompt at all.
+    """
+    texts = list(prompts)
+    if file is not None:
+        try:
+            content = sys.stdin.read() if file == "-" else Path(file).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"cannot read the prompts file '{file}': {error.strerror or error}") from error
+        except UnicodeDecodeError as error:
+            raise InputError(f"the prompts file '{file}' is not UTF-8 text: {error.reason}") from error
+        lines = [line.strip() for line in content.splitlines() if line.strip()]
+        if not lines:
+            raise InputError(f"the prompts file '{file}' is empty; write one prompt a line")
+        texts += lines
+    if not texts:
+        raise InputError('nothing to make: give --prompt "..." (more than once if you like) or --prompts FILE')
+    return texts
+
+
+def read_seeds(text: str) -> list[int]:
+    """The seeds that `text` lists.
+
+    >>> read_seeds("7"), read_seeds("1,2,5-8")
+    ([7], [1, 2, 5, 6, 7, 8])
+
+    Raises: InputError where it is no list of whole numbers from 0 up.
+    """
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, dash, last = (piece.strip() for piece in part.partition("-"))
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise InputError(f"cannot read the seeds '{text}'; write whole numbers from 0 up, such as 7 or 1,2,5-8")
+        low, high = int(first), int(last) if dash else int(first)
+        if high >= 2**63:
+            raise InputError(f"the seed {high} is too large; stay below 2 to the 63rd")
+        if high < low or high - low >= MOST_SEEDS:
+            raise InputError(f"'{part.strip()}' in --seed is no range of 1 to {MOST_SEEDS} seeds; write it as 5-8")
+        seeds += range(low, high + 1)
+    return seeds
+
+
+def pair(texts: list[str], seeds: list[int]) -> list[tuple[str, int]]:
+    """One seed serves every prompt, one prompt is made with every seed, and equal numbers go in pairs.
+
+    Raises: InputError where the numbers do not match.
+    """
+    if len(seeds) == 1:
+        seeds = seeds * len(texts)
+    if len(texts) == 1:
+        texts = texts * len(seeds)
+    if len(texts) != len(seeds):
+        raise InputError(
+            f"{len(texts)} prompts but {len(seeds)} seeds; give one seed for all prompts, or one seed a prompt"
+        )
+    return list(zip(texts, seeds, strict=True))
