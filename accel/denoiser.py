@@ -167,6 +167,7 @@ class Denoiser:
         blocks = family.blocks(transformer)
         self.stacks = [stack for stack, _ in blocks]
         self.context: ContextReader | None = None
+        self._plain_forward = "forward" not in transformer.__dict__
         if hasattr(transformer, "cache_context"):
             if getattr(transformer, "is_cache_enabled", False):
                 raise ConflictError(f"{name} has a diffusers cache enabled; call {name}.disable_cache() first")
@@ -198,6 +199,8 @@ class Denoiser:
         registry = getattr(self.transformer, "_diffusers_hook", None)
         if self.context is not None and registry is not None:
             registry.remove_hook(HOOK_NAME, recurse=False)
-            if not registry.hooks:
+            # The registry leaves the class's own forward bound on the instance; as found, there was none.
+            if not registry.hooks and self._plain_forward:
+                self.transformer.__dict__.pop("forward", None)
                 del self.transformer._diffusers_hook
         self.context = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -58,5 +59,6 @@ class Solver(Method):
                 f"the multistep solvers do not know prediction_type '{config['prediction_type']}' of "
                 f"{type(current).__name__}; keep the pipeline's own scheduler"
             )
-        known = {k: v for k, v in config.items() if not k.startswith("_")}
+        accepted = inspect.signature(cls.__init__).parameters
+        known = {k: v for k, v in config.items() if k in accepted}
         return cls.from_config(known, **changes)
