@@ -21,7 +21,7 @@ Examples:
   outpace generate flux --prompt "a red circle on a blue background" --out circle.png
   outpace generate dit --prompt 3 --seed 1-8 --batch 8 --preset fast
   outpace generate wan --prompt "a blue square moves left slowly" --format gif --enlarge 8
-  outpace generate flux --prompts prompts.txt --method gated_taylor:threshold=0.05 --method solver:name=unipc
+  outpace generate flux --prompts prompts.txt --method gated_taylor:threshold=0.05 --method solver:solver=unipc
   outpace generate black-forest-labs/FLUX.1-dev --prompt "a fox in the snow" --device cuda --dtype bfloat16
 
 PIPELINE is a pocket pipeline ('outpace pocket list'), a folder written by save_pretrained, or a hub id.
@@ -35,17 +35,26 @@ PIPELINE is a pocket pipeline ('outpace pocket list'), a folder written by save_
 @click.option("--preset", metavar="NAME", help=f"A tuned choice of methods [default: {DEFAULT_PRESET}].")
 @click.option("--method", "methods", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="A method; may be repeated.")
 @click.option("--plain", is_flag=True, help="No acceleration: the pipeline as it is.")
-@click.option("--steps", type=click.IntRange(min=1), help="Denoising steps [default: the pipeline's].")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Denoising steps [default: the pipeline's].")
 @click.option("--seed", default="0", show_default=True, metavar="INT[,INT-INT]", help="One, or one a prompt.")
-@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Prompts a call.")
-@click.option("--guidance", type=FiniteRange(min=0), help="Classifier-free guidance scale.")
-@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS")
-@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS")
-@click.option("--frames", type=click.IntRange(min=1), help="Frames of a clip.")
-@click.option("--fps", type=FiniteRange(min=0, min_open=True), default=8.0, show_default=True)
+@click.option("--batch", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="Prompts a call.")
+@click.option("--guidance", type=FiniteRange(min=0), metavar="SCALE", help="Classifier-free guidance scale.")
+@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
+@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
+@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the pipeline's].")
+@click.option(
+    "--fps",
+    type=FiniteRange(min=0, min_open=True),
+    default=8.0,
+    metavar="RATE",
+    show_default=True,
+    help="Frames a second.",
+)
 @click.option("--out", default="out", show_default=True, metavar="PATH", help="A file, or a folder for several.")
 @click.option("--format", type=click.Choice(["png", "mp4", "gif"]), help="[default: png, or mp4 for clips]")
-@click.option("--enlarge", type=click.IntRange(1, 64), default=1, help="Save each pixel as a square of this size.")
+@click.option(
+    "--enlarge", type=click.IntRange(1, 64), default=1, metavar="N", help="Save each pixel as a square of this size."
+)
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")

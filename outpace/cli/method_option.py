@@ -35,8 +35,8 @@ def literal(text: str) -> Any:
 def split_method(text: str) -> tuple[str, dict[str, Any]]:
     """The name and the settings that `text` spells, unchecked.
 
-    >>> split_method("solver:name=unipc"), split_method("threshold=0.2,order=1")
-    (('solver', {'name': 'unipc'}), ('gated_taylor', {'threshold': 0.2, 'order': 1}))
+    >>> split_method("solver:solver=unipc"), split_method("threshold=0.2,order=1")
+    (('solver', {'solver': 'unipc'}), ('gated_taylor', {'threshold': 0.2, 'order': 1}))
 
     Raises: InputError where it is not of that form.
     """

@@ -1,4 +1,4 @@
-"""`outpace methods`: every method with its settings, the presets and the model families, printed from the registries."""
+"""`outpace methods`: methods with their settings, presets and model families, printed from the registries."""
 
 from __future__ import annotations
 
@@ -56,21 +56,20 @@ def _describe(cls: Any) -> dict[str, Any]:
     from outpace.accel import settings_help
 
     settings = [
-        {"name": name, "type": kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind)),
-         "default": default, "help": about}
+        {"name": name, "type": kind, "default": default, "help": about}
         for name, kind, default, about in settings_help(cls)
-    ]  # fmt: skip
+    ]
     return {"about": _first_paragraph(cls), "settings": settings}
 
 
 def _presets() -> dict[str, str]:
     from outpace.accel import PRESETS
 
-    return {name: getattr(preset, "summary", None) or _first_paragraph(preset) for name, preset in PRESETS.items()}
+    return {name: preset.summary for name, preset in PRESETS.items()}
 
 
 def _families() -> dict[str, list[str]]:
-    from outpace.accel.families import FAMILIES
+    from outpace.accel import FAMILIES
 
     return {name: list(family.transformers) for name, family in FAMILIES.items()}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 from outpace import __version__
@@ -34,13 +35,10 @@ class Recipe:
 
     def shared(self) -> dict[str, Any]:
         """What does not depend on the picture, with the versions it was made with."""
-        import diffusers
-        import torch
-
         return {
             "outpace": __version__,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
+            "torch": version("torch"),
+            "diffusers": version("diffusers"),
             "pipeline": self.pipeline,
             "arguments": {k: v for k, v in self.arguments.items() if isinstance(v, int | float | str)},
             "device": self.device,
