@@ -1,0 +1,91 @@
+"""What each curve reaches at stated speed-ups, and by how much one curve is ahead of another there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .contender import KINDS
+from .intervals import percentile_interval, resamples
+from .pareto import at_speedup
+
+SPEEDUPS = (2.0, 2.5, 3.0)
+DRAWS = 1000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Curve:
+    """The points of one kind of contender with one setting varied, request by request.
+
+    Shapes: P points, R requests.
+    """
+
+    name: str
+    kind: str
+    plain_R: np.ndarray
+    """Blocks of the plain pipeline."""
+
+    blocks_PR: np.ndarray
+    quality_PR: np.ndarray
+
+
+def reach(curve: Curve, speedup: float, draws_BR: np.ndarray) -> tuple[float, np.ndarray]:
+    """Quality of `curve` at `speedup`, on all requests and on each bootstrap draw [B]; NaN where not reached."""
+    every = np.arange(curve.plain_R.size)[None]
+    values = []
+    for draws in (every, draws_BR):
+        speedups_BP = (curve.plain_R[draws].sum(axis=1)[None] / curve.blocks_PR[:, draws].sum(axis=2)).T
+        quality_BP = curve.quality_PR[:, draws].mean(axis=2).T
+        values.append(np.array([at_speedup(s, q, speedup) for s, q in zip(speedups_BP, quality_BP, strict=True)]))
+    return float(values[0][0]), values[1]
+
+
+def interval(value: float, draws: np.ndarray) -> dict[str, Any] | None:
+    """{"value", "low", "high"}; None where the value is missing; no range where most draws miss it."""
+    if not np.isfinite(value):
+        return None
+    finite = draws[np.isfinite(draws)]
+    low, high = percentile_interval(finite) if finite.size > draws.size / 2 else (None, None)
+    return {"value": value, "low": low, "high": high}
+
+
+def compare_at(curves: Sequence[Curve], speedups: Sequence[float] = SPEEDUPS) -> list[dict[str, Any]]:
+    """One entry a curve and speed-up: its quality there, and for ours its margin over every other curve.
+
+    A margin is "ahead" or "behind" where its paired 95 % interval leaves zero out, otherwise "even". Both sides are
+    drawn from the same resampled requests.
+    """
+    if not curves:
+        return []
+    draws = resamples(curves[0].plain_R.size, DRAWS)
+    entries = []
+    for speedup in speedups:
+        reached = {curve.name: reach(curve, speedup, draws) for curve in curves}
+        for curve in curves:
+            value, spread = reached[curve.name]
+            entry: dict[str, Any] = {
+                "curve": curve.name,
+                "kind": curve.kind,
+                "speedup": speedup,
+                "quality": interval(value, spread),
+                "margins": {},
+            }
+            if KINDS[curve.kind].ours and entry["quality"]:
+                for rival in curves:
+                    if KINDS[rival.kind].ours or not np.isfinite(reached[rival.name][0]):
+                        continue
+                    margin = interval(value - reached[rival.name][0], spread - reached[rival.name][1])
+                    if margin:
+                        entry["margins"][rival.name] = margin | {"verdict": verdict(margin)}
+            entries.append(entry)
+    return entries
+
+
+def verdict(margin: dict[str, Any]) -> str:
+    """ "ahead", "behind" or "even" for a margin with its interval."""
+    if margin["low"] is None:
+        return "even"
+    return "ahead" if margin["low"] > 0 else "behind" if margin["high"] < 0 else "even"

@@ -1,0 +1,110 @@
+"""What a study is handed: requests, and contenders that answer them. Nothing here knows how a picture is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..errors import ConfigError
+from ..registry import Registry
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """One kind of contender, as reports speak of it."""
+
+    label: str
+    """The kind in words for people: "fewer steps"."""
+
+    ours: bool = False
+    """True for what this library proposes; its losses against every other kind are marked."""
+
+
+KINDS: Registry[Kind] = Registry("kind of contender")
+KINDS.add("plain", Kind(label="plain pipeline"))
+KINDS.add("converged", Kind(label="converged solution"))
+KINDS.add("gated", Kind(label="gated forecast", ours=True))
+KINDS.add("gated+solver", Kind(label="gated forecast on a second-order solver", ours=True))
+KINDS.add("interval", Kind(label="fixed-interval forecast"))
+KINDS.add("fewer-steps", Kind(label="fewer steps"))
+KINDS.add("solver", Kind(label="second-order solver, fewer steps"))
+KINDS.add("peer", Kind(label="peer"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """One picture or clip to make. Every contender gets the same requests, so every comparison is paired."""
+
+    index: int
+    """Place in the study, from 0."""
+
+    prompt: Any
+    """What the pipeline is asked for: a caption, or a class number. Must survive JSON."""
+
+    seed: int
+    """Seed of this request's own starting noise; no batch mate shares it."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Result:
+    """What a contender made for one request.
+
+    Shapes: H height, W width, C colours, T frames.
+    """
+
+    media: np.ndarray
+    """The picture [H, W, C] or clip [T, H, W, C], float32 in 0..1."""
+
+    latents: np.ndarray | None
+    """What was handed to the decoder, or None where the pipeline has none."""
+
+    blocks: float
+    """Transformer blocks computed for this request, over all steps and guidance branches."""
+
+    trace: dict[str, Any] | None = None
+    """Decisions for this request alone: {"family", "blocks", "calls": [{"step", "branch", "sigma", "timestep",
+    "computed", "reason", "error", "order"}]}, or None where nothing decides."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contender:
+    """One way to answer requests: a method with its settings, or a baseline.
+
+    Raises: ConfigError for a kind that is not registered, or a batch below 1.
+    """
+
+    name: str
+    """Unique, short, fit for a file name: "gated-0.10"."""
+
+    label: str
+    """The same for people: "gated, threshold 0.10"."""
+
+    kind: str
+    """A name in KINDS."""
+
+    generate: Callable[[list[Request]], list[Result]]
+    """Answers requests in order. May raise; the study then reports the contender with its error."""
+
+    steps: int
+    """Steps of the solver."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    """What it was built with, for the report and for telling whether kept results still apply."""
+
+    curve: str = ""
+    """Points of one curve differ in one setting only, and may be interpolated. Empty: the kind."""
+
+    batch: int = 64
+    """Most requests it may be given at once; 1 where its decisions depend on batch mates."""
+
+    def __post_init__(self) -> None:
+        KINDS[self.kind]
+        if self.batch < 1:
+            raise ConfigError(f"contender '{self.name}': batch is {self.batch}; it must be at least 1")
+        if not self.name or set(self.name) & set('/\\:*?"<>| '):
+            raise ConfigError(f"contender name '{self.name}' is no file name; use letters, digits, '-', '.', '+', '@'")
+        if not self.curve:
+            object.__setattr__(self, "curve", self.kind)

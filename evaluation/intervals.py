@@ -1,0 +1,68 @@
+"""How sure a mean is: percentile bootstrap over requests, and quartiles where a median is reported."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import MeasurementError
+
+DRAWS = 2000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interval:
+    """A value with the range it may lie in."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    """How many requests or pairs are behind it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def resamples(n: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
+    """Bootstrap indices [draws, n]: the same for every quantity of one study, so that differences stay paired."""
+    if n < 1:
+        raise MeasurementError("nothing was measured, so there is no mean; run at least one request")
+    return np.random.default_rng(seed).integers(0, n, size=(draws, n))
+
+
+def percentile_interval(draws: np.ndarray) -> tuple[float, float]:
+    """The central 95 % of bootstrap draws."""
+    tail = 100 * (1 - LEVEL) / 2
+    low, high = np.percentile(draws, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean with its 95 % bootstrap interval over requests.
+
+    Raises: MeasurementError where there is no value, or one is not finite.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if x.size and not np.isfinite(x).all():
+        raise MeasurementError(
+            f"{int((~np.isfinite(x)).sum())} of {x.size} values are not finite; a mean would hide it"
+        )
+    low, high = percentile_interval(x[resamples(x.size)].mean(axis=1))
+    return Interval(value=float(x.mean()), low=low, high=high, n=int(x.size))
+
+
+def median_quartiles(values: Sequence[float]) -> Interval:
+    """The median with the first and third quartile.
+
+    Raises: MeasurementError where there is no value.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if not x.size:
+        raise MeasurementError("nothing was timed, so there is no median; run at least one pair")
+    low, middle, high = np.percentile(x, [25, 50, 75])
+    return Interval(value=float(middle), low=float(low), high=float(high), n=int(x.size))

@@ -1,0 +1,82 @@
+"""report.html: the template filled from results, with every picture and style inside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from .curves import styles
+from .pictures import AMPLIFIED, Album, side_by_side, worst_cases
+from .plot import lines_of, scatter
+from .tables import cell_table, contender_table, margin_table
+from .timelines import timelines
+from .verdict import reference_words, span, verdict
+
+
+def page(results: dict[str, Any], folder: Path) -> str:
+    """The whole page as text; it loads nothing from anywhere."""
+    environment = Environment(
+        loader=PackageLoader(__package__, "templates"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["span"] = span
+    environment.filters["number"] = number
+    study = results["study"]
+    album = Album(folder)
+    style_of = styles(results)
+    metric = results["metrics"][study["headline"]]
+    panels = [
+        {
+            "reference": reference,
+            "words": reference_words(results, reference),
+            "wide": Markup(draw(results, reference, style_of, width=1040, height=430, direct_labels=True)),
+            "narrow": Markup(draw(results, reference, style_of, width=380, height=400, direct_labels=False)),
+            "cells": cell_table(results, reference),
+            "margins": margin_table(results, reference),
+        }
+        for reference in study["references"]
+    ]
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        study=study,
+        metric=metric,
+        pipeline=results["pipeline"],
+        verdict=verdict(results),
+        styles=style_of,
+        panels=panels,
+        contenders=contender_table(results),
+        grid=side_by_side(results, album),
+        worst=worst_cases(results, album),
+        amplified=AMPLIFIED,
+        timelines=timelines(results),
+    )
+
+
+def draw(results: dict[str, Any], reference: str, style_of: dict[str, Any], **shape: Any) -> str:
+    """The plot against one reference; against the converged solution with the plain pipeline's own distance."""
+    study = results["study"]
+    metric = results["metrics"][study["headline"]]
+    level = None
+    if reference != study["plain"]:
+        plain = next(c for c in results["contenders"] if c["name"] == study["plain"])
+        own = plain["metrics"].get(reference, {}).get(study["headline"])
+        if own:
+            level = (own["value"], f"plain, {plain['steps']} steps, at 1x: {own['value']:.1f} {metric['unit']}")
+    return scatter(
+        lines_of(results, reference, style_of),
+        y_label=f"{metric['label']} in {metric['unit']}, mean with 95 % interval",
+        targets=results["speedups"],
+        level=level,
+        **shape,
+    )
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A number for a table, or a dash."""
+    return "–" if value is None else f"{value:.{digits}f}"

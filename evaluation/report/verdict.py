@@ -1,0 +1,113 @@
+"""The result in sentences: what was reached, by how much, and every comparison that was lost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def span(entry: dict[str, Any], digits: int = 1, signed: bool = False) -> str:
+    """A value with its range: "51.2 (50.1 to 52.4)"."""
+    sign = "+" if signed else ""
+    if entry["low"] is None:
+        return f"{entry['value']:{sign}.{digits}f}"
+    return f"{entry['value']:{sign}.{digits}f} ({entry['low']:{sign}.{digits}f} to {entry['high']:{sign}.{digits}f})"
+
+
+def reference_words(results: dict[str, Any], reference: str) -> str:
+    """ "the plain pipeline" or "the converged solution"."""
+    return "the plain pipeline" if reference == results["study"]["plain"] else "the converged solution"
+
+
+def headline_cell(results: dict[str, Any], reference: str) -> dict[str, Any] | None:
+    """The cell the summary speaks of: our first curve of the fitting kind, at the middle speed-up it reaches.
+
+    Against the plain pipeline that is a gate on the same solver; against the converged solution, a gate on the
+    second-order solver where there is one.
+    """
+    wanted = ("gated", "gated+solver") if reference == results["study"]["plain"] else ("gated+solver", "gated")
+    speedups = results["speedups"]
+    order = sorted(speedups, key=lambda s: abs(speedups.index(s) - len(speedups) // 2))
+    for kind in wanted:
+        for speedup in order:
+            for cell in results["cells"].get(reference, []):
+                if cell["kind"] == kind and cell["speedup"] == speedup and cell["quality"]:
+                    return cell
+    return None
+
+
+def margins_in_words(cell: dict[str, Any], unit: str) -> str:
+    """Above what and below what, the clearest first."""
+    parts = []
+    for rival, margin in sorted(cell["margins"].items(), key=lambda item: -item[1]["value"]):
+        if margin["verdict"] == "even":
+            parts.append(f"level with {rival} ({margin['value']:+.1f} {unit}, not significant)")
+        else:
+            side = "above" if margin["value"] > 0 else "below"
+            size = f"{abs(margin['value']):.1f} {unit}"
+            bounds = sorted(abs(margin[end]) for end in ("low", "high"))
+            parts.append(f"{size} ({bounds[0]:.1f} to {bounds[1]:.1f}) {side} {rival}")
+    return "; ".join(parts)
+
+
+def time_in_words(results: dict[str, Any], curve: str, speedup: float) -> str | None:
+    """The measured time of the point of `curve` nearest to `speedup`."""
+    points = [c for c in results["contenders"] if c["curve"] == curve and not c["error"] and c["time"]]
+    if not points:
+        return None
+    nearest = min(points, key=lambda c: abs(c["speedup"]["value"] - speedup))
+    wall = nearest["time"]["wall"]
+    return (
+        f"Measured at batch 1, {nearest['label']} computes {nearest['speedup']['value']:.2f}x fewer blocks and is "
+        f"{wall['value']:.2f}x as fast as the plain pipeline (median of {wall['n']} pairs, quartiles "
+        f"{wall['low']:.2f} to {wall['high']:.2f})."
+    )
+
+
+def lost(results: dict[str, Any]) -> list[str]:
+    """One line a curve of ours and rival that is significantly ahead of it, with the speed-ups where it is."""
+    unit = results["metrics"][results["study"]["headline"]]["unit"]
+    lines = []
+    for reference in results["study"]["references"]:
+        found: dict[tuple[str, str], list[str]] = {}
+        for cell in results["cells"].get(reference, []):
+            for rival, margin in cell["margins"].items():
+                if margin["verdict"] == "behind":
+                    where = f"{-margin['value']:.1f} {unit} at {cell['speedup']:g}x"
+                    found.setdefault((cell["curve"], rival), []).append(where)
+        lines += [
+            f"Against {reference_words(results, reference)}, {curve} is behind {rival}: {', '.join(where)}"
+            for (curve, rival), where in found.items()
+        ]
+    return lines
+
+
+def verdict(results: dict[str, Any]) -> dict[str, list[str]]:
+    """{"sentences", "losses", "gaps"}: the summary, what was lost, and what is missing from the comparison."""
+    unit = results["metrics"][results["study"]["headline"]]["unit"]
+    label = results["metrics"][results["study"]["headline"]]["label"]
+    sentences = []
+    for reference in results["study"]["references"]:
+        cell = headline_cell(results, reference)
+        if cell is None:
+            continue
+        words = reference_words(results, reference)
+        sentence = (
+            f"At {cell['speedup']:g}x fewer computed blocks, {cell['curve']} lies at {label} "
+            f"{span(cell['quality'])} {unit} against {words}"
+        )
+        sentences.append(sentence + (f": {margins_in_words(cell, unit)}." if cell["margins"] else "."))
+        spoken = time_in_words(results, cell["curve"], cell["speedup"])
+        if spoken:
+            sentences.append(spoken)
+    losses = lost(results)
+    if not sentences:
+        sentences.append(
+            "No curve of ours reaches the compared speed-ups here, so there is no headline; see the table below."
+        )
+    gaps = [f"{c['label']} did not run: {c['error']}" for c in results["contenders"] if c["error"]]
+    gaps += [
+        f"{c['label']}: {c['not_finite']} of {len(c['samples'])} samples are not finite, so it has no mean"
+        for c in results["contenders"]
+        if not c["error"] and c["not_finite"]
+    ]
+    return {"sentences": sentences, "losses": losses, "gaps": gaps}

@@ -1,0 +1,226 @@
+"""Turns the rows of a study into results.json, schema 1: the one source of the table and the report."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from .cells import SPEEDUPS, Curve, compare_at
+from .contender import KINDS
+from .intervals import mean_interval, percentile_interval, resamples
+from .metrics import METRICS
+from .pareto import Point, dominates, front
+from .study import Row, Study
+from .timing import speedup as time_ratio
+
+SCHEMA = 1
+HEADLINE = "psnr"
+"""The metric of plots, cells and verdicts."""
+
+
+def build_results(
+    study: Study,
+    rows: Sequence[Row],
+    *,
+    pipeline: dict[str, Any],
+    command: str,
+    environment: dict[str, str],
+    speedups: Sequence[float] = SPEEDUPS,
+) -> dict[str, Any]:
+    """Everything the report shows, as plain data.
+
+    Args:
+        pipeline: {"name", "class", "family", "kind" ("image" | "video"), "scheduler", "steps", "call", ...}.
+        command: the exact command that makes this again.
+        speedups: where curves are compared.
+    """
+    plain = next(row for row in rows if row.contender.name == study.plain)
+    plain_R = np.array([s["blocks"] for s in plain.samples])
+    contenders = [describe(row, plain_R, study) for row in rows]
+    mark_front(contenders, study.references)
+    return {
+        "schema": SCHEMA,
+        "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        "command": command,
+        "pipeline": pipeline,
+        "environment": environment,
+        "study": {
+            "plain": study.plain,
+            "converged": study.converged,
+            "references": study.references,
+            "samples": len(study.requests),
+            "batch": study.batch,
+            "timed": study.timing_requests,
+            "timing_rounds": study.timing_rounds,
+            "device": study.device,
+            "headline": HEADLINE,
+        },
+        "metrics": {name: {k: v for k, v in asdict_without_call(metric).items()} for name, metric in METRICS.items()},
+        "kinds": {name: {"label": kind.label, "ours": kind.ours} for name, kind in KINDS.items()},
+        "requests": [asdict(r) for r in study.requests],
+        "contenders": contenders,
+        "speedups": list(speedups),
+        "cells": {ref: compare_at(curves_of(rows, plain_R, study, ref), speedups) for ref in study.references},
+    }
+
+
+def asdict_without_call(metric: Any) -> dict[str, Any]:
+    """A metric's description without its function."""
+    return {k: getattr(metric, k) for k in ("label", "unit", "better", "of", "cap", "digits", "summary")}
+
+
+def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
+    """One contender: settings, samples, means with intervals, times, timeline, worst sample."""
+    contender = row.contender
+    entry: dict[str, Any] = {
+        "name": contender.name,
+        "label": contender.label,
+        "kind": contender.kind,
+        "curve": contender.curve,
+        "steps": contender.steps,
+        "settings": contender.settings,
+        "batch": min(study.batch, contender.batch),
+        "error": row.error,
+    }
+    if row.error is not None:
+        return entry
+    entry["samples"] = [
+        {"index": s["index"], "blocks": s["blocks"], "metrics": s["metrics"], "checks": s["checks"]}
+        for s in row.samples
+    ]
+    entry["blocks"] = float(np.mean([s["blocks"] for s in row.samples]))
+    entry["speedup"] = speedup_interval(plain_R, np.array([s["blocks"] for s in row.samples]))
+    entry["metrics"] = {ref: means(row.samples, ref) for ref in study.compared_with(contender.name)}
+    entry["not_finite"] = sum(
+        any(v is None for v in table.values()) for s in row.samples for table in list(s["metrics"].values())[:1]
+    )
+    entry["checks"] = check_means(row.samples)
+    entry["time"] = (
+        {clock: time_ratio(row.pairs, clock).as_dict() for clock in ("wall", "cpu")}
+        | {"pairs": [pair.as_dict() for pair in row.pairs]}
+        if row.pairs
+        else None
+    )
+    entry["timeline"] = timeline(row.samples)
+    entry["worst"] = {
+        ref: min(
+            (s for s in row.samples if s["metrics"][ref].get(HEADLINE) is not None),
+            key=lambda s, ref=ref: s["metrics"][ref][HEADLINE],
+            default={"index": None},
+        )["index"]
+        for ref in study.compared_with(contender.name)
+    }
+    return entry
+
+
+def speedup_interval(plain_R: np.ndarray, blocks_R: np.ndarray) -> dict[str, Any] | None:
+    """Blocks of the plain pipeline over blocks computed, all requests together, with its bootstrap interval."""
+    if blocks_R.sum() <= 0:
+        return None
+    draws = resamples(plain_R.size)
+    low, high = percentile_interval(plain_R[draws].sum(axis=1) / blocks_R[draws].sum(axis=1))
+    return {"value": float(plain_R.sum() / blocks_R.sum()), "low": low, "high": high, "n": int(plain_R.size)}
+
+
+def means(samples: Sequence[dict[str, Any]], reference: str) -> dict[str, Any]:
+    """Mean of every metric with its interval; None where a sample has no finite value, which a mean would hide."""
+    table: dict[str, Any] = {}
+    for name in METRICS:
+        values = [s["metrics"][reference].get(name, "left out") for s in samples]
+        if "left out" in values:
+            continue
+        if any(v is None for v in values):
+            table[name] = None
+            continue
+        cap = METRICS[name].cap
+        table[name] = mean_interval(values).as_dict() | {
+            "worst": min(values) if METRICS[name].better == "higher" else max(values),
+            "capped": sum(v == cap for v in values) if cap is not None else 0,
+        }
+    return table
+
+
+def check_means(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Conditioning accuracy by what is read: {"colour": {value, ...}}; a sample that is not finite counts 0."""
+    keys = list(dict.fromkeys(key for s in samples for key in (s["checks"] or {})))
+    return {key: mean_interval([(s["checks"] or {}).get(key, 0.0) for s in samples]).as_dict() for key in keys}
+
+
+def timeline(samples: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By step and branch: share of samples computed, gate errors, why; empty where nothing was traced."""
+    places: dict[tuple[int, str], list[dict[str, Any]]] = {}
+    for sample in samples:
+        for call in (sample["trace"] or {}).get("calls", []):
+            places.setdefault((call["step"], str(call["branch"])), []).append(call)
+    entries = []
+    for (step, branch), calls in sorted(places.items()):
+        errors = [c["error"] for c in calls if c.get("error") is not None]
+        reasons = Counter(c["reason"] for c in calls if c.get("reason"))
+        entries.append(
+            {
+                "step": step,
+                "branch": branch,
+                "sigma": calls[0].get("sigma"),
+                "timestep": calls[0].get("timestep"),
+                "computed": float(np.mean([float(c["computed"]) for c in calls])),
+                "error": float(np.median(errors)) if errors else None,
+                "error_high": float(np.max(errors)) if errors else None,
+                "reasons": dict(reasons.most_common(3)),
+            }
+        )
+    return entries
+
+
+def points_of(contenders: Sequence[dict[str, Any]], reference: str) -> dict[str, Point]:
+    """The contenders that have a place on the plane of `reference`."""
+    points = {}
+    for c in contenders:
+        quality = (c.get("metrics") or {}).get(reference, {}).get(HEADLINE)
+        if quality and c["speedup"] and c["kind"] not in ("plain", "converged"):
+            points[c["name"]] = Point(name=c["name"], speedup=c["speedup"]["value"], quality=quality["value"])
+    return points
+
+
+def mark_front(contenders: list[dict[str, Any]], references: Sequence[str]) -> None:
+    """Mark who is on the front against each reference, and for ours which rivals are faster and better."""
+    ours = {c["name"] for c in contenders if KINDS[c["kind"]].ours}
+    for c in contenders:
+        c["front"], c["beaten_by"] = {}, {}
+    for reference in references:
+        points = points_of(contenders, reference)
+        best = {p.name for p in front(list(points.values()))}
+        for c in contenders:
+            if c["name"] not in points:
+                continue
+            c["front"][reference] = c["name"] in best
+            if c["name"] in ours:
+                c["beaten_by"][reference] = [
+                    name for name, p in points.items() if name not in ours and dominates(p, points[c["name"]])
+                ]
+
+
+def curves_of(rows: Sequence[Row], plain_R: np.ndarray, study: Study, reference: str) -> list[Curve]:
+    """The curves of two points and more, in the order their contenders came."""
+    grouped: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.error is None and reference in study.compared_with(row.contender.name):
+            if row.contender.name not in study.references and all(
+                s["metrics"][reference].get(HEADLINE) is not None for s in row.samples
+            ):
+                grouped.setdefault(row.contender.curve, []).append(row)
+    return [
+        Curve(
+            name=name,
+            kind=members[0].contender.kind,
+            plain_R=plain_R,
+            blocks_PR=np.array([[s["blocks"] for s in row.samples] for row in members]),
+            quality_PR=np.array([[s["metrics"][reference][HEADLINE] for s in row.samples] for row in members]),
+        )
+        for name, members in grouped.items()
+        if len(members) > 1 and all(s["blocks"] > 0 for row in members for s in row.samples)
+    ]

@@ -1,0 +1,243 @@
+"""Runs contenders over requests, measures each against the references, and keeps every batch as it comes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..errors import ConfigError, MeasurementError
+from .contender import Contender, Request, Result
+from .metrics import METRICS
+from .records import Records, fingerprint
+from .timing import Pair, Span, time_pairs
+
+Check = Callable[[list[np.ndarray], list[Any]], list[dict[str, float]]]
+
+
+@dataclass(kw_only=True, slots=True)
+class Row:
+    """What is known about one contender after a run."""
+
+    contender: Contender
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """One entry a request: index, blocks, metrics {reference: {metric: value or None}}, checks, trace."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    error: str | None = None
+    """Why there is nothing, for a contender that failed."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Study:
+    """The same requests through every contender, compared with two references.
+
+    Args:
+        contenders: all of them, the references among them.
+        requests: what each is asked for, index 0 upward.
+        folder: where results are kept; the same study in the same folder continues where it stopped.
+
+    Raises: ConfigError where names repeat, a reference is missing, or there is no request.
+    """
+
+    contenders: Sequence[Contender]
+    requests: Sequence[Request]
+    folder: Path
+
+    plain: str = "plain"
+    """Name of the reference that runs the same steps with nothing skipped; blocks and times are relative to it."""
+
+    converged: str | None = "converged"
+    """Name of the reference near the exact solution, or None."""
+
+    check: Check | None = None
+    """Reads generated media and tells how well each follows its prompt: {"colour": 0..1, ...} a sample."""
+
+    batch: int = 8
+    """Requests run at once; a contender may ask for fewer. Raising it costs memory."""
+
+    timing_requests: int = 0
+    """Requests timed at batch 1, paired with the plain pipeline; 0 leaves times out."""
+
+    timing_rounds: int = 1
+    """How often the timed requests are gone over."""
+
+    device: str = "cpu"
+    """Where the contenders run, for the clock."""
+
+    identity: dict[str, Any] = field(default_factory=dict)
+    """Plain data that tells this pipeline from others; kept results of another identity are made again."""
+
+    def __post_init__(self) -> None:
+        names = [c.name for c in self.contenders]
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ConfigError(f"contender names must differ; given twice: {', '.join(twice)}")
+        if not self.requests:
+            raise ConfigError("a study needs at least one request")
+        if self.batch < 1 or self.timing_requests < 0 or self.timing_rounds < 1:
+            raise ConfigError("batch and timing rounds must be at least 1, timing requests at least 0")
+        for reference in self.references:
+            if reference not in names:
+                raise ConfigError(f"the reference '{reference}' is not among the contenders ({', '.join(names)})")
+
+    @property
+    def references(self) -> list[str]:
+        return [self.plain] + ([self.converged] if self.converged else [])
+
+    def ordered(self) -> list[Contender]:
+        """The converged reference, the plain one, then the others: each is compared with references before it."""
+        by_name = {c.name: c for c in self.contenders}
+        first = [by_name[name] for name in reversed(self.references)]
+        return first + [c for c in self.contenders if c.name not in self.references]
+
+    def compared_with(self, contender: str) -> list[str]:
+        """The references that `contender` is measured against."""
+        if contender == self.converged:
+            return []
+        return [name for name in self.references if name != contender]
+
+
+def batches(requests: Sequence[Request], size: int) -> list[list[Request]]:
+    """Fixed slices: a study that is continued makes the very batches it would have made in one go."""
+    return [list(requests[i : i + size]) for i in range(0, len(requests), size)]
+
+
+def run_study(study: Study, *, progress: bool = True) -> list[Row]:
+    """Run what is not kept yet and return one row a contender, in the order of `study.contenders`.
+
+    A contender other than a reference that raises is returned with its error: a comparison that drops what failed
+    flatters what is left. The error of a reference is raised, since nothing can be said without it.
+    """
+    records = Records(study.folder)
+    ordered = study.ordered()
+    by_name = {c.name: Row(contender=c) for c in ordered}
+    rows = list(by_name.values())
+    timed = [c for c in ordered if c.name not in study.references] if study.timing_requests else []
+    chosen = list(study.requests[: study.timing_requests])
+    bar = tqdm(
+        total=len(ordered) * len(study.requests) + len(timed),
+        unit="sample",
+        desc="compare",
+        disable=not progress,
+        dynamic_ncols=True,
+    )
+    with bar:
+        for row in rows:
+            bar.set_postfix_str(row.contender.name)
+            reached = bar.n
+            try:
+                row.samples = run_contender(study, records, row.contender, bar.update)
+            except Exception as error:  # a contender may be foreign code, and may raise anything
+                if row.contender.name in study.references:
+                    raise
+                row.error = f"{type(error).__name__}: {error}".strip()
+                bar.update(reached + len(study.requests) - bar.n)
+        plain = by_name[study.plain].contender
+        for row in rows:
+            if row.contender in timed and row.error is None:
+                bar.set_postfix_str(f"timing {row.contender.name}")
+                row.pairs = run_timing(study, records, plain, row.contender, chosen)
+                bar.update(1)
+    return [by_name[c.name] for c in study.contenders]
+
+
+def mark_of(study: Study, contender: Contender, requests: Sequence[Request]) -> str:
+    """Fingerprint of `contender` on `requests`, with everything its numbers depend on."""
+    by_name = {c.name: c for c in study.contenders}
+    described = [
+        [c.name, c.kind, c.steps, c.settings] for c in (contender, *(by_name[name] for name in study.references))
+    ]
+    return fingerprint(study.identity, described, [asdict(r) for r in requests], sorted(METRICS))
+
+
+def run_contender(
+    study: Study, records: Records, contender: Contender, advance: Callable[[int], object]
+) -> list[dict[str, Any]]:
+    """All samples of one contender, from disk where they are kept."""
+    samples: list[dict[str, Any]] = []
+    for batch in batches(study.requests, min(study.batch, contender.batch)):
+        path = records.batch_file(contender.name, batch)
+        mark = mark_of(study, contender, batch)
+        kept = records.load(path, mark)
+        if contender.name in study.references and not records.has_reference(contender.name, [r.index for r in batch]):
+            kept = None
+        if kept is None:
+            kept = run_batch(study, records, contender, batch)
+            records.save(path, mark, kept)
+        samples += kept
+        advance(len(batch))
+    return samples
+
+
+def run_batch(study: Study, records: Records, contender: Contender, batch: list[Request]) -> list[dict[str, Any]]:
+    """Generate one batch, keep its pictures, and measure it."""
+    results = contender.generate(batch)
+    if len(results) != len(batch):
+        raise MeasurementError(f"'{contender.name}' made {len(results)} results for {len(batch)} requests")
+    for request, result in zip(batch, results, strict=True):
+        if contender.name in study.references:
+            if not np.isfinite(result.media).all():
+                raise MeasurementError(f"the reference '{contender.name}' made values that are not finite")
+            records.save_reference(contender.name, request.index, result)
+        records.save_picture(contender.name, request.index, result.media)
+    checks = run_check(study, batch, results)
+    return [
+        {
+            "index": request.index,
+            "blocks": float(result.blocks),
+            "metrics": measure(study, records, contender.name, request, result),
+            "checks": check,
+            "trace": result.trace,
+        }
+        for request, result, check in zip(batch, results, checks, strict=True)
+    ]
+
+
+def run_check(study: Study, batch: list[Request], results: list[Result]) -> list[dict[str, float] | None]:
+    """How well each sample follows its prompt; None for one that is not finite, or where there is no check."""
+    verdicts: list[dict[str, float] | None] = [None] * len(batch)
+    finite = [i for i, result in enumerate(results) if np.isfinite(result.media).all()]
+    if study.check is not None and finite:
+        read = study.check([results[i].media for i in finite], [batch[i].prompt for i in finite])
+        for place, verdict in zip(finite, read, strict=True):
+            verdicts[place] = {key: float(value) for key, value in verdict.items()}
+    return verdicts
+
+
+def measure(
+    study: Study, records: Records, contender: str, request: Request, result: Result
+) -> dict[str, dict[str, float | None]]:
+    """Every metric of one sample against its references; infinities capped, None for what is no number."""
+    table: dict[str, dict[str, float | None]] = {}
+    for reference in study.compared_with(contender):
+        truth = records.load_reference(reference, request.index)
+        table[reference] = {}
+        for name, metric in METRICS.items():
+            made = result.media if metric.of == "media" else result.latents
+            if made is None or metric.of not in truth:
+                continue
+            value = metric.measure(made, truth[metric.of])
+            if metric.cap is not None and not math.isnan(value):
+                value = min(value, metric.cap)
+            table[reference][name] = value if math.isfinite(value) else None
+    return table
+
+
+def run_timing(
+    study: Study, records: Records, plain: Contender, contender: Contender, requests: list[Request]
+) -> list[Pair]:
+    """Paired times of one contender, from disk where they are kept."""
+    path = records.cell(contender.name) / "timing.json"
+    mark = fingerprint(mark_of(study, contender, requests), study.timing_rounds, study.device)
+    kept = records.load(path, mark)
+    if kept is not None:
+        return [Pair(plain=Span(**p["plain"]), contender=Span(**p["contender"])) for p in kept]
+    pairs = time_pairs(plain.generate, contender.generate, requests, device=study.device, rounds=study.timing_rounds)
+    records.save(path, mark, [p.as_dict() for p in pairs])
+    return pairs
