@@ -14,7 +14,7 @@ T = TypeVar("T")
 def suggestion(name: str, known: list[str]) -> str:
     """The end of a message about an unknown `name`: the nearest known one, then all of them."""
     near = difflib.get_close_matches(name, known, n=1)
-    return (f"; did you mean '{near[0]}'?" if near else ";") + f" (have: {', '.join(known) or 'none'})"
+    return (f"; did you mean '{near[0]}'?" if near else "") + f" (have: {', '.join(known) or 'none'})"
 
 
 class Registry(Generic[T]):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,7 +29,7 @@ ARGUMENTS = {
 }
 """A person's word for a setting of a pipeline call, and diffusers' word for it."""
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +76,7 @@ def find_pipeline(name: str) -> Source:
                 f"the folder '{name}' holds no diffusers pipeline: it has no model_index.json "
                 "(pipe.save_pretrained(folder) writes one)"
             )
+        _check_index(folder)
         return Source(name=name, kind="folder")
     if folder.is_file():
         raise InputError(f"'{name}' is a file; give the folder that model_index.json lies in")
@@ -86,48 +90,78 @@ def find_pipeline(name: str) -> Source:
     )
 
 
-def load_pipeline(name: str, *, dtype: torch.dtype | None = None, device: str = "auto") -> Loaded:
+def load_pipeline(
+    name: str, *, dtype: torch.dtype | None = None, device: str = "auto", progress: bool = True
+) -> Loaded:
     """Load what `name` means and move it to `device`.
 
     Args:
         name: a pocket ("flux"), a diffusers directory, or a hub id ("owner/model").
         dtype: of the weights; None: float32 on a CPU and for pockets, bfloat16 elsewhere.
         device: "auto" (CUDA where there is one, else CPU) or what torch calls it ("cpu", "cuda:1", "mps").
+        progress: show diffusers' bar while the parts are loaded.
 
     Raises: UnknownNameError, InputError: where nothing can be loaded from there, or there is no such device.
     """
     import torch
-    from diffusers import DiffusionPipeline
 
     source = find_pipeline(name)
     place = choose_device(device)
     if dtype is None:
         dtype = torch.float32 if source.kind == "pocket" or place.type == "cpu" else torch.bfloat16
-    if source.kind == "pocket":
-        from .pocket.recipes import POCKETS
-        from .pocket.store import load_pocket
+    with _quiet_loading(progress):
+        if source.kind == "pocket":
+            return _load_pocket(source, dtype, place)
+        return _load_folder_or_hub(source, dtype, place)
 
-        pocket = POCKETS[name]
-        return Loaded(
-            pipe=load_pocket(name, torch_dtype=dtype).to(place),
-            source=source,
-            pocket=pocket,
-            call=dict(pocket.call),
-            prompt_argument=pocket.prompt_argument,
-            steps=pocket.steps,
-        )
-    where = str(Path(name).expanduser()) if source.kind == "folder" else name
+
+def _load_pocket(source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:
+    from .pocket.recipes import POCKETS
+    from .pocket.store import load_pocket
+
+    pocket = POCKETS[source.name]
+    return Loaded(
+        pipe=load_pocket(source.name, torch_dtype=dtype).to(place),
+        source=source,
+        pocket=pocket,
+        call=dict(pocket.call),
+        prompt_argument=pocket.prompt_argument,
+        steps=pocket.steps,
+    )
+
+
+def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:
+    from diffusers import DiffusionPipeline
+
+    where = str(Path(source.name).expanduser()) if source.kind == "folder" else source.name
     try:
         pipe = DiffusionPipeline.from_pretrained(where, torch_dtype=dtype)
     except (OSError, ValueError) as error:
         raise InputError(_why_not(source, error)) from error
-    accepted = _accepted(pipe)
     return Loaded(
         pipe=pipe.to(place),
         source=source,
-        prompt_argument="class_labels" if "class_labels" in accepted else "prompt",
+        prompt_argument="class_labels" if "class_labels" in _accepted(pipe) else "prompt",
         steps=_default_steps(pipe),
     )
+
+
+@contextmanager
+def _quiet_loading(progress: bool) -> Iterator[None]:
+    # What diffusers says while loading is either repeated in our errors, or advice to the authors of programs.
+    from diffusers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    if not progress:
+        logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
 
 
 def choose_device(name: str) -> torch.device:
@@ -138,6 +172,9 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"'{name}' is no device; write auto, cpu, cuda, cuda:1 or mps") from error
+    try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise InputError(
@@ -218,6 +255,15 @@ def run_pipeline(
     return [np.asarray(sample, dtype=np.float32) for sample in media]
 
 
+def _check_index(folder: Path) -> None:
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read '{folder}/model_index.json': {error}") from error
+    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
+        raise InputError(f"'{folder}/model_index.json' names no pipeline class; is it a diffusers pipeline?")
+
+
 def _accepted(pipe: DiffusionPipeline) -> set[str]:
     return set(inspect.signature(type(pipe).__call__).parameters)
 
@@ -230,8 +276,8 @@ def _default_steps(pipe: DiffusionPipeline) -> int:
 def _why_not(source: Source, error: Exception) -> str:
     if source.kind == "hub":
         return (
-            f"cannot load '{source.name}' from the hub: it is not there, or the hub is out of reach and it is not in "
-            f"the cache (pockets need no network: 'outpace pocket list'). {str(error).splitlines()[0]}"
+            f"cannot load '{source.name}': the hub does not have it, or is out of reach and it is not in the cache "
+            "(--debug shows the hub's answer; 'outpace pocket list' shows what needs no network)"
         )
     return f"cannot load a pipeline from the folder '{source.name}': {str(error).splitlines()[0]}"
 

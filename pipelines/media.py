@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,19 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises: InputError where the folder cannot be written to.
     """
+    if path.is_dir():
+        raise InputError(f"cannot write '{path}': a folder of that name is there; choose another --out")
+    draft = path.with_name(f".{path.stem[:100]}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise InputError(f"cannot write '{path}': a folder of that name is there; choose another --out")
-        draft = path.with_name(f".{path.stem[:100]}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
         draft.touch()
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror or error}; choose another --out") from error
-    try:
         yield draft
         os.replace(draft, path)
+    except OSError as error:
+        raise InputError(f"cannot write '{path}': {error.strerror or error}; choose another --out") from error
     finally:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()
 
 
 def check_writable(path: Path) -> None:

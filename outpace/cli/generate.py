@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,7 @@ def generate(
     **settings: Any,
 ) -> None:
     """Make a picture or a clip for every prompt with PIPELINE, accelerated."""
-    from outpace.cli.output_option import plan_files
+    from outpace.cli.output_option import check_out, plan_files
     from outpace.cli.prompt_option import pair, read_seeds, read_texts
 
     if sum((bool(preset), bool(methods), plain)) > 1:
@@ -86,7 +87,8 @@ def generate(
     wanted = pair(read_texts(prompts, file), read_seeds(seed))
     from outpace.pipelines.load import find_pipeline
 
-    find_pipeline(pipeline)  # a slip in the name is answered before torch is imported
+    find_pipeline(pipeline)  # slips are answered before torch is imported
+    check_out(out, len(wanted))
     import torch
 
     from outpace.accel import accelerate
@@ -97,7 +99,8 @@ def generate(
 
     chosen, preset = _choose(methods, preset, plain)
 
-    loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device)
+    watched = sys.stderr.isatty() and not as_json
+    loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=watched)
     arguments = call_arguments(loaded, **settings)
     samples = read_prompts(loaded, [text for text, _ in wanted])
     files = plan_files(out, format, wanted, clip=makes_clips(loaded))
@@ -114,7 +117,7 @@ def generate(
         )
         for first in range(0, len(wanted), batch):
             part = slice(first, first + batch)
-            _label_progress(loaded, first, len(wanted[part]), len(wanted), quiet=as_json)
+            _label_progress(loaded, first, len(wanted[part]), len(wanted), watched=watched)
             made = run_pipeline(loaded, samples[part], [number for _, number in wanted[part]], arguments)
             for media, (text, number), path in zip(made, wanted[part], files[part], strict=True):
                 save_media(enlarge_media(media, enlarge), path, recipe.of(text, number), frames_per_second=fps)
@@ -128,7 +131,9 @@ def generate(
         click.echo(json.dumps({**recipe.shared(), "files": made_files, "seconds": seconds, "trace": trace}, indent=2))
         return
     click.echo(run.summary() if run else "Nothing was accelerated (--plain).")
-    click.echo(f"{len(files)} made in {seconds:.1f} s: {files[0] if len(files) == 1 else f'{files[0].parent}/'}")
+    kind = "clip" if makes_clips(loaded) else "picture"
+    where = files[0] if len(files) == 1 else f"{files[0].parent}/"
+    click.echo(f"{len(files)} {kind}{'s' if len(files) > 1 else ''} in {seconds:.1f} s: {where}")
 
 
 def _choose(texts: tuple[str, ...], preset: str | None, plain: bool) -> tuple[list[Method], str | None]:
@@ -149,7 +154,6 @@ def _words_of(methods: tuple[str, ...], preset: str | None, plain: bool) -> tupl
     return ("--preset", preset) if preset else tuple(word for text in methods for word in ("--method", text))
 
 
-def _label_progress(loaded: Loaded, first: int, size: int, count: int, *, quiet: bool) -> None:
+def _label_progress(loaded: Loaded, first: int, size: int, count: int, *, watched: bool) -> None:
     label = f"{first + 1}-{first + size} of {count}" if size > 1 else f"{first + 1} of {count}"
-    # None: diffusers' own bar, but only where someone watches.
-    loaded.pipe.set_progress_bar_config(desc=label, disable=True if quiet else None)
+    loaded.pipe.set_progress_bar_config(desc=label, disable=not watched)

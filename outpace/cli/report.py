@@ -1,0 +1,28 @@
+"""`outpace report`: the page of a comparison once more, from its results and pictures; nothing is generated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from outpace.cli.terminal import show_traceback_option
+
+EPILOG = """\b
+Examples:
+  outpace report out/demo
+"""
+
+
+@click.command(epilog=EPILOG, short_help="Write report.html again from a comparison's folder.")
+@click.argument("folder", metavar="DIR")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@show_traceback_option
+def report(folder: str, as_json: bool) -> None:
+    """Write report.html again from DIR, where 'outpace compare --out DIR' left results.json."""
+    from outpace.evaluation.report import load_results, render
+
+    home = Path(folder).expanduser()
+    page = render(load_results(home), home)
+    click.echo(json.dumps({"report": str(page)}) if as_json else f"Report: {page}")
