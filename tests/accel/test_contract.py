@@ -1,0 +1,192 @@
+"""What every family is held to, proven on a tiny random transformer of each class that the registry names."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from decisions import computed_by_sample, dividing_threshold, mixed_calls
+from diffusers import UNet2DModel
+from tiny import BlockCounter, TinyPipeline, noise, texts
+from tiny_models import TINY_MODELS
+from torch import nn
+
+from outpace.accel import FAMILIES, GatedTaylor, IntervalTaylor, accelerate, find_family
+from outpace.errors import ConfigError, ConflictError, UnsupportedModelError
+
+SEEDS = [0, 1, 2, 3]
+every_model = pytest.mark.parametrize("cls", list(TINY_MODELS))
+
+
+def blocks_of(transformer: nn.Module) -> list[nn.Module]:
+    return [block for _, block in find_family(transformer).blocks(transformer)]
+
+
+def attributes(pipe: Any) -> dict[str, Any]:
+    """Every attribute of every module and of the scheduler; methods by what they are bound to."""
+    found: dict[str, Any] = {}
+    for owner, thing in [*pipe.transformer.named_modules(prefix="transformer"), ("scheduler", pipe.scheduler)]:
+        for name, value in thing.__dict__.items():
+            found[f"{owner}.{name}"] = list(value) if isinstance(value, dict) else type(value).__name__
+    return found
+
+
+def test_every_class_of_every_family_has_a_tiny_model() -> None:
+    named = {cls for _, family in FAMILIES.items() for cls in family.transformers}
+    assert named == set(TINY_MODELS)
+
+
+@every_model
+def test_threshold_zero_is_bit_identical(cls: str) -> None:
+    pipe = TinyPipeline(cls)
+    plain = pipe(SEEDS[:2], steps=5, guidance="separate")
+    with accelerate(pipe, GatedTaylor(threshold=0.0)) as run:
+        assert torch.equal(pipe(SEEDS[:2], steps=5, guidance="separate"), plain)
+    assert run.trace.totals()["forecast"] == 0
+
+
+@every_model
+def test_restore_leaves_nothing_behind(cls: str) -> None:
+    pipe = TinyPipeline(cls)
+    plain = pipe(steps=5)
+    before = attributes(pipe)
+    run = accelerate(pipe, IntervalTaylor(interval=2, warmup=1))
+    assert not torch.equal(pipe(steps=5), plain)
+    run.restore()
+    run.restore()
+    assert attributes(pipe) == before
+    assert torch.equal(pipe(steps=5), plain)
+
+
+@every_model
+def test_the_same_input_again_is_forecast_exactly(cls: str) -> None:
+    pipe = TinyPipeline(cls)
+    x, t, text = noise(pipe.model, SEEDS[:2]), torch.full((2,), 400.0), texts(SEEDS[:2])
+    plain = pipe.model.call(pipe.transformer, x, t, text)
+    with accelerate(pipe, IntervalTaylor(interval=8, order=0, warmup=1, cooldown=0)) as run:
+        pipe.scheduler.set_timesteps(5)
+        for moment in pipe.scheduler.timesteps:
+            out = pipe.model.call(pipe.transformer, x, t, text)
+            pipe.scheduler.step(out, moment, x)
+            assert (out - plain).abs().max() <= 1e-5
+    assert run.trace.totals()["forecast"] == 2 * 4
+
+
+@every_model
+def test_a_sample_never_depends_on_its_batch(cls: str) -> None:
+    pipe = TinyPipeline(cls)
+    threshold = dividing_threshold(pipe, SEEDS, steps=10)
+    with accelerate(pipe, GatedTaylor(threshold=threshold, gate="paper", order=1, correct=False)) as run:
+        together = pipe(SEEDS, steps=10)
+        decided = computed_by_sample(run.trace)
+        assert mixed_calls(run.trace) > 0
+        for i, seed in enumerate(SEEDS):
+            run.trace.clear()
+            alone = pipe([seed], steps=10)
+            assert computed_by_sample(run.trace) == [decided[i]]
+            assert (together[i] - alone[0]).abs().max() <= 1e-5
+
+
+@every_model
+def test_guidance_batched_in_one_tensor_ties_the_rows_of_a_sample(cls: str) -> None:
+    pipe = TinyPipeline(cls)
+    call = {"steps": 10, "guidance": "batched"}
+    threshold = dividing_threshold(pipe, SEEDS, **call)
+    with accelerate(pipe, GatedTaylor(threshold=threshold, gate="paper", order=1, correct=False)) as run:
+        together = pipe(SEEDS, **call)
+        decided = computed_by_sample(run.trace)
+        assert len(decided) == len(SEEDS), "a sample and its guidance row are one sample"
+        assert mixed_calls(run.trace) > 0
+        for i, seed in enumerate(SEEDS):
+            run.trace.clear()
+            alone = pipe([seed], **call)
+            assert computed_by_sample(run.trace) == [decided[i]]
+            assert (together[i] - alone[0]).abs().max() <= 2e-5  # guidance 2 doubles the rounding of each row
+
+
+@every_model
+@pytest.mark.parametrize("context", [False, True])
+def test_uncond_follows_cond_and_runs_no_block_when_skipped(cls: str, context: bool) -> None:
+    pipe = TinyPipeline(cls)
+    if context and not hasattr(pipe.transformer, "cache_context"):
+        pytest.skip("this class has no cache_context")
+    blocks = blocks_of(pipe.transformer)
+    counter = BlockCounter(blocks)
+    with accelerate(pipe, GatedTaylor(threshold=1e6, gate="paper", warmup=3, cooldown=1)) as run:
+        pipe(steps=8, guidance="separate", context=context)
+    cond, uncond = run.trace.calls[0::2], run.trace.calls[1::2]
+    assert {c.branch for c in cond} == {"cond" if context else "0"}
+    assert {c.branch for c in uncond} == {"uncond" if context else "1"}
+    assert [c.computed for c in cond] == [c.computed for c in uncond] == [[True]] * 3 + [[False]] * 4 + [[True]]
+    assert [c.blocks for c in uncond if not c.computed[0]] == [0.0] * 4
+    # Four computed steps in both branches; of the four skipped ones only the first block of the leading branch.
+    assert counter.counts == [8 + 4] + [8] * (len(blocks) - 1)
+    counter.remove()
+
+
+@every_model
+def test_what_is_remembered_is_released_at_the_end_of_a_run(cls: str) -> None:
+    pipe = TinyPipeline(cls)
+    run = accelerate(pipe, GatedTaylor(threshold=1e6, gate="paper"))
+    held: list[weakref.ref[Any]] = []
+
+    def note(step: int, latents: torch.Tensor) -> None:
+        assert run._driver is not None
+        if step == 4:
+            rows = [row for branch in run._driver._branches.values() for row in branch.rows]
+            held.extend(weakref.ref(anchor.last) for row in rows for anchor in row.anchors)
+
+    pipe(steps=6, callback=note)
+    gc.collect()
+    assert held
+    assert all(ref() is None for ref in held)
+    run.restore()
+
+
+def test_an_unknown_model_is_refused_with_the_way_out() -> None:
+    class Stranger(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.trunk = nn.ModuleList([nn.Linear(2, 2), nn.Linear(2, 2)])
+
+    with pytest.raises(UnsupportedModelError, match=r"covers Stranger.*trunk.*register_family"):
+        accelerate(Stranger(), GatedTaylor())
+    with pytest.raises(UnsupportedModelError, match="holds no transformer"):
+        accelerate(object(), GatedTaylor())
+    unet = UNet2DModel(sample_size=8, block_out_channels=(8,), norm_num_groups=4, layers_per_block=1,
+                       down_block_types=("DownBlock2D",), up_block_types=("UpBlock2D",))  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match="covers UNet2DModel"):
+        accelerate(unet, GatedTaylor())
+
+
+def test_one_block_is_too_few() -> None:
+    with pytest.raises(UnsupportedModelError, match="1 block"):
+        accelerate(TinyPipeline("DiTTransformer2DModel", num_layers=1), GatedTaylor())
+
+
+def test_refusals_leave_the_pipeline_untouched() -> None:
+    pipe = TinyPipeline("DiTTransformer2DModel")
+    before = attributes(pipe)
+    with pytest.raises(ConflictError, match="both take the forecast"):
+        accelerate(pipe, GatedTaylor(), IntervalTaylor())
+    with pytest.raises(ConfigError, match="nothing to apply"):
+        accelerate(pipe)
+    with pytest.raises(ConfigError, match="takes methods such as"):
+        accelerate(pipe, "gated_taylor")  # pyright: ignore[reportArgumentType]
+    assert attributes(pipe) == before
+
+
+def test_accelerating_twice_is_refused_and_the_first_goes_on() -> None:
+    pipe = TinyPipeline("WanTransformer3DModel")
+    with accelerate(pipe, IntervalTaylor(interval=2, warmup=1)) as run:
+        with pytest.raises(ConflictError, match="accelerated already"):
+            accelerate(pipe, GatedTaylor())
+        pipe(steps=6)
+        assert run.trace.totals()["forecast"] > 0
+    before = attributes(TinyPipeline("WanTransformer3DModel"))
+    assert [k for k in attributes(pipe) if k.startswith("transformer")] == [
+        k for k in before if k.startswith("transformer")
+    ]
