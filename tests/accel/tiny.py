@@ -111,7 +111,8 @@ class BlockCounter:
     def _hook(self, index: int) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             self.counts[index] += 1
-            self.rows.append(len(output[0]) if isinstance(output, tuple) else len(output))
+            tensors = [output] if isinstance(output, torch.Tensor) else [part for part in output if part is not None]
+            self.rows.append(len(tensors[0]))
 
         return hook
 
