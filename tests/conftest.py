@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 # Before torch is imported anywhere: threads that wait by spinning slow down every other process of the machine.
@@ -57,4 +58,46 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny DiT pipeline as a diffusers directory."""
     folder = tmp_path_factory.mktemp("tiny") / "dit"
     tiny_dit().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def toy_comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished comparison whose pictures are drawn by hand: more blocks, less noise."""
+    import numpy as np
+
+    from outpace.evaluation import Contender, Request, Result, Study, build_results, run_study
+
+    folder = tmp_path_factory.mktemp("toy-comparison")
+
+    def contender(name: str, kind: str, blocks: int, noise: float) -> Contender:
+        def generate(requests: list[Request]) -> list[Result]:
+            made = []
+            for request in requests:
+                rng = np.random.default_rng(request.seed)
+                media = rng.random((16, 16, 3)) + noise * np.random.default_rng(blocks).normal(size=(16, 16, 3))
+                made.append(Result(media=media.clip(0, 1).astype(np.float32), latents=None, blocks=blocks))
+            return made
+
+        return Contender(name=name, label=name, kind=kind, curve=kind, steps=20, generate=generate)
+
+    study = Study(
+        contenders=[
+            contender("plain", "plain", 480, 0.001),
+            contender("converged", "converged", 4800, 0.0),
+            *(contender(f"gated-{blocks}", "gated", blocks, 6 / blocks) for blocks in (260, 200, 150)),
+            *(contender(f"fewer-{blocks}", "fewer-steps", blocks, 18 / blocks) for blocks in (264, 192, 144)),
+        ],
+        requests=[Request(index=index, prompt="noise", seed=index) for index in range(4)],
+        folder=folder,
+    )
+    results = build_results(
+        study,
+        run_study(study, progress=False),
+        pipeline={"name": "toy", "class": "Toy", "family": "toy", "kind": "image", "scheduler": "Euler", "steps": 20,
+                  "call": {}},
+        command="outpace compare toy",
+        environment={"device": "a desk", "torch threads": "1", "torch": "2.13.0"},
+    )  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     return folder

@@ -1,0 +1,105 @@
+"""What the README and the pages say is what the code does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import click
+import pytest
+
+from outpace.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def name(path: Path) -> str:
+    return path.name
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_generated_tables_are_current(tables: ModuleType) -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tables.rewritten(text) == text, "run `make readme`"
+
+
+def test_an_old_table_would_be_noticed(tables: ModuleType) -> None:
+    text = "a\n<!-- x:begin (make readme) -->\nold\n<!-- x:end -->\nb"
+    new = tables.rewritten(text, {"x": lambda: "new"})
+    assert new == "a\n<!-- x:begin (make readme) -->\nnew\n<!-- x:end -->\nb"
+    assert tables.rewritten(new, {"x": lambda: "new"}) == new
+    with pytest.raises(SystemExit, match="y:begin"):
+        tables.rewritten(text, {"y": lambda: "new"})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_commands_on_the_pages_are_understood(page: Path) -> None:
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    for line in "\n".join(blocks).splitlines():
+        words = shlex.split(line, comments=True)
+        if words[:1] != ["outpace"]:
+            continue
+        command: Any = main
+        context = click.Context(main)
+        rest = words[1:]
+        while isinstance(command, click.Group) and rest:
+            context = click.Context(command, parent=context)
+            _, command, rest = command.resolve_command(context, rest)
+            assert command is not None, line
+        command.make_context(words[1], rest, parent=context)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_make_targets_on_the_pages_exist(page: Path) -> None:
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(named) <= known
+
+
+def test_pages_name_existing_code() -> None:
+    import outpace
+    from outpace.accel import METHODS, PRESETS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for called in re.findall(r"outpace\.(\w+)\(", text):
+        assert called in outpace.__all__
+    for preset in re.findall(r'preset="(\w+)"', text):
+        assert preset in PRESETS
+    for method in METHODS:
+        cls = METHODS[method]
+        assert cls.__name__ in text, f"README's table of methods lacks {cls.__name__}"
+
+
+def test_results_come_from_committed_comparisons(tables: ModuleType, toy_comparison: Path, tmp_path: Path) -> None:
+    (tmp_path / "other.json").write_text(json.dumps({"schema": 9}))
+    assert "make bench" in tables.results(tmp_path)
+    shutil.copy(toy_comparison / "results.json", tmp_path / "toy.json")
+    text = tables.results(tmp_path)
+    for said in ("### toy, 20 steps", "4 prompts; a desk, 1 torch thread(s), torch 2.13.0", "`outpace compare toy`"):
+        assert said in text
+    measured = json.loads((tmp_path / "toy.json").read_text())
+    cells = [cell for cell in measured["cells"]["plain"] if cell["quality"]]
+    assert cells and all(f"{cell['quality']['value']:.1f}" in text for cell in cells)
+    assert "against the plain pipeline" in text and "against the converged solution" in text
