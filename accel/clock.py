@@ -2,9 +2,9 @@
 
 The scheduler tells: `set_timesteps` begins a run, `step` ends a step, and the calls between two steps are the branches.
 The two methods are tapped on the instance, never on the class, and put back by `detach`. Without a scheduler (a bare
-transformer) run and step are read off the timesteps: the same one again is the next branch, one that goes back towards
-noise begins a new run. A branch is named by diffusers' `cache_context` where the pipeline enters one, and by its place
-in the step where it does not.
+transformer), and where the scheduler that is followed turns out not to be the one that steps, run and step are read off
+the timesteps: the same one again is the next branch, one that turns back begins a new run. A branch is named by
+diffusers' `cache_context` where the pipeline enters one, and by its place in the step where it does not.
 """
 
 from __future__ import annotations
@@ -16,6 +16,13 @@ from types import MethodType
 from typing import Any
 
 import torch
+
+Reading = Callable[[float], float]
+READINGS: tuple[Reading, ...] = (lambda t: t, lambda t: 1000.0 * t, lambda t: 1000.0 * (1.0 - t))
+"""How transformers are told the scheduler's timestep: as it is, in 0..1, or counted up towards the picture."""
+
+TIMESTEP_TOLERANCE = 5.0
+"""Rounding to bfloat16 moves a timestep of 0..1000 by up to 4."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +67,26 @@ class Clock:
 
     def __init__(self, on_run: Callable[[], None], around_step: Callable[..., Any] | None = None) -> None:
         self._on_run, self._around_step = on_run, around_step
+        self._source: Callable[[], Any] | None = None
         self.scheduler: Any = None
         self.levels: list[float] | None = None
-        self.run, self.step = -1, 0
+        self.astray = False
+        """True where the scheduler's steps and the denoiser's timesteps did not agree in this run."""
+        self.run, self.step, self.first = -1, 0, 0
         self._calls_in_step = 0
+        self._reading: Reading | None = None
+        self._times: list[float] = []
         self._last_t: float | None = None
-        self._direction = 0.0
+        self._scale, self._gap, self._direction = 1.0, 0.0, 0.0
 
-    def attach(self, scheduler: Any) -> None:
-        """Follow `scheduler`, leaving the one followed so far."""
+    def attach(self, scheduler: Any, source: Callable[[], Any] | None = None) -> None:
+        """Follow `scheduler`, leaving the one followed so far.
+
+        Args:
+            source: tells the pipeline's scheduler of the moment, which a user may replace at any time.
+        """
         self.detach()
-        self.scheduler = scheduler
+        self.scheduler, self._source = scheduler, source
         scheduler.set_timesteps = _Tap(scheduler, "set_timesteps", self._set_timesteps)
         scheduler.step = _Tap(scheduler, "step", self._step)
         if getattr(scheduler, "num_inference_steps", None) is not None:
@@ -83,13 +99,14 @@ class Clock:
                 tap = self.scheduler.__dict__.get(name)
                 if isinstance(tap, _Tap) and tap.around in (self._set_timesteps, self._step):
                     del self.scheduler.__dict__[name]
-        self.scheduler, self.levels = None, None
+        self.scheduler, self.levels, self._source = None, None, None
 
     def begin_run(self) -> None:
         """A new run starts with the next call."""
         self.run += 1
-        self.step = self._calls_in_step = 0
-        self._last_t, self._direction = None, 0.0
+        self.step = self.first = self._calls_in_step = 0
+        self._reading, self._times = None, []
+        self._last_t, self._gap, self._direction = None, 0.0, 0.0
         self._on_run()
 
     def tick(self, timestep: float, context: str | None) -> Moment:
@@ -99,10 +116,11 @@ class Clock:
             timestep: as the denoiser is given it, in whatever unit.
             context: name of the `cache_context` in force, or None.
         """
+        self._follow_source()
+        if self.levels is not None:
+            self._follow_scheduler(timestep)
         if self.levels is None:
-            self._follow_timesteps(timestep, context)
-        elif self.run < 0:
-            self.begin_run()
+            self._follow_timesteps(timestep)
         leader = self._calls_in_step == 0
         branch = context if context is not None else str(self._calls_in_step)
         self._calls_in_step += 1
@@ -113,40 +131,69 @@ class Clock:
 
     def _level(self, timestep: float) -> tuple[float, float, int | None]:
         if self.levels is None:
-            u = timestep / 1000.0 if abs(timestep) > 1.0 else timestep
-            return (u if self._direction <= 0 else 1.0 - u), 1.0 / 50.0, None
-        first = getattr(self.scheduler, "_begin_index", None) or 0
-        index = min(first + self.step, len(self.levels) - 2)
-        return self.levels[index], abs(self.levels[index + 1] - self.levels[index]), len(self.levels) - 1 - first
+            return timestep / self._scale, self._gap or 1.0 / 50.0, None
+        index = min(self.first + self.step, len(self.levels) - 2)
+        return self.levels[index], abs(self.levels[index + 1] - self.levels[index]), len(self.levels) - 1 - self.first
 
-    def _follow_timesteps(self, timestep: float, context: str | None) -> None:
-        last = self._last_t
+    def _follow_source(self) -> None:
+        """Follow the pipeline's scheduler where the user put another in its place."""
+        current = self._source() if self._source is not None else None
+        if current is not None and current is not self.scheduler and hasattr(current, "set_timesteps"):
+            self.attach(current, self._source)
+            self.begin_run()
+
+    def _follow_scheduler(self, timestep: float) -> None:
+        """Check that the scheduler's steps are those of this denoiser; leave its word where they are not."""
         if self.run < 0:
             self.begin_run()
-        elif last is not None and timestep != last:
-            direction = 1.0 if timestep > last else -1.0
+        if self.step == 0 and self._calls_in_step == 0:
+            self._find_first(timestep)
+        at = self.first + self.step
+        beyond = at >= len(self._times)
+        if beyond or (self._reading and abs(self._reading(timestep) - self._times[at]) > TIMESTEP_TOLERANCE):
+            self.astray, self.levels = True, None
+            self.begin_run()
+
+    def _find_first(self, timestep: float) -> None:
+        """Find the step that a run begins with (not the first in image-to-image), and how timesteps are written."""
+        self._times = [float(t) for t in self.scheduler.timesteps]
+        begin = getattr(self.scheduler, "_begin_index", None)
+        places = range(len(self._times)) if begin is None else [min(begin, len(self._times) - 1)]
+
+        def fit(rank: int, place: int) -> tuple[bool, bool, float, int, int]:
+            # The first place wins where it fits; else the nearest is where an image-to-image run begins.
+            distance = abs(READINGS[rank](timestep) - self._times[place])
+            return distance > TIMESTEP_TOLERANCE, place > 0, distance, rank, place
+
+        unfit, _, _, rank, place = min(fit(rank, place) for rank in range(len(READINGS)) for place in places)
+        self._reading, self.first = (None, begin or 0) if unfit else (READINGS[rank], place)
+
+    def _follow_timesteps(self, timestep: float) -> None:
+        if self.run < 0:
+            self.begin_run()
+        if self._last_t is not None and timestep != self._last_t:
+            direction = 1.0 if timestep > self._last_t else -1.0
             if self._direction and direction != self._direction:
                 self.begin_run()
             else:
-                self._direction = direction
+                self._direction, self._gap = direction, abs(timestep - self._last_t) / self._scale
                 self.step += 1
                 self._calls_in_step = 0
         if self._last_t is None:
-            # Counting down from noise, or up to the picture: the first value says which.
-            top = 1000.0 if abs(timestep) > 1.0 else 1.0
-            self._direction = -1.0 if timestep >= top / 2 else 1.0
+            self._scale = 1000.0 if abs(timestep) > 1.0 else 1.0
         self._last_t = timestep
 
     def _set_timesteps(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = inner(*args, **kwargs)
-        self.levels = noise_levels(self.scheduler)
+        self.levels, self.astray = noise_levels(self.scheduler), False
         self.begin_run()
         return result
 
     def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         result = self._around_step(inner, *args, **kwargs) if self._around_step else inner(*args, **kwargs)
-        self.step += 1
-        self._calls_in_step = 0
+        if self.levels is not None:
+            self.step += 1
+            self._calls_in_step = 0
         return result
 
 
