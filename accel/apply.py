@@ -8,7 +8,6 @@ from typing import Any
 from torch import nn
 
 from ..errors import ConfigError, ConflictError, UnsupportedModelError
-from .clock import is_stochastic
 from .denoiser import Denoiser
 from .families import FAMILIES, find_family
 from .forecaster import Forecaster
@@ -66,16 +65,11 @@ class Acceleration:
         self, method: GatedTaylor | IntervalTaylor, found: list[tuple[str, nn.Module]], families: list[Any]
     ) -> None:
         scheduler = getattr(self._target, "scheduler", None)
-        policy = method.policy()
-        if scheduler is not None and is_stochastic(scheduler) and policy.history().max_order > 1:
-            raise_order = "the solver adds noise in its steps, which is not smooth: the forecast is kept at order 1"
-            self.trace.warn(raise_order)
-            policy = type(method)(**{**settings_of(method), **low_order(method)}).policy()
-        driver = self._driver = Forecaster(policy, self.trace, method.correct)
+        driver = self._driver = Forecaster(method.policy(), self.trace, method.correct)
         for (name, module), family in zip(found, families, strict=True):
             self._denoisers.append(Denoiser(name, module, family, driver))
         if scheduler is not None and hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "step"):
-            driver.clock.attach(scheduler)
+            driver.clock.attach(scheduler, lambda: getattr(self._target, "scheduler", None))
         else:
             self.trace.warn("no scheduler was given: noise levels are read off the timesteps, and nothing is corrected")
 
@@ -160,14 +154,3 @@ def denoisers_of(target: Any) -> list[tuple[str, nn.Module]]:
             f"covered are pipelines around: {', '.join(covered)}"
         )
     return found
-
-
-def settings_of(method: Method) -> dict[str, Any]:
-    data = method.to_dict()
-    return {k: v for k, v in data.items() if k not in ("method", "version")}
-
-
-def low_order(method: GatedTaylor | IntervalTaylor) -> dict[str, Any]:
-    """The settings that keep a method's forecast at order 1 or below."""
-    order = 1 if method.order is None else min(1, method.order)
-    return {"order": order, "max_order": 1} if isinstance(method, GatedTaylor) else {"order": order}

@@ -10,6 +10,7 @@ diffusers' `cache_context` where the pipeline enters one, and by its place in th
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MethodType
@@ -36,7 +37,7 @@ class Moment:
     """True for the first call of the step: it decides, the step's other branches follow."""
     timestep: float
     u: float
-    """Noise level in 0..1: sigma of a rectified flow, sigma / (1 + sigma) of a variance-preserving one."""
+    """Noise level, 1 pure noise to 0 picture: sigma of a rectified flow, `diffusion_level` of a diffusion."""
     du: float
     """How far the solver moves in `u` with this call's output: the weight of an error made here."""
     num_steps: int | None
@@ -218,6 +219,19 @@ def is_stochastic(scheduler: Any) -> bool:
     )
 
 
+LARGEST_ASINH = math.asinh(160.0)
+"""asinh of the noise-to-signal ratio at which a diffusion starts: 160 covers the usual schedules' 157 and EDM's 80."""
+
+
+def diffusion_level(ratio: float) -> float:
+    """Noise level in 0..1 of a noise-to-signal ratio sigma / alpha, on the scale on which errors of epsilon add up.
+
+    An error of the noise prediction moves x / alpha by d(ratio); what remains of that in the picture shrinks by
+    1 / sqrt(1 + ratio^2) for data of unit variance. Their product is d(asinh ratio).
+    """
+    return math.asinh(ratio) / LARGEST_ASINH
+
+
 def noise_levels(scheduler: Any) -> list[float] | None:
     """Noise level in 0..1 before each step and after the last, or None where the scheduler does not say."""
     sigmas = getattr(scheduler, "sigmas", None)
@@ -226,11 +240,11 @@ def noise_levels(scheduler: Any) -> list[float] | None:
         return None
     if sigmas is not None and len(sigmas) >= len(timesteps):
         values = [float(s) for s in sigmas[: len(timesteps) + 1]]
-        levels = values if is_flow(scheduler) else [s / (1.0 + s) for s in values]
+        levels = values if is_flow(scheduler) else [diffusion_level(s) for s in values]
     elif getattr(scheduler, "alphas_cumprod", None) is not None:
         kept = scheduler.alphas_cumprod[torch.as_tensor(timesteps).long().cpu()].double()
         sigma = ((1.0 - kept) / kept).sqrt()
-        levels = [float(s) for s in sigma / (1.0 + sigma)]
+        levels = [diffusion_level(float(s)) for s in sigma]
     else:
         return None
     return levels if len(levels) > len(timesteps) else [*levels, 0.0]

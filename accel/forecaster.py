@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from ..kernels.forecast import relative_error
-from .clock import Clock, Moment
+from .clock import Clock, Moment, is_stochastic
 from .denoiser import Denoiser, Interception, Rows, echo, hidden_of, with_hidden
 from .history import History
 from .replay import Replay
@@ -72,6 +72,17 @@ class Active:
     def rows_of(self, sample: int) -> list[int]:
         return [sample + part * len(self.computed) for part in range(self.tie)]
 
+    def used(self) -> dict[int, tuple[list[int], list[float]]]:
+        """For each forecast row: the steps its forecast was made from and their weights."""
+        assert self.branch is not None
+        histories = self.branch.rows
+        return {
+            row: ([a.step for a in histories[row].anchors[: len(self.weights[row])]], self.weights[row])
+            for s, done in enumerate(self.computed)
+            if not done
+            for row in self.rows_of(s)
+        }
+
     @property
     def rows(self) -> list[int]:
         """Rows that are computed."""
@@ -91,7 +102,9 @@ class Forecaster:
         self.replay = Replay(trace) if correct else None
         self._branches: dict[tuple[str, str], Branch] = {}
         self._decided: list[bool] | None = None
+        self._orders: list[int | None] = []
         self._tie = 1
+        self._used: dict[int, tuple[list[int], list[float]]] = {}
         self._active: Active | None = None
 
     def release(self) -> None:
@@ -110,6 +123,11 @@ class Forecaster:
         named = site.named(args, kwargs)
         context = denoiser.context.name if denoiser.context is not None else None
         moment = self.clock.tick(timestep_of(named), context)
+        if self.clock.astray:
+            self.trace.warn(
+                "the pipeline's scheduler does not step with the denoiser's timesteps: noise levels are read off those, "
+                "and nothing is corrected"
+            )
         active = self._active = Active(denoiser, moment, named, tied_rows(named))
         parts = dict(self.trace.parts)
         begin = now(named)
@@ -127,7 +145,8 @@ class Forecaster:
         inside = sum(self.trace.parts.values()) - sum(parts.values())
         self.trace.parts["embedding and head"] += max(0.0, seconds - inside)
         if moment.leader:
-            self._decided, self._tie = active.computed, active.tie
+            self._decided, self._tie, self._used = active.computed, active.tie, active.used()
+            self._orders = active.order
         elif self._decided is not None and len(self._decided) == len(active.computed):
             # A follower that had to compute (its history was lost) makes the guided output a computed one only if
             # the leader was; the step counts as computed where every branch was.
@@ -220,8 +239,11 @@ class Forecaster:
             if reason:
                 active.reason[s] = reason
             elif follows and self._decided is not None:
-                active.computed[s] = self._decided[s]
-                active.reason[s] = "follows the first branch" if self._decided[s] else FORECAST
+                # A branch that joined later, or lost its history, may not extrapolate from less than the leader has.
+                poorer = not self._decided[s] and len(history.anchors) < min(2, (self._orders[s] or 0) + 1)
+                active.computed[s] = self._decided[s] or poorer
+                follow = "too little history" if poorer else "follows the first branch"
+                active.reason[s] = follow if active.computed[s] else FORECAST
             else:
                 active.reason[s] = policy.forced(moment, history) or ""
                 if not active.reason[s]:
@@ -230,9 +252,25 @@ class Forecaster:
                         refused = policy.accept(moment, history, None)
                         active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
             if not active.computed[s]:
-                for row in active.rows_of(s):
-                    active.weights[row] = histories[row].weights(active.at)
+                self._weigh(active, s, follows)
                 active.order[s] = len(active.weights[s]) - 1
+
+    def _weigh(self, active: Active, sample: int, follows: bool) -> None:
+        """Choose the anchors and weights of a sample's forecast: the same in all its rows and branches.
+
+        Guidance takes the difference of branches, in which a common error cancels and a separate one is multiplied.
+        """
+        assert active.branch is not None
+        histories = active.branch.rows
+        rows = active.rows_of(sample)
+        if follows and sample in self._used:
+            steps, weights = self._used[sample]
+        else:
+            weights = histories[rows[0]].weights(active.at)
+            steps = [a.step for a in histories[rows[0]].anchors[: len(weights)]]
+        for row in rows:
+            same = [a.step for a in histories[row].anchors[: len(weights)]] == steps
+            active.weights[row] = weights if same else histories[row].weights(active.at)
 
     def _open_branch(self, active: Active, hidden: torch.Tensor) -> str:
         """Find the state of this call's branch, or begin it anew and say why."""
@@ -241,12 +279,21 @@ class Forecaster:
         branch = self._branches.get(key)
         if branch is None or branch.signature != signature:
             reason = "first step" if branch is None else "inputs changed"
-            branch = Branch(signature, [self.policy.history() for _ in range(hidden.shape[0])])
+            branch = Branch(signature, [self._fresh_history() for _ in range(hidden.shape[0])])
             self._branches[key] = branch
             active.branch = branch
             return reason
         active.branch = branch
         return ""
+
+    def _fresh_history(self) -> History:
+        history = self.policy.history()
+        scheduler = self.clock.scheduler
+        if history.max_order > 1 and scheduler is not None and is_stochastic(scheduler):
+            self.trace.warn("the solver adds noise in its steps, which is not smooth: the forecast is kept at order 1")
+            history.max_order = 1
+            history.order = None if history.order is None else 1
+        return history
 
     def _probe(self, active: Active, undecided: list[int]) -> None:
         """Ask the gate about the undecided samples: how well is the first block's output forecast?"""
@@ -290,7 +337,7 @@ class Forecaster:
                 self.trace.warn("a block returned values that are not finite; history dropped, steps computed in full")
                 continue
             first = active.first[row].clone() if self.policy.probes and active.moment.leader and active.first is not None else None
-            histories[row].push(active.at, first, hidden[row].clone())
+            histories[row].push(active.at, active.moment.step, first, hidden[row].clone())
         return hidden
 
     @staticmethod
@@ -304,7 +351,7 @@ class Forecaster:
         if self.replay is not None and self._decided is not None and clock.levels is not None:
             begin = time.perf_counter()
             args, kwargs = self.replay.correct(
-                clock.scheduler, step, clock.step, clock.levels, self._decided, self._tie, args, kwargs
+                clock.scheduler, step, clock.step, clock.levels, self._decided, self._tie, self._used, args, kwargs
             )
             result = step(*args, **kwargs)
             self.replay.remember_result(result)
@@ -312,8 +359,7 @@ class Forecaster:
         else:
             result = step(*args, **kwargs)
         self._decided = None
-        first = getattr(clock.scheduler, "_begin_index", None) or 0
-        if clock.levels is not None and first + clock.step + 2 >= len(clock.levels):
+        if clock.levels is not None and clock.first + clock.step + 2 >= len(clock.levels):
             self.release()
         return result
 
@@ -378,7 +424,19 @@ def call_signature(active: Active, hidden: torch.Tensor) -> tuple[Any, ...]:
         for name, value in active.named.items()
         if name.endswith("attention_kwargs") and isinstance(value, dict)
     )
-    return (tuple(hidden.shape), hidden.dtype, hidden.device, given, scales, adapters_of(active.denoiser))
+    controls = tuple(
+        name for name, value in active.named.items() if "controlnet" in name and name in given and acts(value)
+    )
+    return (tuple(hidden.shape), hidden.dtype, hidden.device, given, controls, scales, adapters_of(active.denoiser))
+
+
+def acts(residuals: Any) -> bool:
+    """False where a ControlNet's residuals are zeros, as they are outside its control_guidance_start and _end."""
+    if isinstance(residuals, torch.Tensor):
+        return bool(residuals.any())
+    if isinstance(residuals, dict):
+        residuals = list(residuals.values())
+    return any(acts(value) for value in residuals) if isinstance(residuals, (list, tuple)) else True
 
 
 def adapters_of(denoiser: Denoiser) -> tuple[Any, ...]:

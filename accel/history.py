@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import Literal
 
 import torch
 
-from ..kernels.forecast import combine, lagrange_weights, leave_one_out, relative_error, taylor_weights
+from ..kernels.forecast import combine, lagrange_weights, relative_error, taylor_weights
 
 LARGEST_WEIGHT_SUM = 8.0
 """A forecast whose absolute weights add up to more amplifies noise of its anchors more than that; its order is lowered."""
@@ -18,9 +18,10 @@ PROBE_TOKENS = 512
 
 @dataclass(slots=True)
 class Anchor:
-    """One computed step: coordinate, output of the first block, output of the last block. Shapes: N D each."""
+    """One computed step: coordinate, number, output of the first block, output of the last block. Shapes: N D each."""
 
     at: float
+    step: int
     first: torch.Tensor | None
     last: torch.Tensor
 
@@ -30,24 +31,42 @@ class History:
     """The computed steps of one row, newest first, and what was spent since the last of them."""
 
     order: int | None
-    """Degree of the forecast; None chooses it at every computed step by leave-one-out error."""
+    """Degree of the forecast; None takes the one whose predicted error is least."""
     max_order: int
     exact: bool = True
     anchors: list[Anchor] = field(default_factory=list)
+    pushed: int = 0
+    """Computed steps since the history began."""
     skipped: int = 0
     spent: float = 0.0
-    chosen: int = 1
-    scores: dict[int, float] = field(default_factory=dict)
+    rates: dict[int, float] = field(default_factory=dict)
+    """For each order, its last-block error divided by the product of distances to its nodes: the size of the next
+    derivative, measured at every computed step by leaving that step out."""
+    reach: int = 0
+    """Length of the run of forecasts before the newest computed step."""
 
     def clear(self) -> None:
         self.anchors.clear()
-        self.scores.clear()
-        self.skipped, self.spent, self.chosen = 0, 0.0, 1
+        self.rates.clear()
+        self.pushed, self.skipped, self.spent, self.reach = 0, 0, 0.0, 0
+
+    def orders(self) -> list[int]:
+        """Orders that the anchors allow."""
+        highest = min(self.max_order if self.order is None else self.order, len(self.anchors) - 1)
+        return [highest] if self.order is not None else list(range(min(1, highest), highest + 1))
+
+    def predicted_error(self, at: float, order: int) -> float | None:
+        """Relative L1 error to expect of a forecast at `at`, from the rate measured last; None before any was."""
+        rate = self.rates.get(order)
+        return None if rate is None else rate * math.prod(abs(at - a.at) for a in self.anchors[: order + 1])
+
+    def best_order(self, at: float) -> int:
+        known = {o: e for o in self.orders() if (e := self.predicted_error(at, o)) is not None}
+        return min(known, key=lambda o: known[o]) if known else self.orders()[0]
 
     def weights(self, at: float) -> list[float]:
         """Weights of the newest anchors for a forecast at `at`; the order is what the anchors and the noise allow."""
-        wanted = self.chosen if self.order is None else self.order
-        nodes = [a.at for a in self.anchors[: wanted + 1]]
+        nodes = [a.at for a in self.anchors[: self.best_order(at) + 1]]
         rule = lagrange_weights if self.exact else taylor_weights
         while True:
             weights = rule(nodes, at)
@@ -65,32 +84,28 @@ class History:
         """The last block's output that `weights` forecast."""
         return combine([a.last for a in self.anchors[: len(weights)]], weights)
 
-    def push(self, at: float, first: torch.Tensor | None, last: torch.Tensor) -> None:
-        """Remember a computed step; choose the order for the stretch that follows."""
+    def push(self, at: float, step: int, first: torch.Tensor | None, last: torch.Tensor) -> None:
+        """Remember a computed step; measure how well each order would have forecast it."""
         if self.anchors and self.anchors[0].at == at:
             self.anchors.pop(0)
-        self.anchors.insert(0, Anchor(at, first, last))
-        self.skipped, self.spent = 0, 0.0
-        if self.order is None:
-            self._choose()
-        keep = (self.max_order + 2) if self.order is None else self.order + 1
-        del self.anchors[keep:]
+        self._measure(at, last)
+        self.anchors.insert(0, Anchor(at, step, first, last))
+        self.pushed += 1
+        self.reach, self.skipped, self.spent = self.skipped, 0, 0.0
+        del self.anchors[(self.max_order if self.order is None else self.order) + 1 :]
 
-    def _choose(self) -> None:
-        # How far off would each order have been at the newest anchor? Averaged over the run, so that one lucky
-        # crossing does not decide.
-        stride = max(1, self.anchors[0].last.shape[0] // PROBE_TOKENS)
-        values = [a.last[::stride] for a in self.anchors]
-        nodes = [a.at for a in self.anchors]
-        errors = {
-            order: relative_error(combine(values, leave_one_out(nodes, order) + [0.0] * (len(values) - order - 2)), values[0])
-            for order in range(1, self.max_order + 1)
-            if len(values) >= order + 2
-        }
-        if not errors:
-            self.chosen = min(1, self.max_order)
+    def _measure(self, at: float, last: torch.Tensor) -> None:
+        orders = self.orders() if self.anchors else []
+        if not orders:
             return
-        for order, error in zip(errors, torch.stack(list(errors.values())).tolist(), strict=True):
-            before = self.scores.get(order)
-            self.scores[order] = error if before is None else 0.5 * before + 0.5 * error
-        self.chosen = min(self.scores, key=lambda order: self.scores[order])
+        stride = max(1, last.shape[0] // PROBE_TOKENS)
+        nodes = [a.at for a in self.anchors]
+        values = [a.last[::stride] for a in self.anchors]
+        errors = [
+            relative_error(combine(values[: o + 1], lagrange_weights(nodes[: o + 1], at)), last[::stride])
+            for o in orders
+        ]
+        for order, error in zip(orders, torch.stack(errors).tolist(), strict=True):
+            rate = error / max(math.prod(abs(at - node) for node in nodes[: order + 1]), 1e-30)
+            before = self.rates.get(order)
+            self.rates[order] = rate if before is None else math.sqrt(before * rate)

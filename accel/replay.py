@@ -1,21 +1,25 @@
-"""Correction of the latents after a run of forecasts, by replaying the solver with what is known by then.
+"""What the solver is told about forecast steps: feedback of the latents while skipping, and a replay once a run ends.
 
-While steps are skipped the solver integrates *extrapolated* outputs. When the next step is computed, its output lies at
-the far end of the run, so the skipped outputs can be *interpolated*, which is several times closer to the truth. The
-solver is then stepped again over the run, from where the run began, with the interpolated outputs in the place of the
-extrapolated ones; the latents it arrives at replace the current ones before the computed step is taken. Costs no
-denoiser call: only scheduler steps on latents. Works for any deterministic scheduler, because it is its own `step` that
-is run again on a copy of its state.
+A forecast extrapolates along the latents that the computed steps saw; it does not look at the latents of its own step.
+Two corrections make up for that. Neither calls the denoiser: both are arithmetic on latents.
 
-This is the corrector of a predictor-corrector method (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I,
-section III.1) applied over a run of skipped steps.
+*Feedback*, on each forecast step. The forecast belongs to the latents x^ = sum_j w_j x_j that its own weights extrapolate;
+the solver holds x. The output is moved by d(output)/dx (x - x^), with the derivative of a Gaussian of unit variance, which
+is what latents are scaled to (`Prediction.gain`).
+
+*Replay*, on the computed step that ends a run. Its output lies at the far end of the run, so the skipped outputs can be
+*interpolated* by then, several times closer to the truth than extrapolated. The solver is stepped again over the run from
+where the run began, on a copy of its state, and the latents it arrives at take the place of the current ones. This is the
+corrector of a predictor-corrector method (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, III.1) over
+a run of skipped steps, written in the predicted clean picture as DPM-Solver++ is (Lu et al., 2022, arXiv:2211.01095). It
+works for any deterministic scheduler, because it is its own `step` that runs again.
 """
 
 from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,28 +27,37 @@ import torch
 
 from ..kernels.forecast import combine, lagrange_weights
 from .clock import is_stochastic
+from .prediction import Prediction
 from .trace import Trace
 
 KEPT_STEPS = 40
 """Steps remembered at most; latents are small beside a block's tokens."""
 
+Used = Mapping[int, tuple[list[int], list[float]]]
+"""For each forecast row: the steps its forecast was made from and their weights."""
+
 
 @dataclass(slots=True)
 class Entry:
-    """One scheduler step as it was taken."""
+    """One scheduler step as it was taken. Shapes: all tensors like the latents."""
 
+    step: int
     u: float
     computed: list[bool]
-    output: torch.Tensor
+    seen: torch.Tensor
+    """The latents that the denoiser was given."""
+    clean: torch.Tensor
+    """The clean picture that the denoiser's output predicts from `seen`; of use where the row was computed."""
     sample: torch.Tensor
+    """The latents that the solver stepped from: `seen`, or corrected."""
     call: dict[str, Any]
-    scheduler: Any
+    scheduler: Any = None
     """A copy of the scheduler as it stood before the step."""
     result: torch.Tensor | None = None
 
 
 class Replay:
-    """Remembers the scheduler's steps of one run and corrects the latents at the end of each run of forecasts.
+    """Remembers the scheduler's steps of one run and corrects what forecasts did to the latents.
 
     Args:
         trace: told, once, why nothing is corrected where that is so.
@@ -68,39 +81,42 @@ class Replay:
         levels: list[float],
         computed: list[bool],
         tie: int,
+        used: Used,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for the scheduler's step that is about to be taken, with corrected latents where due."""
+        """The arguments for the scheduler's step that is about to be taken, corrected where due."""
         if self._off:
             return args, kwargs
-        bound = inspect.signature(step).bind(*args, **kwargs)
-        call = dict(bound.arguments)
-        extra = call.pop("kwargs", {})
-        call.update(extra)
-        reason = self._unfit(scheduler, call, computed, tie)
-        if reason:
+        call = named_call(step, args, kwargs)
+        prediction = Prediction.of(scheduler)
+        reason = self._unfit(scheduler, prediction, call, computed, tie)
+        if reason or prediction is None:
             self._off = True
             self.entries.clear()
             self.trace.warn(f"latents are not corrected after forecasts: {reason}")
             return args, kwargs
-        first = getattr(scheduler, "_begin_index", None) or 0
         output, sample = call["model_output"], call["sample"]
         rows = len(sample)
         mask = computed * (rows // len(computed))
-        now = Entry(levels[min(first + index, len(levels) - 1)], mask, output, sample, call, None)
+        u = levels[min((getattr(scheduler, "_begin_index", None) or 0) + index, len(levels) - 2)]
+        now = Entry(index, u, mask, sample, prediction.clean(u, sample, output), sample, call)
+        skipped = [row for row in range(rows) if not mask[row] and row in used]
+        if skipped:
+            now.clean = self._feed_back(prediction, now, skipped, used)
+            output = _with_rows(output, prediction.output(u, sample, now.clean), skipped)
         due: dict[int, list[int]] = {}
         for row in range(rows):
             if mask[row] and self.entries and not self.entries[-1].computed[row]:
                 begin = max((i for i, e in enumerate(self.entries) if e.computed[row]), default=-1)
                 if begin >= 0:
                     due.setdefault(begin, []).append(row)
-        if due:
-            sample = sample.clone()
-            for begin, picked in due.items():
-                self._replay(scheduler, begin, picked, now, sample)
-            now.sample = call["sample"] = sample
+        for begin, picked in due.items():
+            now.sample = _with_rows(now.sample, self._replay(scheduler, prediction, begin, picked, now), picked)
+            moved = now.clean + prediction.gain(u) * (now.sample.float() - sample.float())
+            output = _with_rows(output, prediction.output(u, now.sample, moved), picked)
         now.scheduler = snapshot(scheduler)
+        now.call = call = {**call, "model_output": output, "sample": now.sample}
         self.entries.append(now)
         del self.entries[:-KEPT_STEPS]
         return (), call
@@ -110,22 +126,48 @@ class Replay:
         if self.entries and self.entries[-1].result is None:
             self.entries[-1].result = result[0]
 
-    def _unfit(self, scheduler: Any, call: dict[str, Any], computed: list[bool], tie: int) -> str:
+    def _unfit(
+        self, scheduler: Any, prediction: Prediction | None, call: dict[str, Any], computed: list[bool], tie: int
+    ) -> str:
         output, sample = call.get("model_output"), call.get("sample")
         if not isinstance(output, torch.Tensor) or not isinstance(sample, torch.Tensor):
             return f"{type(scheduler).__name__}.step does not take model_output and sample"
+        if prediction is None:
+            return f"it is not known how {type(scheduler).__name__} reads the denoiser's output"
         if is_stochastic(scheduler) or call.get("eta"):
             return "the solver adds noise in its steps"
-        if output.shape[0] != sample.shape[0] or len(sample) not in (len(computed), tie * len(computed)):
+        if output.shape != sample.shape or len(sample) not in (len(computed), tie * len(computed)):
             return "the scheduler steps another batch than the denoiser"
         if self.entries:
             passed = self.entries[-1].result
-            if passed is None or not (passed is sample or _same(passed, sample)):
+            same = passed is sample or (
+                passed is not None and passed.shape == sample.shape and torch.equal(passed.to(sample.dtype), sample)
+            )
+            if not same:
                 return "the pipeline changes the latents between steps"
         return ""
 
-    def _replay(self, scheduler: Any, begin: int, rows: list[int], now: Entry, sample: torch.Tensor) -> None:
-        """Step again from the entry after `begin`, and write the rows' new latents into `sample`."""
+    def _feed_back(self, prediction: Prediction, now: Entry, rows: list[int], used: Used) -> torch.Tensor:
+        """The clean pictures of a forecast step, moved to the latents that the solver really holds."""
+        by_step = {entry.step: entry for entry in self.entries}
+        clean = now.clean.clone()
+        alpha, sigma = prediction.scales(now.u)
+        for row in rows:
+            steps, weights = used[row]
+            anchors = [by_step.get(step) for step in steps]
+            if any(anchor is None for anchor in anchors):
+                continue
+            belongs = combine([a.seen[row] for a in anchors if a is not None], weights).float()
+            held = now.sample[row].float()
+            # The forecast's output read at the latents it belongs to, then moved to the ones held.
+            there = prediction.clean(now.u, belongs, prediction.output(now.u, held, clean[row]))
+            clean[row] = there + prediction.gain(now.u) * (held - belongs)
+        return clean
+
+    def _replay(
+        self, scheduler: Any, prediction: Prediction, begin: int, rows: list[int], now: Entry
+    ) -> torch.Tensor:
+        """Step again from the entry after `begin`; the latents arrived at, of use in `rows`."""
         run = self.entries[begin + 1 :]
         before = [e for e in self.entries[: begin + 1] if all(e.computed[row] for row in rows)][-self.order :]
         nodes = [*before, now]
@@ -133,21 +175,21 @@ class Replay:
         state = run[0].sample
         for entry in run:
             weights = lagrange_weights([n.u for n in nodes], entry.u)
-            output = entry.output.clone()
-            output[rows] = combine([n.output[rows] for n in nodes], weights).to(output.dtype)
-            entry.output = output
+            belongs = combine([n.seen for n in nodes], weights).float()
+            clean = combine([n.clean for n in nodes], weights) + prediction.gain(entry.u) * (state.float() - belongs)
+            output = _with_rows(entry.call["model_output"], prediction.output(entry.u, state, clean), rows)
             entry.sample = _with_rows(entry.sample, state, rows)
             entry.scheduler = snapshot(again)
-            state = again.step(**{**entry.call, "model_output": output, "sample": state})[0]
-        sample[rows] = state[rows].to(sample.dtype)
-        merge_state(scheduler, again, rows, len(sample))
+            entry.call = {**entry.call, "model_output": output, "sample": entry.sample}
+            state = again.step(**{**entry.call, "sample": state})[0]
+        merge_state(scheduler, again, rows, len(state))
+        return state
 
 
-def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
-    if a.shape == b.shape:
-        return torch.equal(a.to(b.dtype), b)
-    # Guidance batched in one tensor: the pipeline keeps one half and doubles it again.
-    return False
+def named_call(step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a scheduler's step by name."""
+    call = dict(inspect.signature(step).bind(*args, **kwargs).arguments)
+    return {**call, **call.pop("kwargs", {})}
 
 
 def _with_rows(old: torch.Tensor, new: torch.Tensor, rows: list[int]) -> torch.Tensor:

@@ -64,7 +64,7 @@ class GatedTaylor(Method):
 
     def __post_init__(self) -> None:
         number("threshold", self.threshold, 0.0)
-        one_of("gate", self.gate, ("budget", "paper"))
+        one_of("gate", self.gate, ("budget", "paper", "plan"))
         if self.order is not None:
             whole("order", self.order, 0, 3)
         whole("max_order", self.max_order, 1, 3)
@@ -96,10 +96,9 @@ class GatedTaylor(Method):
 class GatedPolicy:
     """The decisions of GatedTaylor (see forecaster.Policy)."""
 
-    probes = True
-
     def __init__(self, settings: GatedTaylor) -> None:
         self.settings = settings
+        self.probes = settings.gate != "plan"
         self.coordinate = settings.coordinate
 
     def history(self) -> History:
@@ -109,7 +108,7 @@ class GatedPolicy:
         settings = self.settings
         if settings.threshold == 0:
             return "threshold 0"
-        if moment.step < settings.warmup:
+        if min(moment.step, history.pushed) < settings.warmup:
             return "warm-up"
         if moment.num_steps is not None and moment.step >= moment.num_steps - settings.cooldown:
             return "last steps"
@@ -118,8 +117,13 @@ class GatedPolicy:
         return None
 
     def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
-        assert error is not None
         settings = self.settings
+        if settings.gate == "plan":
+            at = moment.u if settings.coordinate == "sigma" else float(moment.step)
+            error = history.predicted_error(at, history.best_order(at))
+            if error is None or history.skipped > 2 * history.reach + 1:
+                return "plan"
+        assert error is not None
         if settings.gate == "paper":
             return None if error < settings.threshold else "gate"
         cost = error * moment.du * STEPS_OF_A_SPAN

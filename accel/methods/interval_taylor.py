@@ -71,7 +71,7 @@ class IntervalPolicy:
 
     def forced(self, moment: Moment, history: History) -> str | None:
         settings = self.settings
-        if moment.step < settings.warmup:
+        if min(moment.step, history.pushed) < settings.warmup:
             return "warm-up"
         if moment.num_steps is not None and moment.step >= moment.num_steps - settings.cooldown:
             return "last steps"

@@ -61,14 +61,3 @@ def taylor_weights(nodes: Sequence[float], at: float) -> list[float]:
         weights = [w + factor * d for w, d in zip(weights, derivative(degree, 0), strict=True)]
     return weights
 
-
-def leave_one_out(nodes: Sequence[float], order: int) -> list[float]:
-    """Weights that forecast the newest node from the `order + 1` before it, 0 for the newest itself.
-
-    Comparing that forecast with the newest value says how well an order would have done over the last stretch.
-
-    Args:
-        nodes: coordinates, newest first, at least `order + 2` of them.
-        order: degree of the polynomial.
-    """
-    return [0.0, *lagrange_weights(nodes[1 : order + 2], nodes[0])]
