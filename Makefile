@@ -56,12 +56,14 @@ format: $(READY) ## let ruff rewrite what `make lint` complains about
 	$(BIN)/ruff format .
 
 typecheck: $(READY) links ## basedpyright
-	$(BIN)/basedpyright --level error
+	$(BIN)/basedpyright --pythonpath $(BIN)/python --level error
 
 # Type checkers and editors do not follow the mapping of folders in pyproject.toml; links under one name do it for them.
-links:
-	@rm -rf .links && mkdir -p .links/outpace
-	@for item in outpace/* $(PARTS); do ln -sfn ../../$$item .links/outpace/$$(basename $$item); done
+links: ## the sources under their import name in build/links, for type checkers and editors
+	@rm -rf build/links
+	@for file in $$(find outpace $(PARTS) -name '*.py'); do \
+	  place="build/links/outpace/$${file#outpace/}"; \
+	  mkdir -p "$$(dirname "$$place")" && ln -sf "$(CURDIR)/$$file" "$$place"; done
 
 readme: $(READY) ## write the generated tables of README.md again
 	$(BIN)/python docs/tables.py
@@ -73,5 +75,5 @@ wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .
 
 clean: ## remove what the targets made, the environment too
-	rm -rf $(VENV) .links out build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) out build dist .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

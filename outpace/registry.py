@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 from .errors import ConfigError, UnknownNameError
 
 T = TypeVar("T")
+Registered = TypeVar("Registered")
 
 
 def suggestion(name: str, known: list[str]) -> str:
@@ -40,9 +41,14 @@ class Registry(Generic[T]):
         self._items[name] = item
         return item
 
-    def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that registers what it decorates."""
-        return lambda item: self.add(name, item)
+    def register(self, name: str) -> Callable[[Registered], Registered]:
+        """A decorator that registers what it decorates, whose own type it keeps."""
+
+        def decorate(item: Registered) -> Registered:
+            self.add(name, item)  # pyright: ignore[reportArgumentType]
+            return item
+
+        return decorate
 
     def remove(self, name: str) -> None:
         """Forget `name`, for plug-ins and tests that clean up behind them."""

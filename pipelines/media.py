@@ -140,10 +140,10 @@ def _mp4(pixels: np.ndarray, draft: Path, recipe: str, frames_per_second: float)
         writer = imageio_ffmpeg.write_frames(
             str(draft),
             (width, height),
-            fps=frames_per_second,
+            fps=frames_per_second,  # pyright: ignore[reportArgumentType]  (a fraction is fine)
             macro_block_size=2,
             output_params=["-crf", "12", "-metadata", f"comment={recipe}"],
-            quality=None,
+            quality=None,  # pyright: ignore[reportArgumentType]  (-crf rules instead)
         )
         writer.send(None)
         for frame in pixels:
