@@ -64,7 +64,8 @@ def test_restore_leaves_nothing_behind(cls: str) -> None:
 @every_model
 def test_the_same_input_again_is_forecast_exactly(cls: str) -> None:
     pipe = TinyPipeline(cls)
-    x, t, text = noise(pipe.model, SEEDS[:2]), torch.full((2,), 400.0), texts(SEEDS[:2])
+    # A time that is none of the schedule's five: the denoiser is asked the same at every step.
+    x, t, text = noise(pipe.model, SEEDS[:2]), torch.full((2,), 620.0), texts(SEEDS[:2])
     plain = pipe.model.call(pipe.transformer, x, t, text)
     with accelerate(pipe, IntervalTaylor(interval=8, order=0, warmup=1, cooldown=0)) as run:
         pipe.scheduler.set_timesteps(5)
