@@ -166,7 +166,10 @@ class Clock:
             distance = abs(READINGS[rank](timestep) - self._times[place])
             return distance > TIMESTEP_TOLERANCE, place > 0, distance, rank, place
 
-        unfit, _, _, rank, place = min(fit(rank, place) for rank in range(len(READINGS)) for place in places)
+        # In a schedule of 0..1000 a value of 0..1 is a fraction, not the schedule's last step.
+        fraction = abs(timestep) <= 1.0 < self._times[0]
+        ranks = range(1, len(READINGS)) if fraction else (0,)
+        unfit, _, _, rank, place = min(fit(rank, place) for rank in ranks for place in places)
         self._reading, self.first = (None, begin or 0) if unfit else (READINGS[rank], place)
 
     def _follow_timesteps(self, timestep: float) -> None:

@@ -189,7 +189,8 @@ class Replay:
 def named_call(step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a scheduler's step by name."""
     call = dict(inspect.signature(step).bind(*args, **kwargs).arguments)
-    return {**call, **call.pop("kwargs", {})}
+    extra = call.pop("kwargs", {})
+    return {**call, **extra}
 
 
 def _with_rows(old: torch.Tensor, new: torch.Tensor, rows: list[int]) -> torch.Tensor:
