@@ -234,11 +234,13 @@ def run_pipeline(
 
     Each sample has a generator of its own, so that it does not depend on what it shares the batch with.
 
-    Raises: InputError where the pipeline refuses its arguments.
+    Raises: InputError where there is not one seed a prompt, or the pipeline refuses its arguments.
     """
     import numpy as np
     import torch
 
+    if len(prompts) != len(seeds):
+        raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     given = {loaded.prompt_argument: list(prompts), "generator": generators, "output_type": "np", **arguments}
     try:
