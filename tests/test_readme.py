@@ -24,13 +24,17 @@ def name(path: Path) -> str:
     return path.name
 
 
-@pytest.fixture(scope="module")
-def tables() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tables", ROOT / "docs" / "tables.py")
+def load(script: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tables() -> ModuleType:
+    return load("tables")
 
 
 def test_generated_tables_are_current(tables: ModuleType) -> None:
@@ -103,3 +107,24 @@ def test_results_come_from_committed_comparisons(tables: ModuleType, toy_compari
     cells = [cell for cell in measured["cells"]["plain"] if cell["quality"]]
     assert cells and all(f"{cell['quality']['value']:.1f}" in text for cell in cells)
     assert "against the plain pipeline" in text and "against the converged solution" in text
+
+
+def test_the_picture_is_drawn_from_a_comparison(toy_comparison: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    drawing = load("picture")
+    made = drawing.draw(toy_comparison, tmp_path / "picture.png")
+    with Image.open(made) as image:
+        assert image.width > 400 and image.height > 200
+    results = json.loads((toy_comparison / "results.json").read_text())
+    assert [c["name"] for c in drawing.chosen(results)] == ["plain", "gated-200", "fewer-192"]
+
+
+def test_python_on_the_pages_compiles_and_names_what_exists() -> None:
+    import outpace
+
+    for page in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            compile(block, str(page), "exec")
+            for used in re.findall(r"\boutpace\.([A-Za-z]\w*)\(", block):
+                assert hasattr(outpace, used), f"{page.name}: outpace.{used}"
