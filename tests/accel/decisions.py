@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from tiny import TinyPipeline
@@ -14,7 +15,7 @@ def dividing_threshold(pipe: TinyPipeline, seeds: list[int], **call: Any) -> flo
     with accelerate(pipe, GatedTaylor(threshold=1e6, gate="paper", order=1, correct=False)) as run:
         pipe(seeds, **call)
     errors = next(sorted(c.error) for c in run.trace.calls if None not in c.error)
-    low, high = max(zip(errors, errors[1:], strict=False), key=lambda pair: pair[1] / pair[0])
+    low, high = max(pairwise(errors), key=lambda pair: pair[1] / pair[0])
     return (low * high) ** 0.5
 
 
