@@ -28,7 +28,7 @@ class DiTRecipe:
     autoencoder: FitSettings = FitSettings(steps=600, batch=32, rate=2e-3, autocast=False, seed=1)
     reader: FitSettings = FitSettings(steps=600, batch=64, rate=2e-3, autocast=False, seed=2)
     denoiser: FitSettings = FitSettings(
-        steps=1400, batch=64, rate=2e-3, muon_rate=4e-3, average=0.993, autocast=False, seed=3
+        steps=1150, batch=64, rate=2e-3, muon_rate=4e-3, average=0.993, autocast=False, seed=3
     )
     pictures: int = 12288
     """Pictures encoded once and trained on."""
@@ -173,7 +173,9 @@ def assemble(denoiser: DiTTransformer2DModel, autoencoder: AutoencoderKL) -> DiT
         set_alpha_to_one=True,
         timestep_spacing="linspace",
     )
-    return DiTPipeline(denoiser.eval(), autoencoder.eval(), scheduler, id2label={n: str(n) for n in range(10)})
+    pipe = DiTPipeline(denoiser.eval(), autoencoder.eval(), scheduler, id2label={n: str(n) for n in range(10)})
+    pipe.register_to_config(id2label={str(n): str(n) for n in range(10)})  # or the names of the classes are not saved
+    return pipe
 
 
 def train_dit(

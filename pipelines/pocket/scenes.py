@@ -1,6 +1,6 @@
 """Procedural scenes: one or two coloured shapes on a plain ground, their captions, and the checker that reads a picture.
 
-"a red circle left of a blue square on grey" describes a picture of 48 x 48 pixels. About a tenth of the pairs of things
+"a red circle left of a blue square on grey" describes a picture of 48 x 48 pixels. An eighth of the pairs of things
 is never trained on, in either order, so that a caption can be new while each of its words is known. The checker looks
 at pixels only; it is how the conditioning accuracy on the model card is read.
 """
@@ -65,11 +65,11 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """Never trained on: a tenth of the pairs of things, whichever is named first."""
+        """Never trained on: 10 of the 78 pairs of things, whichever is named first; every thing is in one or two."""
         if self.second is None:
             return False
         low, high = sorted((self.first.number, self.second.number))
-        return (7 * low + 5 * high) % 10 == 3
+        return low != high and (5 * low + 3 * high) % 8 == 1
 
     def places(self) -> list[tuple[Thing, float, float]]:
         """Each thing with the x and y of its place, in pixels, the left or upper one first."""

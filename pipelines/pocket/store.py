@@ -1,0 +1,84 @@
+"""Where the trained pockets lie, how they are loaded, and how a newly trained one is written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+
+WEIGHTS = Path(__file__).parent / "weights"
+LARGEST_BYTES = 12_000_000
+"""What one shipped pocket may take."""
+
+
+def pocket_path(name: str) -> Path:
+    """The folder of the shipped pocket `name`: an ordinary diffusers directory, `from_pretrained` reads it too.
+
+    Raises: UnknownNameError for no pocket of ours; InputError where its weights are not installed.
+    """
+    from .recipes import POCKETS
+
+    POCKETS[name]
+    folder = WEIGHTS / name
+    if not (folder / "model_index.json").is_file():
+        raise InputError(
+            f"the weights of the pocket '{name}' are not installed ({folder} has no model_index.json); "
+            f"reinstall outpace, or make them with: outpace pocket train {name} --out FOLDER"
+        )
+    return folder
+
+
+def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
+    """A trained pocket pipeline on the CPU.
+
+    Args:
+        name: a pocket ("flux"), or a folder that `train_pocket` or `save_pipeline` wrote.
+        torch_dtype: of the weights; they are stored in bfloat16.
+
+    Raises: UnknownNameError, InputError: where there is no such pocket or nothing to load.
+
+    >>> load_pocket("dit")([3], guidance_scale=4.0, num_inference_steps=28).images[0]  # doctest: +SKIP
+    """
+    from diffusers import DiffusionPipeline
+
+    folder = Path(name).expanduser()
+    # A folder is meant where one is written as a path; a folder that happens to be called "flux" must not hide a pocket.
+    if not (isinstance(name, Path) or "/" in name or folder.is_absolute()) or not folder.is_dir():
+        folder = pocket_path(str(name))
+    elif not (folder / "model_index.json").is_file():
+        raise InputError(f"the folder '{folder}' holds no pipeline: it has no model_index.json (is it trained to the end?)")
+    with warnings.catch_warnings():
+        # The argument's name depends on the version of diffusers; the old one works in all that we support.
+        warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+        pipe = DiffusionPipeline.from_pretrained(str(folder), torch_dtype=torch_dtype, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Write `pipe` into `folder` in bfloat16, whole or not at all, without a trace of where it was made."""
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    pipe.to(dtype=torch.bfloat16).save_pretrained(part)
+    for file in part.rglob("*.json"):
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(held, dict) and held.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(held, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    for file in part.rglob("*.safetensors"):
+        file.chmod(0o644)
+    if folder.is_dir():
+        for kept in ("README.md", "card.json"):
+            if (folder / kept).is_file():
+                shutil.copy2(folder / kept, part / kept)
+        shutil.rmtree(folder)
+    part.replace(folder)
