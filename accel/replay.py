@@ -105,14 +105,13 @@ class Replay:
         if skipped:
             now.clean = self._feed_back(prediction, now, skipped, used)
             output = _with_rows(output, prediction.output(u, sample, now.clean), skipped)
-        due: dict[int, list[int]] = {}
+        # Rows that were computed at the same steps are replayed together; a row never depends on its neighbours.
+        due: dict[tuple[int, ...], list[int]] = {}
         for row in range(rows):
-            if mask[row] and self.entries and not self.entries[-1].computed[row]:
-                begin = max((i for i, e in enumerate(self.entries) if e.computed[row]), default=-1)
-                if begin >= 0:
-                    due.setdefault(begin, []).append(row)
-        for begin, picked in due.items():
-            now.sample = _with_rows(now.sample, self._replay(scheduler, prediction, begin, picked, now), picked)
+            if mask[row] and self.entries and not self.entries[-1].computed[row] and (nodes := self._nodes(row, u)):
+                due.setdefault(nodes, []).append(row)
+        for nodes, picked in due.items():
+            now.sample = _with_rows(now.sample, self._replay(scheduler, prediction, nodes, picked, now), picked)
             moved = now.clean + prediction.gain(u) * (now.sample.float() - sample.float())
             output = _with_rows(output, prediction.output(u, now.sample, moved), picked)
         now.scheduler = snapshot(scheduler)
@@ -164,13 +163,24 @@ class Replay:
             clean[row] = there + prediction.gain(now.u) * (held - belongs)
         return clean
 
+    def _nodes(self, row: int, u: float) -> tuple[int, ...]:
+        """The newest entries at which `row` was computed, newest first, at noise levels that all differ."""
+        found: list[int] = []
+        levels = {u}
+        for i in range(len(self.entries) - 1, -1, -1):
+            entry = self.entries[i]
+            # Solvers with two stages a step visit a level twice.
+            if entry.computed[row] and entry.u not in levels and len(found) < self.order:
+                found.append(i)
+                levels.add(entry.u)
+        return tuple(found)
+
     def _replay(
-        self, scheduler: Any, prediction: Prediction, begin: int, rows: list[int], now: Entry
+        self, scheduler: Any, prediction: Prediction, before: tuple[int, ...], rows: list[int], now: Entry
     ) -> torch.Tensor:
-        """Step again from the entry after `begin`; the latents arrived at, of use in `rows`."""
-        run = self.entries[begin + 1 :]
-        before = [e for e in self.entries[: begin + 1] if all(e.computed[row] for row in rows)][-self.order :]
-        nodes = [*before, now]
+        """Step again from the entry after the newest of `before`; the latents arrived at, of use in `rows`."""
+        run = self.entries[before[0] + 1 :]
+        nodes = [*(self.entries[i] for i in before), now]
         again = snapshot(run[0].scheduler)
         state = run[0].sample
         for entry in run:
