@@ -6,6 +6,7 @@ with an empty caption.
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,19 +138,20 @@ def pack(latents_BCYX: torch.Tensor) -> torch.Tensor:
 
 
 def encode_scenes(
-    recipe: FluxRecipe, autoencoder: AutoencoderKL, texts: Texts, folder: Path
+    recipe: FluxRecipe, autoencoder: AutoencoderKL, texts: Texts, folder: Path, *, side: int = SIDE
 ) -> dict[str, torch.Tensor]:
-    """The training set, encoded once into `folder`; sets the autoencoder's scale and shift."""
+    """The training set at `side` pixels, encoded once into `folder`; sets the autoencoder's scale and shift."""
     path = folder / "latents.pt"
     if path.is_file():
         held = torch.load(path)
     else:
         generator = torch.Generator().manual_seed(16)
         scenes = draw_scenes(recipe.scenes, generator)
+        chunk = max(1, 256 * SIDE**2 // side**2)
         latents = torch.cat(
             [
-                encode_pictures(autoencoder, render_scenes(scenes[start : start + 256], generator))
-                for start in range(0, len(scenes), 256)
+                encode_pictures(autoencoder, render_scenes(scenes[start : start + chunk], generator, side=side))
+                for start in range(0, len(scenes), chunk)
             ]
         )
         shift, scale = latents.mean(), 1 / latents.std()
@@ -201,7 +203,7 @@ def train_denoiser(
 ) -> tuple[FluxTransformer2DModel, FitResult]:
     """Teach the transformer the direction from picture to noise at every share of noise (rectified flow)."""
     model = build_denoiser(recipe).to(device).train()
-    side = SIDE // 8
+    side = math.isqrt(held["latents"].shape[1])
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     image_ids = torch.stack([torch.zeros(side, side), rows, columns], -1).view(-1, 3).float().to(device)
     text_ids = torch.zeros(LENGTH, 3, device=device)

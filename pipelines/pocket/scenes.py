@@ -141,8 +141,8 @@ def parse_caption(caption: str) -> Scene:
     return Scene(first=first, relation=relation, second=second, ground=ground)
 
 
-def render_scenes(scenes: Sequence[Scene], generator: torch.Generator) -> torch.Tensor:
-    """Anti-aliased pictures (B, 3, 48, 48) in 0..1, places, sizes and colours varied by `generator`."""
+def render_scenes(scenes: Sequence[Scene], generator: torch.Generator, *, side: int = SIDE) -> torch.Tensor:
+    """Anti-aliased pictures (B, 3, side, side) in 0..1, places, sizes and colours varied by `generator`."""
     count = len(scenes)
 
     def uniform(low: float, high: float, *shape: int) -> torch.Tensor:
@@ -151,8 +151,9 @@ def render_scenes(scenes: Sequence[Scene], generator: torch.Generator) -> torch.
     def coloured(values: list[tuple[float, float, float]]) -> torch.Tensor:
         return (torch.tensor(values) + uniform(-0.03, 0.03, 3)).clamp(0, 1)[:, :, None, None]
 
-    axis = torch.arange(SIDE) + 0.5
-    pictures = coloured([GROUNDS[s.ground] for s in scenes]).expand(count, 3, SIDE, SIDE)
+    pixel = SIDE / side
+    axis = (torch.arange(side) + 0.5) * pixel
+    pictures = coloured([GROUNDS[s.ground] for s in scenes]).expand(count, 3, side, side)
     placed = [s.places() for s in scenes]
     for slot in range(2):
         there = torch.tensor([len(p) > slot for p in placed])
@@ -165,7 +166,7 @@ def render_scenes(scenes: Sequence[Scene], generator: torch.Generator) -> torch.
         square = torch.maximum(x.abs(), y.abs()) - 0.92 * radius
         triangle = torch.maximum((2 * x.abs() - (y + 1.1 * radius)) / math.sqrt(5), y - radius)
         distance = torch.where(kind == 0, circle, torch.where(kind == 1, square, triangle))
-        cover = ((0.5 - distance).clamp(0, 1) * there[:, None, None])[:, None]
+        cover = ((0.5 - distance / pixel).clamp(0, 1) * there[:, None, None])[:, None]
         pictures = pictures * (1 - cover) + coloured([COLOURS[t.colour] for t, _, _ in things]) * cover
     return pictures
 

@@ -83,7 +83,7 @@ def draw_clips(count: int, generator: torch.Generator) -> tuple[list[clips.Clip]
 def train_clip_autoencoder(
     recipe: WanRecipe, folder: Path, device: torch.device, *, progress: bool = True
 ) -> tuple[AutoencoderKLWan, FitResult, dict[str, float]]:
-    """Train the autoencoder and measure its latents; with its fidelity on fresh clips, in dB and as the checker reads."""
+    """Train the autoencoder and measure its latents; with its fidelity on fresh clips, in dB and as read."""
     model = build_autoencoder(recipe.latent_channels).to(device)
 
     def loss_of(generator: torch.Generator, batch: int) -> torch.Tensor:
