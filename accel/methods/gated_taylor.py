@@ -9,9 +9,6 @@ from ..clock import Moment
 from ..history import History
 from . import METHODS, Method, number, one_of, require, whole
 
-STEPS_OF_A_SPAN = 50.0
-"""Budgets are stated per fiftieth of the noise range, so that a budget reads like a step's error at 50 steps."""
-
 
 @METHODS.register("gated_taylor")
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +17,9 @@ class GatedTaylor(Method):
 
     Source: CG-Taylor, "Forecasting When to Forecast" (2025, arXiv:2508.02240): last-block forecast and prediction
     confidence gating. Differs from the paper by default: exact weights on irregular spacing in the noise level instead
-    of the biased recursion over step numbers; a budget over each run of skips instead of a bound on each step; the
-    order chosen by leave-one-out error; the latents corrected when a run of skips ends; every sample decided by
-    itself. `GatedTaylor.paper(threshold)` switches all of that off.
+    of the biased recursion over step numbers; a budget over each run of skips, planned from measured error rates,
+    instead of a bound on each step; the order chosen by predicted error; the latents corrected when a run of skips
+    ends; every sample decided by itself. `GatedTaylor.paper(threshold)` switches all of that off.
 
     Raises: ConfigError for a setting out of its range.
     """
@@ -31,12 +28,15 @@ class GatedTaylor(Method):
     place: ClassVar[str] = "forecast"
 
     threshold: float = 0.1
-    """How much error is accepted, 0 or more. gate="paper": relative L1 error of one step. gate="budget": error added
-    up over a run of skips, each weighted by how far the solver moves, in fiftieths of the noise range. 0 computes
-    everything, bit for bit like the plain pipeline; higher is faster and drifts further."""
+    """How much error is accepted, 0 or more. gate="plan" and "budget": relative errors added up over a run of skips,
+    each weighted by how much it counts in the picture (1 on average for a step of a twenty-fifth of the noise range).
+    gate="paper": relative L1 error of one step. 0 computes everything, bit for bit like the plain pipeline; higher is
+    faster and drifts further."""
 
-    gate: str = "budget"
-    """"budget" or "paper": what is compared with the threshold."""
+    gate: str = "plan"
+    """What is compared with the threshold. "plan": the error to expect of the last block's forecast, from how far off
+    it proved at the computed steps before; a skip then costs no block. "budget": the error of the first block's
+    forecast, measured at every skip, which costs that block. "paper": the same, each step by itself."""
 
     order: int | None = None
     """Degree of the forecast, 0 (reuse) to 3; None chooses at every computed step by leave-one-out error."""
@@ -121,12 +121,14 @@ class GatedPolicy:
         if settings.gate == "plan":
             at = moment.u if settings.coordinate == "sigma" else float(moment.step)
             error = history.predicted_error(at, history.best_order(at))
-            if error is None or history.skipped > 2 * history.reach + 1:
-                return "plan"
+            if error is None:
+                return "nothing measured"
+            if history.skipped > 2 * history.reach + 1:
+                return "run may double only"  # a rate measured over a short stretch says little of a long one
         assert error is not None
         if settings.gate == "paper":
             return None if error < settings.threshold else "gate"
-        cost = error * moment.du * STEPS_OF_A_SPAN
+        cost = error * moment.weight
         if history.spent + cost < settings.threshold:
             history.spent += cost
             return None
