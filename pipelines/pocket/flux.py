@@ -45,7 +45,7 @@ class FluxRecipe:
     clip: FitSettings = FitSettings(steps=400, batch=64, rate=3e-3, autocast=False, seed=12)
     t5: FitSettings = FitSettings(steps=400, batch=64, rate=3e-3, autocast=False, seed=13)
     denoiser: FitSettings = FitSettings(
-        steps=2400, batch=32, rate=2e-3, muon_rate=4e-3, average=0.995, autocast=False, seed=14
+        steps=2050, batch=32, rate=2e-3, muon_rate=4e-3, average=0.995, autocast=False, seed=14
     )
     scenes: int = 12288
     """Pictures encoded once and trained on."""

@@ -6,8 +6,9 @@ the order of words resolved. FLUX needs that: it gives its text tokens no positi
 
 from __future__ import annotations
 
-import json
+from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,22 +32,36 @@ def caption_words(captions: Sequence[str]) -> list[str]:
 
 def build_clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
     """A byte-pair tokenizer with one token for each of `words`."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import CLIPTokenizer
 
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token="<|endoftext|>"))
-    learner.pre_tokenizer = pre_tokenizers.Whitespace()
-    trainer = trainers.BpeTrainer(
-        vocab_size=4000,
-        special_tokens=["<|startoftext|>", "<|endoftext|>"],
-        initial_alphabet=list("abcdefghijklmnopqrstuvwxyz"),
-        end_of_word_suffix="</w>",
-        show_progress=False,
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    merges = byte_pair_merges(words)
+    pieces = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    pieces += [first + second for first, second in merges]
+    return CLIPTokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges, model_max_length=length
     )
-    learner.train_from_iterator(list(words) * 3, trainer)  # a merge needs its pair to be seen more than once
-    learned = json.loads(learner.to_str())["model"]
-    merges = [tuple(pair.split(" ")) if isinstance(pair, str) else tuple(pair) for pair in learned["merges"]]
-    return CLIPTokenizer(vocab=learned["vocab"], merges=merges, model_max_length=length)
+
+
+def byte_pair_merges(words: Sequence[str]) -> list[tuple[str, str]]:
+    """Merges that make one token of each of `words`, the most frequent pair first, ties in alphabetical order.
+
+    The trainer of the `tokenizers` package breaks ties differently in every process, and a resumed run must number its
+    tokens as it did before.
+    """
+    spelt = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    merges: list[tuple[str, str]] = []
+    while any(len(pieces) > 1 for pieces in spelt):
+        counts = Counter(pair for pieces in spelt for pair in pairwise(pieces))
+        chosen = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(chosen)
+        for pieces in spelt:
+            index = 0
+            while index < len(pieces) - 1:
+                if (pieces[index], pieces[index + 1]) == chosen:
+                    pieces[index : index + 2] = ["".join(chosen)]
+                index += 1
+    return merges
 
 
 def build_t5_tokenizer(words: Sequence[str], length: int) -> T5Tokenizer:
