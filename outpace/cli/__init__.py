@@ -5,10 +5,15 @@ Listing the commands imports click and nothing else of weight, so `outpace --hel
 
 from __future__ import annotations
 
+import os
+
 import click
 
 from outpace import __version__
 from outpace.cli.terminal import Face, show_traceback_option
+
+# Threads that wait by spinning make a small model thirty times slower where another process wants the cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 COMMANDS = ("generate", "compare", "report", "methods", "pocket", "doctor")
 """Modules of this folder, each with a click command of its own name."""

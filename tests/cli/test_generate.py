@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +220,27 @@ def test_ctrl_c_exits_130_and_leaves_the_pictures_that_are_done(
     assert result.exit_code == 130
     assert "Stopped." in result.stderr and "Traceback" not in result.stderr
     assert files_in(tmp_path) == ["000-1-seed0.png"]
+
+
+def test_a_real_ctrl_c_in_the_middle_of_denoising(tiny_folder: Path, tmp_path: Path, root: Path) -> None:
+    code = f"""
+import functools, os, signal
+from diffusers import DDIMScheduler
+
+real, steps = DDIMScheduler.step, []
+
+@functools.wraps(real)
+def step(self, *args, **kwargs):
+    steps.append(1)
+    if len(steps) == 5:
+        os.kill(os.getpid(), signal.SIGINT)
+    return real(self, *args, **kwargs)
+
+DDIMScheduler.step = step
+from outpace.cli import main
+main(["generate", {str(tiny_folder)!r}, "--prompt", "3", "--steps", "300", "--out", {str(tmp_path / "x.png")!r}])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 130, done.stderr
+    assert done.stderr.strip().endswith("Stopped.") and "Traceback" not in done.stderr
+    assert files_in(tmp_path) == []
