@@ -1,0 +1,175 @@
+"""Correcting latents after forecasts: closer to the plain pipeline, by itself for every sample, and off in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from decisions import computed_by_sample, mixed_calls
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+from tiny import TinyPipeline
+from toy import ToyPipeline, starts, toy_family
+
+from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
+
+__all__ = ["toy_family"]
+
+FLOW = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": 1.0}
+SCHEDULERS: dict[str, Callable[[], Any]] = {
+    "Euler": lambda: FlowMatchEulerDiscreteScheduler(),
+    "Heun": lambda: FlowMatchHeunDiscreteScheduler(),
+    "DDIM": lambda: DDIMScheduler(timestep_spacing="trailing"),
+    "DPM++ on a flow": lambda: DPMSolverMultistepScheduler(**FLOW),
+    "UniPC on a flow": lambda: UniPCMultistepScheduler(**FLOW),
+    "DPM++": lambda: DPMSolverMultistepScheduler(),
+    "UniPC": lambda: UniPCMultistepScheduler(),
+}
+every_scheduler = pytest.mark.parametrize("name", list(SCHEDULERS))
+
+
+def interval(correct: bool) -> IntervalTaylor:
+    return IntervalTaylor(interval=3, order=1, warmup=4, correct=correct)
+
+
+@every_scheduler
+@pytest.mark.usefixtures("toy_family")
+def test_corrected_is_closer_to_plain_on_a_known_solution(name: str) -> None:
+    pipe, x = ToyPipeline(SCHEDULERS[name]()), starts(64)
+    plain = pipe(x)
+    errors = []
+    for correct in (False, True):
+        with accelerate(pipe, interval(correct)) as run:
+            errors.append(float((pipe(x) - plain).square().mean().sqrt()))
+        assert not run.trace.warnings
+        assert run.trace.totals()["forecast"] > 0.4 * run.trace.totals()["samples"]
+    assert errors[1] < 0.95 * errors[0]
+
+
+@every_scheduler
+@pytest.mark.usefixtures("toy_family")
+def test_a_corrected_sample_never_depends_on_its_batch(name: str) -> None:
+    """The samples' scales differ, so the gate decides them differently and each is corrected over its own steps."""
+    pipe = ToyPipeline(SCHEDULERS[name]())
+    x = starts(4) * torch.tensor([0.1, 0.5, 1.0, 3.0]).view(4, 1, 1)
+    together, threshold = None, 0.02
+    while together is None and threshold < 10.0:
+        threshold *= 1.3
+        with accelerate(pipe, GatedTaylor(threshold=threshold, correct=True)) as run:
+            out = pipe(x, steps=30)
+        together = out if mixed_calls(run.trace) > 2 else None
+    assert together is not None
+    decided = computed_by_sample(run.trace)
+    assert len({tuple(d) for d in decided}) > 1
+    with accelerate(pipe, GatedTaylor(threshold=threshold, correct=True)) as run:
+        for i in range(4):
+            run.trace.clear()
+            alone = pipe(x[i : i + 1], steps=30)
+            assert computed_by_sample(run.trace) == [decided[i]]
+            assert (together[i] - alone[0]).abs().max() <= 1e-5
+
+
+@every_scheduler
+@pytest.mark.usefixtures("toy_family")
+def test_the_scheduler_ends_as_after_a_plain_run(name: str) -> None:
+    pipe, x = ToyPipeline(SCHEDULERS[name]()), starts(2)
+
+    def state() -> dict[str, Any]:
+        def shape(value: Any) -> Any:
+            if isinstance(value, torch.Tensor):
+                # A schedule is the same number by number; what is remembered of latents only has their shape.
+                return tuple(value.shape) if value.ndim > 1 else value.tolist()
+            return [shape(v) for v in value] if isinstance(value, list) else value
+
+        return {k: shape(v) for k, v in pipe.scheduler.__dict__.items() if not callable(v)}
+
+    pipe(x)
+    plain = state()
+    with accelerate(pipe, interval(correct=True)):
+        pipe(x)
+        assert {k: v for k, v in state().items() if k in plain} == plain
+    assert state() == plain
+    again = pipe(x)
+    assert torch.equal(again, ToyPipeline(SCHEDULERS[name]())(x)), "nothing of the run before remains"
+
+
+@every_scheduler
+@pytest.mark.usefixtures("toy_family")
+def test_nothing_skipped_is_bit_identical_though_every_step_is_watched(name: str) -> None:
+    pipe, x = ToyPipeline(SCHEDULERS[name]()), starts(3)
+    plain = pipe(x)
+    with accelerate(pipe, IntervalTaylor(interval=1, correct=True)) as run:
+        assert torch.equal(pipe(x), plain)
+    assert run.trace.totals()["forecast"] == 0
+
+
+def test_off_where_the_pipeline_changes_the_latents() -> None:
+    """As inpainting does, which puts the known part back after every step."""
+
+    def inpaint(step: int, latents: torch.Tensor) -> torch.Tensor:
+        return torch.cat([latents[:, :8], torch.full_like(latents[:, 8:], 0.25)], dim=1)
+
+    outputs = []
+    for correct in (False, True):
+        pipe = TinyPipeline("FluxTransformer2DModel")
+        with accelerate(pipe, interval(correct)) as run:
+            outputs.append(pipe([0, 1], steps=12, callback=inpaint))
+    assert any("changes the latents between steps" in w for w in run.trace.warnings)
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.usefixtures("toy_family")
+def test_off_where_noise_is_added() -> None:
+    for scheduler, step in (
+        (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), {}),
+        (DDIMScheduler(timestep_spacing="trailing"), {"eta": 0.5}),
+    ):
+        outputs = []
+        for correct in (False, True):
+            pipe = ToyPipeline(scheduler)
+            torch.manual_seed(0)
+            with accelerate(pipe, interval(correct)) as run:
+                outputs.append(pipe(starts(2), **step))
+        assert any("adds noise" in w for w in run.trace.warnings)
+        assert torch.equal(*outputs)
+
+
+@pytest.mark.usefixtures("toy_family")
+def test_off_where_the_scheduler_steps_another_batch() -> None:
+    class Merged(ToyPipeline):
+        """Asks for two samples and steps their mean."""
+
+        def __call__(self, latents: torch.Tensor, steps: int = 24, **step: Any) -> torch.Tensor:
+            self.scheduler.set_timesteps(steps)
+            for t in self.scheduler.timesteps:
+                output = self.transformer(torch.cat([latents, 1.1 * latents]), t)
+                latents = self.scheduler.step(output.mean(0, keepdim=True), t, latents, return_dict=False)[0]
+            return latents
+
+    pipe = Merged(FlowMatchEulerDiscreteScheduler())
+    outputs = []
+    for correct in (False, True):
+        with accelerate(pipe, interval(correct)) as run:
+            outputs.append(pipe(starts(1)))
+    assert any("another batch" in w for w in run.trace.warnings)
+    assert torch.equal(*outputs)
+
+
+@pytest.mark.parametrize("guidance", ["batched", "separate"])
+def test_guided_runs_are_corrected_too(guidance: str) -> None:
+    pipe = TinyPipeline("WanTransformer3DModel")
+    call = {"steps": 16, "guidance": guidance}
+    plain = pipe([0, 1], **call)
+    errors = []
+    for correct in (False, True):
+        with accelerate(pipe, interval(correct)) as run:
+            errors.append(float((pipe([0, 1], **call) - plain).square().mean().sqrt()))
+        assert not run.trace.warnings
+    assert errors[1] != errors[0], "it acted"
