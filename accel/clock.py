@@ -44,13 +44,13 @@ class Moment:
 
     @property
     def weight(self) -> float:
-        """How much an error of this call's output counts in the picture, about 1 on average over 25 steps.
+        """How much an error of this call's output counts in the picture; adds up to about 1 over a run.
 
         The solver carries the error over `du`. What it still weighs at the end falls with the noise level at which it
         was made, because the steps that follow correct the more, the more noise they have to take away; that it falls
         like 1.2 - u was measured on the trained pocket pipelines (docs/how_it_works.md).
         """
-        return 25.0 * self.du * (1.2 - self.u) / 0.7
+        return self.du * (1.2 - self.u) / 0.7
 
 
 class _Tap:

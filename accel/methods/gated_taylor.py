@@ -28,10 +28,9 @@ class GatedTaylor(Method):
     place: ClassVar[str] = "forecast"
 
     threshold: float = 0.1
-    """How much error is accepted, 0 or more. gate="plan" and "budget": relative errors added up over a run of skips,
-    each weighted by how much it counts in the picture (1 on average for a step of a twenty-fifth of the noise range).
-    gate="paper": relative L1 error of one step. 0 computes everything, bit for bit like the plain pipeline; higher is
-    faster and drifts further."""
+    """How much error is accepted, 0 or more. gate="plan" and "budget": percent of relative error that a run of skips
+    may add up to, each weighted by how much it counts in the picture. gate="paper": relative L1 error of one step, as a
+    fraction. 0 computes everything, bit for bit like the plain pipeline; higher is faster and drifts further."""
 
     gate: str = "plan"
     """What is compared with the threshold. "plan": the error to expect of the last block's forecast, from how far off
@@ -39,7 +38,7 @@ class GatedTaylor(Method):
     forecast, measured at every skip, which costs that block. "paper": the same, each step by itself."""
 
     order: int | None = None
-    """Degree of the forecast, 0 (reuse) to 3; None chooses at every computed step by leave-one-out error."""
+    """Degree of the forecast, 0 (reuse) to 3; None takes the order whose predicted error is least."""
 
     max_order: int = 2
     """Highest degree tried where `order` is None, 1 to 3; each degree keeps one more tensor a row."""
@@ -128,7 +127,7 @@ class GatedPolicy:
         assert error is not None
         if settings.gate == "paper":
             return None if error < settings.threshold else "gate"
-        cost = error * moment.weight
+        cost = 100.0 * error * moment.weight  # percent
         if history.spent + cost < settings.threshold:
             history.spent += cost
             return None
