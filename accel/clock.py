@@ -9,14 +9,14 @@ diffusers' `cache_context` where the pipeline enters one, and by its place in th
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any
 
 import torch
+
+from .tap import Tap
 
 Reading = Callable[[float], float]
 READINGS: tuple[Reading, ...] = (lambda t: t, lambda t: 1000.0 * t, lambda t: 1000.0 * (1.0 - t))
@@ -53,21 +53,6 @@ class Moment:
         return self.du * (1.2 - self.u) / 0.7
 
 
-class _Tap:
-    """A method of one instance with something done around it; a deep copy of the instance gets the plain method."""
-
-    def __init__(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
-        self.owner, self.name, self.around = owner, name, around
-        self.inner = getattr(owner, name)
-        functools.update_wrapper(self, self.inner)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self.around(self.inner, *args, **kwargs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        return MethodType(getattr(type(self.owner), self.name), memo[id(self.owner)])
-
-
 class Clock:
     """Counts runs, steps and branches for the denoisers of one pipeline.
 
@@ -80,6 +65,7 @@ class Clock:
         self._on_run, self._around_step = on_run, around_step
         self._source: Callable[[], Any] | None = None
         self.scheduler: Any = None
+        self._taps: list[Tap] = []
         self.levels: list[float] | None = None
         self.astray = False
         """True where the scheduler's steps and the denoiser's timesteps did not agree in this run."""
@@ -98,18 +84,15 @@ class Clock:
         """
         self.detach()
         self.scheduler, self._source = scheduler, source
-        scheduler.set_timesteps = _Tap(scheduler, "set_timesteps", self._set_timesteps)
-        scheduler.step = _Tap(scheduler, "step", self._step)
+        self._taps = [Tap(scheduler, "set_timesteps", self._set_timesteps), Tap(scheduler, "step", self._step)]
         if getattr(scheduler, "num_inference_steps", None) is not None:
             self.levels = noise_levels(scheduler)
 
     def detach(self) -> None:
         """Leave the scheduler as it was found."""
-        if self.scheduler is not None:
-            for name in ("set_timesteps", "step"):
-                tap = self.scheduler.__dict__.get(name)
-                if isinstance(tap, _Tap) and tap.around in (self._set_timesteps, self._step):
-                    del self.scheduler.__dict__[name]
+        for tap in self._taps:
+            tap.remove()
+        self._taps.clear()
         self.scheduler, self.levels, self._source = None, None, None
 
     def begin_run(self) -> None:

@@ -9,19 +9,18 @@ offloaded weights; and neither a class nor `forward` nor a parameter name is tou
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
-from diffusers.hooks.hooks import BaseState, StateManager
 from torch import nn
 
 from ..errors import ConflictError, UnsupportedModelError
 from .families import Family, Stack
+from .tap import Tap
 
 Proceed = Callable[..., Any]
-HOOK_NAME = "outpace"
 
 
 class Interception:
@@ -58,25 +57,36 @@ class Interception:
                 self.module._compiled_call_impl = self.inner
 
 
-class ContextReader(ModelHook):
-    """Reads the name of the `cache_context` in force; hears when diffusers resets its caches at the end of a run."""
+class ContextReader:
+    """Reads the name of the `cache_context` in force; hears when diffusers resets its caches at the end of a run.
 
-    _is_stateful = True
+    It listens where pipelines call, rather than as a hook in `forward`: a hook taken out from under those that offload
+    registered later would take theirs along.
+    """
 
-    def __init__(self, on_reset: Callable[[], None]) -> None:
-        super().__init__()
-        self.states = StateManager(BaseState)  # pyright: ignore[reportArgumentType]
-        self.on_reset = on_reset
+    def __init__(self, transformer: nn.Module, on_reset: Callable[[], None]) -> None:
+        self.name: str | None = None
+        self._on_reset = on_reset
+        self._taps = [Tap(transformer, "cache_context", self._enter)]
+        if hasattr(transformer, "_reset_stateful_cache"):
+            self._taps.append(Tap(transformer, "_reset_stateful_cache", self._reset))
 
-    @property
-    def name(self) -> str | None:
-        context = self.states._context
-        return None if context is None else str(getattr(context, "name", context))
+    @contextmanager
+    def _enter(self, inner: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
+        before, self.name = self.name, str(name)
+        try:
+            with inner(name, *args, **kwargs):
+                yield
+        finally:
+            self.name = before
 
-    def reset_state(self, module: nn.Module) -> nn.Module:
-        self.states.set_context(None)
-        self.on_reset()
-        return module
+    def _reset(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        inner(*args, **kwargs)
+        self._on_reset()
+
+    def remove(self) -> None:
+        for tap in self._taps:
+            tap.remove()
 
 
 class Rows:
@@ -167,12 +177,10 @@ class Denoiser:
         blocks = family.blocks(transformer)
         self.stacks = [stack for stack, _ in blocks]
         self.context: ContextReader | None = None
-        self._plain_forward = "forward" not in transformer.__dict__
         if hasattr(transformer, "cache_context"):
             if getattr(transformer, "is_cache_enabled", False):
                 raise ConflictError(f"{name} has a diffusers cache enabled; call {name}.disable_cache() first")
-            self.context = ContextReader(driver.release)
-            HookRegistry.check_if_exists_or_initialize(transformer).register_hook(self.context, HOOK_NAME)
+            self.context = ContextReader(transformer, driver.release)
         self.call = Interception(transformer, lambda site, *a, **k: driver.call(self, site, a, k))
         self.blocks = [
             Interception(block, lambda site, *a, _i=i, **k: driver.block(self, _i, site, a, k))
@@ -196,11 +204,6 @@ class Denoiser:
         """Leave the transformer exactly as it was found."""
         for site in [self.call, *getattr(self, "blocks", [])]:
             site.remove()
-        registry = getattr(self.transformer, "_diffusers_hook", None)
-        if self.context is not None and registry is not None:
-            registry.remove_hook(HOOK_NAME, recurse=False)
-            # The registry leaves the class's own forward bound on the instance; as found, there was none.
-            if not registry.hooks and self._plain_forward:
-                self.transformer.__dict__.pop("forward", None)
-                del self.transformer._diffusers_hook
+        if self.context is not None:
+            self.context.remove()
         self.context = None

@@ -119,6 +119,9 @@ class Forecaster:
         if torch.is_grad_enabled():
             self.trace.warn("gradients are on, so everything is computed; call under torch.no_grad() to forecast")
             return site.proceed(*args, **kwargs)
+        if getattr(denoiser.transformer, "is_cache_enabled", False):
+            self.trace.warn(f"{denoiser.name} has a diffusers cache enabled, so everything is left to that")
+            return site.proceed(*args, **kwargs)
         denoiser.ensure()
         named = site.named(args, kwargs)
         context = denoiser.context.name if denoiser.context is not None else None
