@@ -10,7 +10,7 @@ import numpy as np
 
 from .contender import KINDS
 from .intervals import percentile_interval, resamples
-from .pareto import at_speedup
+from .pareto import at_speedup, at_speedup_of_draws
 
 SPEEDUPS = (2.0, 2.5, 3.0)
 DRAWS = 1000
@@ -34,13 +34,9 @@ class Curve:
 
 def reach(curve: Curve, speedup: float, draws_BR: np.ndarray) -> tuple[float, np.ndarray]:
     """Quality of `curve` at `speedup`, on all requests and on each bootstrap draw [B]; NaN where not reached."""
-    every = np.arange(curve.plain_R.size)[None]
-    values = []
-    for draws in (every, draws_BR):
-        speedups_BP = (curve.plain_R[draws].sum(axis=1)[None] / curve.blocks_PR[:, draws].sum(axis=2)).T
-        quality_BP = curve.quality_PR[:, draws].mean(axis=2).T
-        values.append(np.array([at_speedup(s, q, speedup) for s, q in zip(speedups_BP, quality_BP, strict=True)]))
-    return float(values[0][0]), values[1]
+    value = at_speedup(curve.plain_R.sum() / curve.blocks_PR.sum(axis=1), curve.quality_PR.mean(axis=1), speedup)
+    speedups_BP = (curve.plain_R[draws_BR].sum(axis=1)[None] / curve.blocks_PR[:, draws_BR].sum(axis=2)).T
+    return value, at_speedup_of_draws(speedups_BP, curve.quality_PR[:, draws_BR].mean(axis=2).T, speedup)
 
 
 def interval(value: float, draws: np.ndarray) -> dict[str, Any] | None:

@@ -91,6 +91,9 @@ class Contender:
     steps: int
     """Steps of the solver."""
 
+    timed: Callable[[list[Request]], object] | None = None
+    """The same work with nothing counted or kept, for the clock. None: `generate` itself is timed."""
+
     settings: dict[str, Any] = field(default_factory=dict)
     """What it was built with, for the report and for telling whether kept results still apply."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,11 +29,14 @@ class Interval:
         return asdict(self)
 
 
+@lru_cache(maxsize=8)
 def resamples(n: int, draws: int = DRAWS, seed: int = 0) -> np.ndarray:
     """Bootstrap indices [draws, n]: the same for every quantity of one study, so that differences stay paired."""
     if n < 1:
         raise MeasurementError("nothing was measured, so there is no mean; run at least one request")
-    return np.random.default_rng(seed).integers(0, n, size=(draws, n))
+    indices = np.random.default_rng(seed).integers(0, n, size=(draws, n))
+    indices.flags.writeable = False
+    return indices
 
 
 def percentile_interval(draws: np.ndarray) -> tuple[float, float]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+NEAR = 1.5
+"""A point stands for its curve where its speed-up is within this factor of the asked one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +39,23 @@ def front(points: Sequence[Point]) -> list[Point]:
     return kept[::-1]
 
 
+def nearest_of_each(speedups: Mapping[str, float], curve_of: Mapping[str, str], target: float) -> list[str]:
+    """One name a curve: the point nearest to `target`; curves with nothing within a factor of 1.5 are left out.
+
+    Args:
+        speedups: by name of the point.
+        curve_of: the curve of each point.
+    """
+    nearest: dict[str, tuple[float, str]] = {}
+    for name, speedup in speedups.items():
+        distance = abs(float(np.log(speedup / target)))
+        if distance <= float(np.log(NEAR)):
+            held = nearest.get(curve_of[name])
+            if held is None or distance < held[0]:
+                nearest[curve_of[name]] = (distance, name)
+    return [name for _, name in nearest.values()]
+
+
 def at_speedup(speedups: np.ndarray, qualities: np.ndarray, target: float) -> float:
     """Quality of a curve at speed-up `target`, linear in (log speed-up, quality); NaN outside its points.
 
@@ -50,3 +70,21 @@ def at_speedup(speedups: np.ndarray, qualities: np.ndarray, target: float) -> fl
     if not x.size or target < x[0] - slack or target > x[-1] + slack:
         return float("nan")
     return float(np.interp(np.log(target), np.log(x), y))
+
+
+def at_speedup_of_draws(speedups_BP: np.ndarray, qualities_BP: np.ndarray, target: float) -> np.ndarray:
+    """`at_speedup` of every bootstrap draw at once, [B]; a point drawn twice at one speed-up counts as either.
+
+    Shapes: B draws, P points.
+    """
+    order = np.argsort(speedups_BP, axis=1)
+    x = np.log(np.take_along_axis(speedups_BP, order, axis=1))
+    y = np.take_along_axis(qualities_BP, order, axis=1)
+    goal, rows = np.log(target), np.arange(len(x))
+    left = np.clip((x <= goal).sum(axis=1) - 1, 0, max(x.shape[1] - 2, 0))
+    right = np.minimum(left + 1, x.shape[1] - 1)
+    gap = x[rows, right] - x[rows, left]
+    share = np.where(gap > 0, (goal - x[rows, left]) / np.where(gap > 0, gap, 1.0), 0.0).clip(0.0, 1.0)
+    value = y[rows, left] + share * (y[rows, right] - y[rows, left])
+    inside = (x[:, 0] - 1e-9 <= goal) & (goal <= x[:, -1] + 1e-9)
+    return np.where(inside, value, np.nan)

@@ -57,6 +57,7 @@ def build_results(
             "batch": study.batch,
             "timed": study.timing_requests,
             "timing_rounds": study.timing_rounds,
+            "target": study.target,
             "device": study.device,
             "headline": HEADLINE,
         },

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ..errors import ConfigError, MeasurementError
 from .contender import Contender, Request, Result
 from .metrics import METRICS
+from .pareto import nearest_of_each
 from .records import Records, fingerprint
 from .timing import Pair, Span, time_pairs
 
@@ -67,6 +68,12 @@ class Study:
     timing_rounds: int = 1
     """How often the timed requests are gone over."""
 
+    timed: Literal["shown", "every"] = "shown"
+    """Who is timed: of each curve the contender nearest to `target`, which reports show in pictures, or every one."""
+
+    target: float = 2.5
+    """The speed-up in blocks at which curves are shown."""
+
     device: str = "cpu"
     """Where the contenders run, for the clock."""
 
@@ -118,10 +125,9 @@ def run_study(study: Study, *, progress: bool = True) -> list[Row]:
     ordered = study.ordered()
     by_name = {c.name: Row(contender=c) for c in ordered}
     rows = list(by_name.values())
-    timed = [c for c in ordered if c.name not in study.references] if study.timing_requests else []
     chosen = list(study.requests[: study.timing_requests])
     bar = tqdm(
-        total=len(ordered) * len(study.requests) + len(timed),
+        total=len(ordered) * len(study.requests),
         unit="sample",
         desc="compare",
         disable=not progress,
@@ -138,13 +144,28 @@ def run_study(study: Study, *, progress: bool = True) -> list[Row]:
                     raise
                 row.error = f"{type(error).__name__}: {error}".strip()
                 bar.update(reached + len(study.requests) - bar.n)
-        plain = by_name[study.plain].contender
-        for row in rows:
-            if row.contender in timed and row.error is None:
-                bar.set_postfix_str(f"timing {row.contender.name}")
-                row.pairs = run_timing(study, records, plain, row.contender, chosen)
-                bar.update(1)
+        timed = rows_to_time(study, by_name) if study.timing_requests else []
+        bar.total += len(timed)
+        for row in timed:
+            bar.set_postfix_str(f"timing {row.contender.name}")
+            row.pairs = run_timing(study, records, by_name[study.plain].contender, row.contender, chosen)
+            bar.update(1)
     return [by_name[c.name] for c in study.contenders]
+
+
+def rows_to_time(study: Study, by_name: dict[str, Row]) -> list[Row]:
+    """The rows whose contenders are timed, as `study.timed` says; never a reference, never one that failed."""
+    plain = sum(sample["blocks"] for sample in by_name[study.plain].samples)
+    blocks = {
+        name: sum(sample["blocks"] for sample in row.samples)
+        for name, row in by_name.items()
+        if name not in study.references and row.error is None
+    }
+    if study.timed == "every":
+        return [by_name[name] for name in blocks]
+    speedups = {name: plain / spent for name, spent in blocks.items() if spent > 0}
+    curves = {name: by_name[name].contender.curve for name in speedups}
+    return [by_name[name] for name in nearest_of_each(speedups, curves, study.target)]
 
 
 def mark_of(study: Study, contender: Contender, requests: Sequence[Request]) -> str:
@@ -238,6 +259,12 @@ def run_timing(
     kept = records.load(path, mark)
     if kept is not None:
         return [Pair(plain=Span(**p["plain"]), contender=Span(**p["contender"])) for p in kept]
-    pairs = time_pairs(plain.generate, contender.generate, requests, device=study.device, rounds=study.timing_rounds)
+    pairs = time_pairs(
+        plain.timed or plain.generate,
+        contender.timed or contender.generate,
+        requests,
+        device=study.device,
+        rounds=study.timing_rounds,
+    )
     records.save(path, mark, [p.as_dict() for p in pairs])
     return pairs

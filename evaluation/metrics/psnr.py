@@ -25,6 +25,7 @@ METRICS.add(
         measure=psnr,
         better="higher",
         cap=100.0,
+        digits=1,
         summary="Peak signal-to-noise ratio of each picture, then the mean over pictures; identical ones count 100 dB.",
     ),
 )

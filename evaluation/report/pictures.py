@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, features
 
+from ..pareto import nearest_of_each
+
 ROWS = 6
 """Requests in the side-by-side grid."""
 
 WIDEST = 384
 """Pixels; wider pictures are scaled down for the report, strips of frames to three times this."""
-
-NEAR = 1.5
-"""A contender stands for its curve where its speed-up is within this factor of the compared one."""
 
 AMPLIFIED = 8
 """How much differences are magnified."""
@@ -68,16 +66,18 @@ def data_address(picture: Image.Image) -> str:
 
 def representatives(results: dict[str, Any]) -> list[dict[str, Any]]:
     """One contender a curve: the one nearest to the middle of the compared speed-ups, ours first."""
-    target = sorted(results["speedups"])[len(results["speedups"]) // 2]
-    nearest: dict[str, dict[str, Any]] = {}
-    for c in results["contenders"]:
-        if c["error"] or not c["speedup"] or c["kind"] in ("plain", "converged"):
-            continue
-        distance = abs(math.log(c["speedup"]["value"] / target))
-        held = nearest.get(c["curve"])
-        if distance <= math.log(NEAR) and (held is None or distance < abs(math.log(held["speedup"]["value"] / target))):
-            nearest[c["curve"]] = c
-    return sorted(nearest.values(), key=lambda c: not results["kinds"][c["kind"]]["ours"])
+    target = results["study"]["target"]
+    runners = {
+        c["name"]: c
+        for c in results["contenders"]
+        if not c["error"] and c["speedup"] and c["kind"] not in ("plain", "converged")
+    }
+    names = nearest_of_each(
+        {name: c["speedup"]["value"] for name, c in runners.items()},
+        {name: c["curve"] for name, c in runners.items()},
+        target,
+    )
+    return sorted((runners[n] for n in names), key=lambda c: not results["kinds"][c["kind"]]["ours"])
 
 
 def quality_of(contender: dict[str, Any], index: int, reference: str, metric: str) -> float | None:

@@ -55,7 +55,7 @@ def contender_table(results: dict[str, Any]) -> dict[str, Any]:
     references = results["study"]["references"]
     metrics = [
         name
-        for name in results["metrics"]
+        for name in sorted(results["metrics"], key=lambda name: name != results["study"]["headline"])
         if any(name in (c.get("metrics") or {}).get(r, {}) for c in results["contenders"] for r in references)
     ]
     checks = list(dict.fromkeys(key for c in results["contenders"] for key in (c.get("checks") or {})))

@@ -98,7 +98,7 @@ def toy_contenders() -> list[Contender]:
 
     return [
         toy("plain", "plain"),
-        toy("converged", "converged", 400, second=True),
+        toy("converged", "converged", 150, second=True),
         *(toy(f"gated-{t}", "gated", curve="gated", threshold=t) for t in (0.02, 0.05, 0.1, 0.3)),
         *(
             toy(f"gated-solver-{t}", "gated+solver", curve="gated+solver", threshold=t, second=True)

@@ -1,0 +1,235 @@
+"""`outpace compare`: ours and its rivals on the same prompts and seeds, as a page, a table and data."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outpace.cli.terminal import FiniteRange, show_traceback_option
+
+if TYPE_CHECKING:
+    from outpace.evaluation import Request
+    from outpace.pipelines.load import Loaded
+
+EPILOG = """\b
+Examples:
+  outpace compare dit --prompts 8 --out out/dit
+  outpace compare flux --methods all --prompts 32 --steps 28 --timing-prompts 5 --out out/flux28
+  outpace compare wan --methods gated,fewer-steps,taylorseer-lite --out out/wan
+  outpace compare owner/model --prompts prompts.txt --device cuda --batch 4 --out out/mine
+
+\b
+METHODS: "main", "all", or a comma list of
+  gated gated-budget gated-paper      our gate: planned, measured at every skip, as published
+  gated+solver gated+solver-short     our gate on top of a second-order solver
+  interval interval-order2            the last block forecast at fixed intervals
+  fewer-steps dpm++ unipc             fewer steps of the same solver, of second-order ones
+  first-block-cache taylorseer taylorseer-lite      what diffusers holds
+or of single contenders, such as gated-0.15 or steps-25.
+
+Results are kept as they come: the same command in the same folder continues where it stopped.
+'outpace report DIR' draws the page again without running anything.
+"""
+
+
+@click.command(epilog=EPILOG, short_help="Measure speed against fidelity, beside every rival.")
+@click.argument("pipeline")
+@click.option("--methods", default="main", show_default=True, metavar="METHODS", help="Who takes part, see below.")
+@click.option(
+    "--prompts", default="8", show_default=True, metavar="N|FILE", help="How many of the pocket's, or a file."
+)
+@click.option("--steps", type=click.IntRange(min=2), metavar="N", help="Denoising steps [default: the pipeline's].")
+@click.option("--out", default="out/compare", show_default=True, metavar="DIR", help="Where results are kept.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first prompt.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="Prompts a call.")
+@click.option(
+    "--timing-prompts", type=click.IntRange(min=0), default=2, show_default=True, metavar="N", help="Timed at batch 1."
+)
+@click.option("--timing-rounds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Repeats.")
+@click.option("--time-every", is_flag=True, help="Time every contender, not only one of each curve near 2.5x.")
+@click.option("--guidance", type=FiniteRange(min=0), metavar="SCALE", help="Classifier-free guidance scale.")
+@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
+@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
+@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the pipeline's].")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@show_traceback_option
+def compare(
+    pipeline: str,
+    methods: str,
+    prompts: str,
+    out: str,
+    seed: int,
+    batch: int,
+    timing_prompts: int,
+    timing_rounds: int,
+    time_every: bool,
+    dtype: str | None,
+    device: str,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Run PIPELINE plainly, under our methods and under their rivals, on the same prompts and seeds.
+
+    Every contender is compared with the plain pipeline at the same steps and with the converged solution; speed is
+    counted in computed blocks and timed in turns with the plain pipeline. Writes report.html, results.md and
+    results.json to DIR.
+    """
+    from outpace.evaluation.atomic import make_folder
+    from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
+
+    find_pipeline(pipeline)  # a slip in the name is answered before torch is imported
+    wanted = read_count_or_file(prompts)
+    home = make_folder(Path(out).expanduser())
+
+    import torch
+
+    from outpace.cli.answering import Bench
+    from outpace.cli.contenders import build_contenders
+    from outpace.evaluation import Study, build_results, run_study
+    from outpace.evaluation.atomic import write_json
+    from outpace.evaluation.environment import environment
+    from outpace.evaluation.report import render
+
+    loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device)
+    loaded.pipe.set_progress_bar_config(disable=True)
+    bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings))
+    study = Study(
+        contenders=build_contenders(bench, methods),
+        requests=requests_for(loaded, wanted, seed),
+        folder=home,
+        check=loaded.pocket.check if loaded.pocket else None,
+        batch=batch,
+        timing_requests=timing_prompts,
+        timing_rounds=timing_rounds,
+        timed="every" if time_every else "shown",
+        device=loaded.pipe.device.type,
+        identity=identity(bench),
+    )
+    rows = run_study(study, progress=not as_json)
+    results = build_results(
+        study,
+        rows,
+        pipeline=describe(bench),
+        command=command_line(),
+        environment=environment(study.device),
+    )
+    write_json(home / "results.json", results)
+    page = render(results, home)
+    show(results, home, page, as_json)
+
+
+def read_count_or_file(prompts: str) -> int | list[str]:
+    """A number of prompts, or the lines of a file.
+
+    Raises: InputError for 0, or a file that cannot be read or is empty.
+    """
+    from outpace.cli.prompt_option import read_texts
+    from outpace.errors import InputError
+
+    if prompts.lstrip("-").isdecimal():
+        if int(prompts) < 1:
+            raise InputError(f"--prompts {prompts}: at least one prompt is needed")
+        return int(prompts)
+    return read_texts((), prompts)
+
+
+def requests_for(loaded: Loaded, wanted: int | list[str], seed: int) -> list[Request]:
+    """One request a prompt, seeds counted upward from `seed`; a pocket's own prompts are ones it never saw in training.
+
+    Raises: InputError where prompts are counted but the pipeline brings none.
+    """
+    from outpace.errors import InputError
+    from outpace.evaluation import Request
+    from outpace.pipelines.load import read_prompts
+
+    if isinstance(wanted, int) and loaded.pocket is None:
+        raise InputError(
+            f"'{loaded.source.name}' brings no prompts of its own; name a file with one a line: --prompts FILE"
+        )
+    texts = loaded.pocket.prompts(wanted, "held_out") if isinstance(wanted, int) else read_prompts(loaded, wanted)
+    return [Request(index=i, prompt=text, seed=seed + i) for i, text in enumerate(texts)]
+
+
+def identity(bench: Any) -> dict[str, Any]:
+    """What kept results depend on besides the contender: weights, call, precision, device, versions."""
+    from outpace.cli.answering import weights_digest
+    from outpace.evaluation.environment import version_of
+
+    pipe = bench.loaded.pipe
+    return {
+        "pipeline": bench.loaded.source.name,
+        "class": type(pipe).__name__,
+        "weights": weights_digest(pipe),
+        "scheduler": [type(pipe.scheduler).__name__, dict(pipe.scheduler.config)],
+        "arguments": bench.arguments,
+        "dtype": str(pipe.transformer.dtype),
+        "device": pipe.device.type,
+        "versions": [version_of(p) for p in ("outpace", "torch", "diffusers")],
+    }
+
+
+def describe(bench: Any) -> dict[str, Any]:
+    """The pipeline as the report names it."""
+    from outpace.accel import find_family
+    from outpace.pipelines.load import makes_clips
+
+    pipe = bench.loaded.pipe
+    call = {k: v for k, v in bench.arguments.items() if k != "num_inference_steps"}
+    return {
+        "name": bench.loaded.source.name,
+        "class": type(pipe).__name__,
+        "kind": "video" if makes_clips(bench.loaded) else "image",
+        "scheduler": type(pipe.scheduler).__name__,
+        "steps": bench.steps,
+        "family": find_family(pipe.transformer).name,
+        "transformer blocks": bench.blocks,
+        "parameters": f"{sum(p.numel() for p in pipe.transformer.parameters()) / 1e6:.2f} million in the denoiser",
+        "precision": str(pipe.transformer.dtype).removeprefix("torch."),
+        "call": ", ".join(f"{k} {v}" for k, v in call.items()) or None,
+    }
+
+
+def command_line() -> str:
+    """The command under way, as it would be typed."""
+    context = click.get_current_context()
+    words = ["outpace", "compare"]
+    for parameter in context.command.params:
+        if parameter.name is None or parameter.name not in context.params:
+            continue
+        value = context.params[parameter.name]
+        if isinstance(parameter, click.Argument):
+            words.insert(2, str(value))
+        elif context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE:
+            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+    return shlex.join(words)
+
+
+def show(results: dict[str, Any], home: Path, page: Path, as_json: bool) -> None:
+    """The verdict and where the files are."""
+    from outpace.evaluation.report.verdict import verdict
+
+    said = verdict(results)
+    files = {"report": str(page), "table": str(home / "results.md"), "results": str(home / "results.json")}
+    if as_json:
+        brief = [
+            {k: c.get(k) for k in ("name", "label", "kind", "steps", "error", "blocks", "speedup", "metrics", "checks")}
+            for c in results["contenders"]
+        ]
+        click.echo(
+            json.dumps({"verdict": said, "contenders": brief, "cells": results["cells"], "files": files}, indent=2)
+        )
+        return
+    for sentence in said["sentences"]:
+        click.echo(sentence)
+    for title, lines in (("Lost:", said["losses"]), ("Missing:", said["gaps"])):
+        if lines:
+            click.echo(title)
+            for line in lines:
+                click.echo(f"  {line}")
+    click.echo(f"Report: {page}  (table: {files['table']}, data: {files['results']})")

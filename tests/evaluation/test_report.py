@@ -1,0 +1,165 @@
+"""The page and the table: every section, nothing from outside, losses in sight."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from outpace.errors import InputError
+from outpace.evaluation import Result, build_results, run_study
+from outpace.evaluation.atomic import write_json
+from outpace.evaluation.report import load_results, render
+from outpace.evaluation.report.plot import nice_ticks, spread_labels
+from outpace.evaluation.report.verdict import verdict
+
+SECTIONS = ("summary", "plots", "cells", "contenders", "pictures", "worst", "timeline", "environment", "command")
+PIPELINE = {"name": "toy", "class": "Toy", "kind": "image", "scheduler": "Euler", "steps": 50}
+COMMAND = "outpace compare toy --prompts 8 --out 'a <folder>'"
+
+
+class Page(HTMLParser):
+    """Collects what a browser would load, and where sections are."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.loads: list[str] = []
+        self.sections: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        given = dict(attributes)
+        self.loads += [given[name] or "" for name in ("src", "srcset", "poster", "data") if name in given]
+        if tag == "link" or (tag == "a" and not (given.get("href") or "").startswith("#")):
+            self.loads.append(str(given.get("href")))
+        if tag == "section":
+            self.sections.append(str(given["id"]))
+        if tag not in ("meta", "img", "br", "link", "line", "circle", "polyline"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag in ("line", "circle", "polyline"):
+            return
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, make_study):
+    folder = tmp_path_factory.mktemp("study")
+    study = make_study(folder, requests=8, timing_requests=1)
+    made = build_results(
+        study,
+        run_study(study, progress=False),
+        pipeline=PIPELINE,
+        command=COMMAND,
+        environment={"device": "a desk", "outpace": "0"},
+    )
+    write_json(folder / "results.json", made)
+    return made, folder
+
+
+def test_the_page_is_whole_and_loads_nothing(results) -> None:
+    made, folder = results
+    text = render(made, folder).read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert tuple(page.sections) == SECTIONS
+    assert all(address.startswith("data:image/") for address in page.loads) and len(page.loads) > 40
+    assert "http" not in text and "@import" not in text and "<script" not in text
+    assert not re.search(r"url\((?!data:)", text)
+    assert "outpace compare toy --prompts 8 --out &#39;a &lt;folder&gt;&#39;" in text
+    assert "prefers-color-scheme: dark" in text and "viewport" in text
+
+
+def test_losses_and_failures_are_in_sight(results) -> None:
+    made, folder = results
+    said = verdict(made)
+    text = render(made, folder).read_text(encoding="utf-8")
+    assert any("gated is behind interval, order 1" in loss for loss in said["losses"])
+    assert "What was lost" in text
+    assert "broken peer did not run: ValueError: no such cache" in text
+    behind = [
+        m for cells in made["cells"].values() for c in cells for m in c["margins"].values() if m["verdict"] == "behind"
+    ]
+    beaten = [c for c in made["contenders"] for rivals in c.get("beaten_by", {}).values() if rivals]
+    assert behind and beaten
+    assert text.count('<td class="behind"') == len(behind) + len(beaten)
+    table = (folder / "results.md").read_text(encoding="utf-8")
+    assert table.count(" ▼ |") == len(behind)
+
+
+def test_the_verdict_names_value_range_and_rivals(results) -> None:
+    first = verdict(results[0])["sentences"][0]
+    assert re.match(r"At 2\.5x fewer computed blocks, gated lies at PSNR \d+\.\d \(\d+\.\d to \d+\.\d\) dB", first)
+    assert "above fewer steps" in first and "below interval, order 1" in first
+
+
+def test_it_is_drawn_again_from_the_saved_files_alone(results) -> None:
+    made, folder = results
+    text = render(made, folder).read_text(encoding="utf-8")
+    (folder / "report.html").unlink()
+    assert render(load_results(folder), folder).read_text(encoding="utf-8") == text
+
+
+def test_pictures_that_are_gone_leave_a_page(results, tmp_path) -> None:
+    text = render(results[0], tmp_path).read_text(encoding="utf-8")
+    assert "data:image" not in text and tuple(Page(text).sections) == SECTIONS
+
+
+def test_clips_become_strips_of_frames(tmp_path, make_study) -> None:
+    from PIL import Image
+
+    from outpace.evaluation import Contender
+
+    def clip(value: float):
+        return lambda requests: [
+            Result(media=np.full((9, 12, 16, 3), value, dtype=np.float32), latents=None, blocks=4.0) for _ in requests
+        ]
+
+    contenders = [
+        Contender(name="plain", label="plain", kind="plain", steps=4, generate=clip(0.5)),
+        Contender(name="converged", label="converged", kind="converged", steps=9, generate=clip(0.6)),
+        Contender(name="gated-1", label="gated", kind="gated", steps=4, generate=clip(0.55)),
+    ]
+    study = make_study(tmp_path, contenders=contenders, requests=2)
+    made = build_results(
+        study,
+        run_study(study, progress=False),
+        pipeline={**PIPELINE, "kind": "video"},
+        command="",
+        environment={"device": ""},
+    )
+    assert Image.open(tmp_path / "pictures" / "gated-1" / "0001.png").size == (6 * 16, 12)
+    assert "pictures clips" in render(made, tmp_path).read_text(encoding="utf-8")
+    assert "latent_l2" not in made["contenders"][2]["metrics"]["plain"]
+
+
+def test_results_of_another_schema_are_refused(results, tmp_path) -> None:
+    with pytest.raises(InputError, match="schema 7"):
+        render({**results[0], "schema": 7}, tmp_path)
+    with pytest.raises(InputError, match="does not exist"):
+        load_results(tmp_path)
+    (tmp_path / "results.json").write_text("[", encoding="utf-8")
+    with pytest.raises(InputError, match="not JSON"):
+        load_results(tmp_path)
+
+
+def test_results_hold_no_infinity_and_the_schema_is_one(results) -> None:
+    assert results[0]["schema"] == 1
+    json.dumps(results[0], allow_nan=False)
+
+
+def test_labels_keep_apart_and_in_order() -> None:
+    placed = spread_labels([50.0, 52.0, 51.0, 200.0], 0.0, 210.0)
+    assert sorted(range(4), key=lambda i: placed[i]) == [0, 2, 1, 3]
+    gaps = np.diff(sorted(placed))
+    assert gaps.min() >= 15.99 and max(placed) <= 210
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert nice_ticks(31.2, 68.9) == [40.0, 50.0, 60.0]
+    assert all(30.2 <= t <= 31.1 for t in nice_ticks(30.2, 31.1))

@@ -1,0 +1,178 @@
+"""A study of toy contenders: known distances, pairing, interruption, failures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from outpace.errors import ConfigError, MeasurementError
+from outpace.evaluation import Contender, Request, Result, build_results, run_study
+from outpace.evaluation.intervals import mean_interval
+from outpace.evaluation.metrics.psnr import psnr
+from outpace.evaluation.timing import Pair, Span, speedup, time_pairs
+
+
+def summed_up(study):
+    rows = run_study(study, progress=False)
+    results = build_results(study, rows, pipeline={}, command="", environment={})
+    return {k: v for k, v in results.items() if k != "made"}
+
+
+def answer(value: float, blocks: float = 10.0):
+    def generate(requests: list[Request]) -> list[Result]:
+        media = [np.full((12, 12, 3), value, dtype=np.float32) for _ in requests]
+        return [Result(media=m, latents=m, blocks=blocks) for m in media]
+
+    return generate
+
+
+def flat(name: str, kind: str, value: float, blocks: float = 10.0, **more) -> Contender:
+    return Contender(name=name, label=name, kind=kind, steps=5, generate=answer(value, blocks), **more)
+
+
+def test_known_distances_and_speedups_come_out(tmp_path, make_study) -> None:
+    contenders = [
+        flat("plain", "plain", 0.5, 40.0),
+        flat("converged", "converged", 0.75, 160.0),
+        flat("same", "gated", 0.5, 40.0),
+        flat("near", "gated", 0.51, 10.0),
+    ]
+    found = {c["name"]: c for c in summed_up(make_study(tmp_path, contenders=contenders))["contenders"]}
+    assert found["same"]["metrics"]["plain"]["psnr"]["value"] == 100.0
+    assert found["same"]["metrics"]["plain"]["psnr"]["capped"] == 12
+    assert found["near"]["metrics"]["plain"]["psnr"]["value"] == pytest.approx(40.0, abs=1e-4)
+    assert found["near"]["metrics"]["plain"]["latent_l2"]["value"] == pytest.approx(0.02, abs=1e-6)
+    assert found["near"]["speedup"]["value"] == 4.0
+    assert found["plain"]["metrics"]["converged"]["psnr"]["value"] == pytest.approx(12.0412, abs=1e-3)
+    assert found["converged"]["metrics"] == {}
+
+
+def test_every_contender_answers_the_same_requests_whatever_the_batch(tmp_path, make_study) -> None:
+    one = summed_up(make_study(tmp_path / "a", requests=7, batch=7))
+    three = summed_up(make_study(tmp_path / "b", requests=7, batch=3))
+    for a, b in zip(one["contenders"], three["contenders"], strict=True):
+        assert a.get("samples") == b.get("samples")
+
+
+def test_the_mean_is_of_pictures_and_its_interval_encloses_it(tmp_path, make_study) -> None:
+    study = make_study(tmp_path)
+    rows = {row.contender.name: row for row in run_study(study, progress=False)}
+    results = build_results(study, list(rows.values()), pipeline={}, command="", environment={})
+    entry = next(c for c in results["contenders"] if c["name"] == "steps-20")["metrics"]["plain"]["psnr"]
+    contender = rows["steps-20"].contender
+    plain = rows["plain"].contender
+    by_hand = [
+        psnr(a.media, b.media)
+        for a, b in zip(contender.generate(list(study.requests)), plain.generate(list(study.requests)), strict=True)
+    ]
+    assert entry["value"] == pytest.approx(np.mean(by_hand))
+    assert entry["low"] < entry["value"] < entry["high"]
+
+
+class Stop(BaseException):
+    """Like a kill: nothing may catch it."""
+
+
+def test_an_interrupted_study_continues_to_the_same_results(tmp_path, make_study) -> None:
+    whole = summed_up(make_study(tmp_path / "whole"))
+    study = make_study(tmp_path / "broken")
+    calls = []
+
+    def counting(contender: Contender, stop_at: int | None) -> Contender:
+        def generate(requests: list[Request]) -> list[Result]:
+            if stop_at is not None and len(calls) == stop_at:
+                raise Stop
+            calls.append(contender.name)
+            return contender.generate(requests)
+
+        return dataclasses.replace(contender, generate=generate)
+
+    def with_stop(stop_at: int | None):
+        return dataclasses.replace(study, contenders=[counting(c, stop_at) for c in study.contenders])
+
+    with pytest.raises(Stop):
+        run_study(with_stop(10), progress=False)
+    assert len(calls) == 10
+    assert summed_up(with_stop(None)) == whole
+    healthy = [c for c in study.contenders if c.name != "peer-broken"]
+    assert sorted(calls) == sorted([c.name for c in healthy for _ in range(3)] + ["peer-broken"])
+
+
+def test_a_damaged_or_foreign_record_is_made_again(tmp_path, make_study) -> None:
+    first = summed_up(make_study(tmp_path, requests=4))
+    (tmp_path / "cells" / "interval-3" / "0000-0003.json").write_text("{ half a rec")
+    (tmp_path / "cells" / "plain" / "0001.npz").unlink()
+    assert summed_up(make_study(tmp_path, requests=4)) == first
+    other = make_study(tmp_path, requests=4)
+    moved = [dataclasses.replace(r, seed=r.seed + 1) for r in other.requests]
+    assert summed_up(dataclasses.replace(other, requests=moved))["contenders"] != first["contenders"]
+
+
+def test_what_fails_is_reported_and_what_is_not_finite_has_no_mean(tmp_path, make_study) -> None:
+    contenders = [
+        flat("plain", "plain", 0.5),
+        flat("converged", "converged", 0.6),
+        flat("nan", "interval", float("nan")),
+        Contender(name="odd", label="odd", kind="peer", steps=5, generate=lambda requests: []),
+    ]
+    found = {c["name"]: c for c in summed_up(make_study(tmp_path, contenders=contenders))["contenders"]}
+    assert found["nan"]["metrics"]["plain"]["psnr"] is None and found["nan"]["not_finite"] == 12
+    assert found["nan"]["checks"] == {}
+    assert "0 results for 5 requests" in found["odd"]["error"]
+    json.dumps(found, allow_nan=False)
+
+
+def test_a_reference_that_fails_ends_the_study(tmp_path, make_study) -> None:
+    broken = [flat("plain", "plain", float("nan")), flat("converged", "converged", 0.6)]
+    with pytest.raises(MeasurementError, match="not finite"):
+        run_study(make_study(tmp_path, contenders=broken), progress=False)
+
+
+@pytest.mark.parametrize(
+    ("contenders", "message"),
+    [
+        ([flat("plain", "plain", 0.5)], "reference 'converged' is not among"),
+        ([flat("plain", "plain", 0.5), flat("plain", "plain", 0.5)], "given twice: plain"),
+    ],
+)
+def test_a_study_that_could_not_be_compared_is_refused(tmp_path, make_study, contenders, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_study(tmp_path, contenders=contenders)
+
+
+def test_a_contender_needs_a_known_kind_and_a_name_for_files() -> None:
+    with pytest.raises(KeyError, match="no kind of contender 'gate'; did you mean 'gated'"):
+        flat("a", "gate", 0.5)
+    with pytest.raises(ConfigError, match="no file name"):
+        flat("a/b", "gated", 0.5)
+
+
+def test_times_are_paired_and_take_turns() -> None:
+    order: list[str] = []
+    requests = [Request(index=i, prompt=i, seed=i) for i in range(3)]
+    pairs = time_pairs(lambda r: order.append("plain"), lambda r: order.append("other"), requests)
+    assert order[2:] == ["plain", "other", "other", "plain", "plain", "other"]
+    assert len(pairs) == 3
+
+
+def test_the_ratio_is_the_median_over_pairs() -> None:
+    pairs = [Pair(plain=Span(wall=p, cpu=1.0), contender=Span(wall=1.0, cpu=0.5)) for p in (2.0, 2.0, 3.0, 2.5, 40.0)]
+    assert speedup(pairs).value == 2.5 and speedup(pairs, "cpu").value == 2.0
+    with pytest.raises(MeasurementError, match="no time at all"):
+        speedup([Pair(plain=Span(wall=1, cpu=1), contender=Span(wall=0, cpu=0))])
+
+
+def test_a_study_times_one_contender_of_each_curve(tmp_path, make_study) -> None:
+    rows = run_study(make_study(tmp_path, requests=3, timing_requests=2), progress=False)
+    timed = {row.contender.curve: len(row.pairs) for row in rows if row.pairs}
+    assert timed == {c: 2 for c in ("gated", "gated+solver", "interval, order 1", "fewer steps", "second order")}
+
+
+def test_a_mean_of_nothing_or_of_nan_is_refused() -> None:
+    with pytest.raises(MeasurementError, match="nothing was measured"):
+        mean_interval([])
+    with pytest.raises(MeasurementError, match="1 of 2 values"):
+        mean_interval([1.0, float("nan")])
