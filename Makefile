@@ -38,7 +38,7 @@ $(READY): constraints.txt pyproject.toml
 
 demo: $(READY) ## pictures, a summary and out/demo/report.html, from the pipelines this repository ships
 	$(BIN)/outpace generate flux --preset balanced --out out/demo/pictures \
-	  --prompt "a red circle on a blue background"
+	  --prompt "a blue circle above a yellow circle on black"
 	$(BIN)/outpace compare flux --prompts 4 --steps 28 --out out/demo
 
 test: $(READY) ## every test except the slow claims

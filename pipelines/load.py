@@ -50,7 +50,7 @@ class Loaded:
     """The diffusers pipeline; a plain one, use it as you like."""
     source: Source
     pocket: Any = None
-    """Its entry in POCKETS, where it has one."""
+    """Its entry in POCKETS, where it is one, shipped or trained again."""
     call: dict[str, Any] = field(default_factory=dict)
     """Arguments of the call that this pipeline wants unless it is told otherwise."""
     prompt_argument: str = "prompt"
@@ -106,28 +106,44 @@ def load_pipeline(
     import torch
 
     source = find_pipeline(name)
+    pocket = _pocket_of(source)
     place = choose_device(device)
     if dtype is None:
-        dtype = torch.float32 if source.kind == "pocket" or place.type == "cpu" else torch.bfloat16
+        dtype = torch.float32 if pocket is not None or place.type == "cpu" else torch.bfloat16
     with _quiet_loading(progress):
-        if source.kind == "pocket":
-            return _load_pocket(source, dtype, place)
+        if pocket is not None:
+            return _load_pocket(pocket, source, dtype, place)
         return _load_folder_or_hub(source, dtype, place)
 
 
-def _load_pocket(source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:
+def _load_pocket(name: str, source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:
     from .pocket.recipes import POCKETS
     from .pocket.store import load_pocket
 
-    pocket = POCKETS[source.name]
+    pocket = POCKETS[name]
+    where = name if source.kind == "pocket" else Path(source.name).expanduser()
     return Loaded(
-        pipe=load_pocket(source.name, torch_dtype=dtype).to(place),
+        pipe=load_pocket(where, torch_dtype=dtype).to(place),
         source=source,
         pocket=pocket,
         call=dict(pocket.call),
         prompt_argument=pocket.prompt_argument,
         steps=pocket.steps,
     )
+
+
+def _pocket_of(source: Source) -> str | None:
+    # A pocket that someone trained again is called as the shipped one; its card says which it is.
+    from .pocket.recipes import POCKETS
+
+    if source.kind != "folder":
+        return source.name if source.kind == "pocket" else None
+    try:
+        card = json.loads((Path(source.name).expanduser() / "card.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    name = card.get("pocket") if isinstance(card, dict) else None
+    return name if name in POCKETS else None
 
 
 def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:

@@ -20,7 +20,7 @@ COMMANDS = ("generate", "compare", "report", "methods", "pocket", "doctor")
 
 EPILOG = """\b
 Examples:
-  outpace generate flux --prompt "a red circle on a blue background"
+  outpace generate flux --prompt "a blue circle above a yellow circle on black"
   outpace compare dit --prompts 8 --steps 50 --out out/dit
   outpace doctor
 """

@@ -54,9 +54,9 @@ def doctor(as_json: bool) -> None:
     else:
         for name, finding in findings.items():
             mark = click.style("ok", fg="green") if finding.ok else click.style("--", fg="yellow")
-            click.echo(f"{mark}  {name:<13}{finding.detail}")
+            click.echo(f"{mark}  {name:<14}{finding.detail}")
             if finding.advice and not finding.ok:
-                click.echo(f"{'':<17}{finding.advice}")
+                click.echo(f"{'':<18}{finding.advice}")
         click.echo(f"needed but missing: {', '.join(broken)}" if broken else "Everything that outpace needs is here.")
     if broken:
         raise SystemExit(1)

@@ -19,9 +19,9 @@ DEFAULT_PRESET = "balanced"
 
 EPILOG = """\b
 Examples:
-  outpace generate flux --prompt "a red circle on a blue background" --out circle.png
+  outpace generate flux --prompt "a blue circle above a yellow circle on black" --out circle.png
   outpace generate dit --prompt 3 --seed 1-8 --batch 8 --preset fast
-  outpace generate wan --prompt "a blue square moves left slowly" --format gif --enlarge 8
+  outpace generate wan --prompt "a white square moves up slowly" --format gif --enlarge 8
   outpace generate flux --prompts prompts.txt --method gated_taylor:threshold=0.05 --method solver:solver=unipc
   outpace generate black-forest-labs/FLUX.1-dev --prompt "a fox in the snow" --device cuda --dtype bfloat16
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -52,27 +52,29 @@ def list_pockets(as_json: bool) -> None:
 
 @pocket.command()
 @click.argument("name")
+@click.option("--folder", metavar="FOLDER", help="One made by 'outpace pocket train' [default: the shipped one].")
 @click.option("--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Held-out prompts.")
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps [default: the pocket's].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
-def check(name: str, samples: int, steps: int | None, as_json: bool) -> None:
+def check(name: str, folder: str | None, samples: int, steps: int | None, as_json: bool) -> None:
     """Generate NAME's held-out prompts and read off the pictures how many were obeyed; exit 1 below the bar."""
-    from outpace.pipelines.pocket.cards import check_pocket
     from outpace.pipelines.pocket.recipes import POCKETS
 
     entry = POCKETS[name]
-    result = check_pocket(name, n=samples, steps=steps or entry.steps)
-    accuracy: dict[str, Any] = result.get("accuracy", result)
+    from outpace.pipelines import check_pocket
+
+    watched = sys.stderr.isatty() and not as_json
+    result = check_pocket(name, n=samples, steps=steps, folder=folder, progress=watched)
+    accuracy = result["accuracy"]
     below = {key: bar for key, bar in entry.bar.items() if not accuracy.get(key, 0.0) >= bar}
     if as_json:
         click.echo(json.dumps({**result, "bar": dict(entry.bar), "below": sorted(below)}, indent=2, default=str))
     else:
-        click.echo(f"{name}: {samples} held-out prompts, {steps or entry.steps} steps")
+        click.echo(f"{name}: {result['n']} held-out prompts, {result['steps']} steps")
         for key, value in accuracy.items():
-            if isinstance(value, int | float):
-                bar = f"  (bar {entry.bar[key]:.2f}{', missed' if key in below else ''})" if key in entry.bar else ""
-                click.echo(f"  {key:<12}{value:.3f}{bar}")
+            bar = f"  (bar {entry.bar[key]:.2f}{', missed' if key in below else ''})" if key in entry.bar else ""
+            click.echo(f"  {key:<12}{value:.3f}{bar}")
     if below:
         raise SystemExit(1)
 
@@ -82,23 +84,30 @@ def check(name: str, samples: int, steps: int | None, as_json: bool) -> None:
 @click.option("--out", required=True, metavar="FOLDER", help="Where the pipeline and its checkpoints go.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="On a CPU, through gloo.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
-@click.option("--budget", type=FiniteRange(min=0, min_open=True), metavar="FACTOR", help="Share of the recipe's steps.")
+@click.option(
+    "--budget",
+    type=FiniteRange(min=0, min_open=True),
+    metavar="FACTOR",
+    help="Multiplies the recipe's steps; 0.01 is a rehearsal.",
+)
 @click.option("--restart", is_flag=True, help="Forget checkpoints in FOLDER instead of resuming from them.")
 @show_traceback_option
 def train(name: str, out: str, processes: int, device: str, budget: float | None, restart: bool) -> None:
     """Train NAME again from nothing. Killed or stopped, the same command goes on where it was."""
-    from outpace.pipelines.load import choose_device
-    from outpace.pipelines.media import check_writable
     from outpace.pipelines.pocket.recipes import POCKETS
 
     POCKETS[name]
+    from outpace.pipelines.load import choose_device
+    from outpace.pipelines.media import check_writable
+
     choose_device(device)
     folder = Path(out).expanduser()
     check_writable(folder / "checkpoint")
     from outpace.pipelines import train_pocket
 
     train_pocket(name, folder, processes=processes, device=device, resume=not restart, budget=budget)
-    click.echo(f"Trained {name}. Try it: outpace generate {folder} --prompt ...")
+    example = POCKETS[name].prompts(1, "held_out")[0]
+    click.echo(f'Trained {name}. Try it: outpace generate {folder} --prompt "{example}"')
 
 
 def _shipped_bytes(name: str) -> int:
