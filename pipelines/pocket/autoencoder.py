@@ -49,7 +49,7 @@ def train_autoencoder(
     divergence_weight: float = 2e-3,
     progress: bool = True,
 ) -> FitResult:
-    """Train `autoencoder` on pictures from `draw`: absolute and squared error, and a little Kullback-Leibler divergence."""
+    """Train `autoencoder` on pictures from `draw`: absolute and squared error, a little Kullback-Leibler divergence."""
     device = next(autoencoder.parameters()).device
     autoencoder.to(memory_format=torch.channels_last)
 
@@ -69,7 +69,9 @@ def train_autoencoder(
 def encode_pictures(autoencoder: AutoencoderKL, pictures_BCYX: torch.Tensor, *, chunk: int = 128) -> torch.Tensor:
     """Mean latents of pictures in 0..1, unscaled, in float32 on the CPU."""
     device = next(autoencoder.parameters()).device
-    parts = [autoencoder.encode(p.to(device) * 2 - 1).latent_dist.mean.float().cpu() for p in pictures_BCYX.split(chunk)]
+    parts = [
+        autoencoder.encode(p.to(device) * 2 - 1).latent_dist.mean.float().cpu() for p in pictures_BCYX.split(chunk)
+    ]
     return torch.cat(parts)
 
 

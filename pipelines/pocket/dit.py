@@ -11,8 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from .autoencoder import build_autoencoder, decode_latents, encode_pictures, psnr_decibel, train_autoencoder
-from .digits import SIDE, TRAIN_COUNT, DigitReader, digit_strokes, draw_digits, render_digits
-from .training import FitResult, FitSettings, fit
+from .digits import READER_FILE, SIDE, TRAIN_COUNT, DigitReader, digit_strokes, draw_digits, render_digits
+from .training import FitResult, FitSettings, first_process_first, fit
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
@@ -180,16 +180,23 @@ def assemble(denoiser: DiTTransformer2DModel, autoencoder: AutoencoderKL) -> DiT
 
 def train_dit(
     folder: Path, recipe: DiTRecipe, *, device: str = "cpu", progress: bool = True
-) -> tuple[DiTPipeline, DigitReader, dict[str, object]]:
-    """Train every part, or continue where `folder` stands; the pipeline, the reader and the facts for the card."""
+) -> tuple[DiTPipeline, dict[str, object]]:
+    """Train every part, or continue where `folder` stands; the pipeline and the facts for its card.
+
+    The reader's weights go into `folder/digit_reader.safetensors`; the shipped reader is not replaced.
+    """
+    from safetensors.torch import save_file
+
     place = torch.device(device)
     reader, reader_accuracy = train_reader(recipe, folder, progress=progress)
     autoencoder, first, fidelity = train_digit_autoencoder(recipe, folder, place, progress=progress)
-    latents, classes = encode_digits(recipe, autoencoder, folder)
+    with first_process_first():
+        latents, classes = encode_digits(recipe, autoencoder, folder)
+        save_file(reader.state_dict(), folder / READER_FILE.name)
     denoiser, last = train_denoiser(recipe, latents, classes, folder, place, progress=progress)
-    facts = {
+    facts: dict[str, object] = {
         "parts": {"autoencoder": first, "denoiser": last},
-        "reader_accuracy": round(reader_accuracy, 4),
-        "autoencoder_psnr_decibel": round(fidelity, 2),
+        "digit_reader_accuracy_on_unseen_strokes": round(reader_accuracy, 4),
+        "autoencoder_on_unseen_strokes": {"psnr_decibel": round(fidelity, 2)},
     }
-    return assemble(denoiser, autoencoder), reader, facts
+    return assemble(denoiser, autoencoder), facts

@@ -28,7 +28,7 @@ from .text import (
     encode_captions,
     train_text_encoder,
 )
-from .training import FitResult, FitSettings, fit
+from .training import FitResult, FitSettings, first_process_first, fit
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
@@ -262,7 +262,8 @@ def train_flux(
     place = torch.device(device)
     autoencoder, first, fidelity = train_scene_autoencoder(recipe, folder, place, progress=progress)
     texts, text_results, understood = train_texts(recipe, folder, place, progress=progress)
-    held = encode_scenes(recipe, autoencoder, texts, folder)
+    with first_process_first():
+        held = encode_scenes(recipe, autoencoder, texts, folder)
     denoiser, last = train_denoiser(recipe, held, folder, place, progress=progress)
     facts = {
         "parts": {"autoencoder": first, **text_results, "denoiser": last},

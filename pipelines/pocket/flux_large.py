@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from . import scenes
 from .flux import FluxRecipe, Texts, assemble, encode_scenes, train_denoiser
 from .store import load_pocket
-from .training import FitSettings
+from .training import FitSettings, first_process_first
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, FluxPipeline
@@ -60,7 +60,8 @@ def train_flux_large(
     """
     place = torch.device(device)
     autoencoder, texts = load_parts(parts, place)
-    held = encode_scenes(recipe, autoencoder, texts, folder, side=SIDE)
+    with first_process_first():
+        held = encode_scenes(recipe, autoencoder, texts, folder, side=SIDE)
     denoiser, result = train_denoiser(recipe, held, folder, place, progress=progress)
     facts: dict[str, object] = {
         "parts": {"denoiser": result},

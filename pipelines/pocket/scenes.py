@@ -1,4 +1,4 @@
-"""Procedural scenes: one or two coloured shapes on a plain ground, their captions, and the checker that reads a picture.
+"""Procedural scenes: one or two coloured shapes on a plain ground, their captions, and the checker that reads them.
 
 "a red circle left of a blue square on grey" describes a picture of 48 x 48 pixels. An eighth of the pairs of things
 is never trained on, in either order, so that a caption can be new while each of its words is known. The checker looks
@@ -19,7 +19,12 @@ from scipy import ndimage
 
 from ...errors import ConfigError, InputError
 
-COLOURS = {"red": (0.90, 0.10, 0.10), "green": (0.10, 0.70, 0.15), "blue": (0.12, 0.25, 0.92), "yellow": (0.95, 0.85, 0.10)}
+COLOURS = {
+    "red": (0.90, 0.10, 0.10),
+    "green": (0.10, 0.70, 0.15),
+    "blue": (0.12, 0.25, 0.92),
+    "yellow": (0.95, 0.85, 0.10),
+}
 SHAPES = ("circle", "square", "triangle")
 GROUNDS = {"black": (0.05, 0.05, 0.05), "grey": (0.50, 0.50, 0.50), "white": (0.95, 0.95, 0.95)}
 RELATIONS = ("left of", "right of", "above", "below")
@@ -83,7 +88,7 @@ class Scene:
         return [(thing, middle, middle + step) for thing, step in zip(pair, steps, strict=True)]
 
     def labels(self) -> list[int]:
-        """What is where, as class numbers in the order of LABEL_SIZES: arrangement, ground, and what each place shows."""
+        """What is where, as class numbers in the order of LABEL_SIZES: arrangement, ground, what each place shows."""
         arrangement = 0 if self.relation is None else 1 if self.relation in ("left of", "right of") else 2
         numbers = [arrangement, list(GROUNDS).index(self.ground)]
         things = [thing for thing, _, _ in self.places()]
@@ -99,7 +104,7 @@ LABEL_SIZES = (3, len(GROUNDS), len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) 
 
 
 def draw_scene(source: random.Random, *, split: Split = "train") -> Scene:
-    """A scene of `split`: two things in five of six, always two where held out. "calibration" draws what "train" does."""
+    """A scene of `split`: two things in five of six, always two where held out. "calibration" is like "train"."""
     if split not in ("held_out", "train", "calibration"):
         raise ConfigError(f"no split '{split}' (have: held_out, train, calibration)")
     while True:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,34 +53,59 @@ def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> D
     from diffusers import DiffusionPipeline
 
     folder = Path(name).expanduser()
-    # A folder is meant where one is written as a path; a folder that happens to be called "flux" must not hide a pocket.
+    # A folder is meant where one is written as a path: one that happens to be called "flux" must not hide a pocket.
     if not (isinstance(name, Path) or "/" in name or folder.is_absolute()) or not folder.is_dir():
         folder = pocket_path(str(name))
     elif not (folder / "model_index.json").is_file():
-        raise InputError(f"the folder '{folder}' holds no pipeline: it has no model_index.json (is it trained to the end?)")
-    with warnings.catch_warnings():
-        # The argument's name depends on the version of diffusers; the old one works in all that we support.
-        warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+        raise InputError(
+            f"the folder '{folder}' holds no pipeline: it has no model_index.json (is it trained to the end?)"
+        )
+    with quiet_diffusers():
         pipe = DiffusionPipeline.from_pretrained(str(folder), torch_dtype=torch_dtype, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
 def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
-    """Write `pipe` into `folder` in bfloat16, whole or not at all, without a trace of where it was made."""
-    part = folder.with_name(folder.name + ".part")
+    """Write `pipe` into `folder` in bfloat16, without a trace of where it was made.
+
+    Other files in `folder` stay. It can be loaded only once everything is written: model_index.json comes last.
+    """
+    part = folder / ".part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    pipe.to(dtype=torch.bfloat16).save_pretrained(part)
+    with quiet_diffusers():
+        pipe.to(dtype=torch.bfloat16).save_pretrained(part)
     for file in part.rglob("*.json"):
         held = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(held, dict) and held.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(held, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+            file.write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
     for file in part.rglob("*.safetensors"):
         file.chmod(0o644)
-    if folder.is_dir():
-        for kept in ("README.md", "card.json"):
-            if (folder / kept).is_file():
-                shutil.copy2(folder / kept, part / kept)
-        shutil.rmtree(folder)
-    part.replace(folder)
+    index = folder / "model_index.json"
+    index.unlink(missing_ok=True)
+    for made in sorted(part.iterdir()):
+        if made.name != index.name:
+            shutil.rmtree(folder / made.name, ignore_errors=True)
+            made.replace(folder / made.name)
+    (part / index.name).replace(index)
+    part.rmdir()
+
+
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """Without what diffusers says to the authors of pipelines while one is loaded or saved."""
+    from diffusers.utils import logging
+
+    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            # The argument's name depends on the version of diffusers; the old one works in all that we support.
+            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()

@@ -1,8 +1,8 @@
 """One resumable training loop for every part of a pocket pipeline: autoencoder, text encoder, denoiser.
 
 Muon on the matrices of the blocks and AdamW on the rest, warm-up, constant rate, linear cool-down over the last 35 %,
-clipped gradients, an exponential moving average of the weights, bfloat16 autocast. A run that is killed goes on from its
-newest checkpoint and ends with the weights of an uninterrupted one, because every step draws from its own seed.
+clipped gradients, an exponential moving average of the weights, bfloat16 autocast. A run that is killed goes on from
+its newest checkpoint and ends with the weights of an uninterrupted one, because every step draws from its own seed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import math
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,20 @@ def join_processes(rank: int, world: int, folder: Path) -> None:
     """Join the processes that train together, over gloo and a file in `folder`."""
     if world > 1 and not dist.is_initialized():
         folder.mkdir(parents=True, exist_ok=True)
-        dist.init_process_group("gloo", init_method=f"file://{(folder / 'rendezvous').resolve()}", rank=rank, world_size=world)
+        dist.init_process_group(
+            "gloo", init_method=f"file://{(folder / 'rendezvous').resolve()}", rank=rank, world_size=world
+        )
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """The others enter when the first process is through, and find what it wrote."""
+    waits = dist.is_initialized() and dist.get_rank() > 0
+    if waits:
+        dist.barrier()
+    yield
+    if dist.is_initialized() and not waits:
+        dist.barrier()
 
 
 def fit(
@@ -107,8 +120,8 @@ def fit(
     Args:
         name: names the progress bar and the files in `folder`.
         module: what is trained; its device decides where.
-        loss_of: called as `loss_of(generator, batch)` under autocast; draws its data and noise from the generator, which
-            is seeded by step and process, and returns the mean loss of `batch` samples.
+        loss_of: called as `loss_of(generator, batch)` under autocast; draws its data and noise from the generator,
+            which is seeded by step and process, and returns the mean loss of `batch` samples.
         settings: how long and how fast.
         folder: checkpoints (`NAME.pt`) and the log (`NAME.json`) go here; an unfinished run there is continued, a
             finished one is loaded.
@@ -129,7 +142,10 @@ def fit(
     muon = [p for p in trained if id(p) in chosen]
     rest = [p for p in trained if id(p) not in chosen]
     optimizers: list[tuple[torch.optim.Optimizer, float]] = [
-        (torch.optim.AdamW(rest, lr=settings.rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay), settings.rate)
+        (
+            torch.optim.AdamW(rest, lr=settings.rate, betas=(0.9, 0.95), weight_decay=settings.weight_decay),
+            settings.rate,
+        )
     ]
     if muon:
         optimizer = torch.optim.Muon(
@@ -208,7 +224,10 @@ def fit(
         bar.update()
         if state["step"] % 50 == 0:
             state["log"].append((state["step"], round(state["loss"], 5), round(state["cpu"], 1)))
-            bar.set_postfix(loss=f"{state['loss']:.4f}", per_second=f"{state['step'] * settings.batch / max(state['wall'], 1e-9):.0f}")
+            bar.set_postfix(
+                loss=f"{state['loss']:.4f}",
+                per_second=f"{state['step'] * settings.batch / max(state['wall'], 1e-9):.0f}",
+            )
         if time.monotonic() - saved_at > settings.checkpoint_seconds:
             checkpoint()
             saved_at = time.monotonic()
@@ -224,7 +243,9 @@ def fit(
     )
     if rank == 0:
         part = folder / f"{name}.json.part"
-        part.write_text(json.dumps({"settings": asdict(settings), "result": asdict(result), "log": state["log"]}, indent=1))
+        part.write_text(
+            json.dumps({"settings": asdict(settings), "result": asdict(result), "log": state["log"]}, indent=1)
+        )
         os.replace(part, folder / f"{name}.json")
     with torch.no_grad():
         for p, a in zip(trained, average, strict=True):
@@ -232,7 +253,9 @@ def fit(
     return result
 
 
-def average_weights(folder: Path, name: str, module: nn.Module, parameters: Iterable[nn.Parameter] | None = None) -> int:
+def average_weights(
+    folder: Path, name: str, module: nn.Module, parameters: Iterable[nn.Parameter] | None = None
+) -> int:
     """Put the average weights of the newest checkpoint of run `name` into `module`; returns its step."""
     saved = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=False)
     trained = [p for p in (module.parameters() if parameters is None else parameters) if p.requires_grad]

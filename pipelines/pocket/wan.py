@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from . import clips
 from .text import AttributeReader, build_t5_tokenizer, caption_words
-from .training import FitResult, FitSettings, fit
+from .training import FitResult, FitSettings, first_process_first, fit
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
@@ -265,7 +265,8 @@ def train_wan(
     place = torch.device(device)
     autoencoder, first, fidelity = train_clip_autoencoder(recipe, folder, place, progress=progress)
     encoder, tokenizer, second, understood = train_text(recipe, folder, place, progress=progress)
-    held = encode_clips(recipe, autoencoder, encoder, tokenizer, folder)
+    with first_process_first():
+        held = encode_clips(recipe, autoencoder, encoder, tokenizer, folder)
     denoiser, last = train_denoiser(recipe, held, folder, place, progress=progress)
     facts: dict[str, object] = {
         "parts": {"autoencoder": first, "text": second, "denoiser": last},

@@ -1,0 +1,173 @@
+"""Measure how well a pocket obeys held-out prompts, and write that on its model card."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ...errors import ConfigError, InputError
+
+FIRST_SEED = 50_000
+"""Noise that no training step has drawn and no setting is tuned on."""
+
+
+def check_pocket(
+    name: str,
+    n: int = 32,
+    steps: int | None = None,
+    *,
+    folder: str | Path | None = None,
+    batch: int = 16,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Generate `n` held-out prompts with the plain pipeline and read off the result how much of them was obeyed.
+
+    Args:
+        steps: denoising steps; None takes the pocket's.
+        folder: a pipeline made by `train_pocket`; None takes the shipped one.
+
+    Returns: {"accuracy": mean of each check, "n", "steps", "split", "call", "first_seed"}.
+
+    Raises: UnknownNameError, InputError: where there is no such pocket; ConfigError for less than one prompt.
+    """
+    import numpy as np
+    import torch
+    from tqdm import tqdm
+
+    from .recipes import POCKETS
+    from .store import load_pocket
+
+    pocket = POCKETS[name]
+    if n < 1:
+        raise ConfigError(f"{n} prompts measure nothing; ask for at least 1")
+    count = pocket.steps if steps is None else steps
+    pipe = load_pocket(name if folder is None else Path(folder))
+    prompts = pocket.prompts(n, "held_out")
+    hits: list[dict[str, float]] = []
+    for start in tqdm(range(0, n, batch), desc=f"checking {name}", disable=not progress):
+        part = prompts[start : start + batch]
+        generators = [torch.Generator().manual_seed(FIRST_SEED + start + index) for index in range(len(part))]
+        made = pipe(
+            **{pocket.prompt_argument: part},
+            generator=generators,
+            num_inference_steps=count,
+            output_type="np",
+            **pocket.call,
+        )
+        media = made.frames if pocket.kind == "video" else made.images
+        hits += pocket.check([np.asarray(sample, dtype=np.float32) for sample in media], part)
+    return {
+        "accuracy": {key: round(float(np.mean([hit[key] for hit in hits])), 4) for key in hits[0]},
+        "n": n,
+        "steps": count,
+        "split": "held_out",
+        "call": dict(pocket.call),
+        "first_seed": FIRST_SEED,
+    }
+
+
+def write_card(folder: Path, check: dict[str, Any]) -> None:
+    """Put the outcome of `check_pocket` into `folder/card.json` and write `folder/README.md` from what that file says.
+
+    Raises: InputError where `folder` has no card.json, which training writes.
+    """
+    path = folder / "card.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no card.json; train the pocket with: outpace pocket train NAME --out {folder}")
+    card = {**json.loads(path.read_text(encoding="utf-8")), "check": check}
+    path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(card_text(card, _parameters(folder)), encoding="utf-8")
+
+
+def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:
+    """The model card in Markdown; every number in it comes from `card` and from the files."""
+    from .recipes import POCKETS
+
+    pocket = POCKETS[card["pocket"]]
+    training, check = card["training"], card["check"]
+    parts = training["parts"]
+    call = ", ".join(f"{key}={value!r}" for key, value in check["call"].items())
+    example = pocket.prompts(1, "held_out")[0]
+    lines = [
+        "---",
+        "license: apache-2.0",
+        "library_name: diffusers",
+        "---",
+        f"# outpace pocket `{pocket.name}`",
+        "",
+        f"Makes {pocket.summary}. A small but really trained diffusers pipeline for measuring caches and schedulers "
+        "where no network and no large model is at hand; of no other use.",
+        "",
+        "```python",
+        "from outpace.pipelines import load_pocket",
+        "",
+        f'pipe = load_pocket("{pocket.name}")',
+        f"made = pipe({pocket.prompt_argument}=[{example!r}], num_inference_steps={check['steps']}, {call})",
+        "```",
+        "",
+        "## Accuracy",
+        "",
+        f"Share of what {check['n']} held-out prompts ask for that a checker reads off the result "
+        f"({check['steps']} steps, {call}, seeds from {check['first_seed']}, weights in bfloat16, computed in "
+        "float32):",
+        "",
+        "| what | accuracy | bar |",
+        "|---|---|---|",
+        *(
+            f"| {key} | {value:.3f} | {format(pocket.bar[key], '.2f') if key in pocket.bar else ''} |"
+            for key, value in check["accuracy"].items()
+        ),
+        "",
+        "## Parts",
+        "",
+        "| part | parameters |",
+        "|---|---|",
+        *(f"| {part} | {count:,} |" for part, count in parameters.items()),
+        "",
+        "## Training",
+        "",
+        f"Data: {pocket.data}.",
+        "",
+        f"Recipe: `outpace pocket train {pocket.name} --out FOLDER`. Hardware: {training['hardware']}; "
+        f"torch {training['torch']}, diffusers {training['diffusers']}.",
+        "",
+        "| part | steps | samples | CPU seconds | loss at the end |",
+        "|---|---|---|---|---|",
+        *(
+            f"| {part} | {run['steps']:,} | {run['samples']:,} | {run['cpu_seconds']:.0f} | {run['loss']:.4f} |"
+            for part, run in parts.items()
+        ),
+        "",
+        *(
+            f"{key.replace('_', ' ').capitalize()}: {_words(value)}.\n"
+            for key, value in training.items()
+            if key not in ("parts", "hardware", "torch", "diffusers", "processes", "budget")
+        ),
+        "Weights and code: Apache-2.0. The data keeps its own licence, named above.",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key.replace('_', ' ')} {item}" for key, item in value.items())
+    return str(value)
+
+
+def _parameters(folder: Path) -> dict[str, int]:
+    from safetensors import safe_open
+
+    counts = {}
+    for file in sorted(folder.glob("*/*.safetensors")):
+        with safe_open(file, framework="pt") as held:
+            sizes = [held.get_slice(key).get_shape() for key in held.keys()]
+        total = 0
+        for shape in sizes:
+            count = 1
+            for side in shape:
+                count *= side
+            total += count
+        counts[file.parent.name] = counts.get(file.parent.name, 0) + total
+    return counts

@@ -1,0 +1,193 @@
+"""The pocket pipelines by name: what each makes, how it is called, checked and trained again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ...registry import Registry
+
+Split = Literal["held_out", "train", "calibration"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pocket:
+    """One small trained pipeline. Its functions import what they need when they are called."""
+
+    name: str
+    summary: str
+    """What it makes, in one line."""
+    kind: Literal["image", "video"]
+    prompts: Callable[[int, Split], list[Any]]
+    """`prompts(n, split)` gives n prompts, the same at every call. Figures are read on "held_out", settings tuned on
+    "calibration"."""
+    check: Callable[[Sequence[Any], Sequence[Any]], list[dict[str, float]]]
+    """`check(media, prompts)` reads each picture (HWC) or clip (THWC), floats in 0..1: shares of the prompt obeyed."""
+    train: Callable[..., tuple[Any, dict[str, Any]]]
+    """`train(folder, budget=..., device=..., progress=...)` gives the pipeline and the facts for its card."""
+    call: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments that a call of the pipeline needs: the size it was trained at, its guidance."""
+    prompt_argument: str = "prompt"
+    """What the pipeline calls its prompts."""
+    steps: int = 50
+    """Denoising steps unless told otherwise."""
+    bar: Mapping[str, float] = field(default_factory=dict)
+    """The least mean of a check on held-out prompts with which it may be shipped."""
+    data: str = ""
+    """What it was trained on and whose that is, for its card."""
+
+
+POCKETS: Registry[Pocket] = Registry("pocket")
+
+
+def scaled(recipe: Any, budget: float | None) -> Any:
+    """`recipe` with all its steps multiplied by `budget`; None leaves it."""
+    from .training import FitSettings
+
+    if budget is None:
+        return recipe
+    runs = {f.name: getattr(recipe, f.name) for f in fields(recipe)}
+    return replace(
+        recipe,
+        **{
+            name: replace(run, steps=max(1, round(run.steps * budget)))
+            for name, run in runs.items()
+            if isinstance(run, FitSettings)
+        },
+    )
+
+
+def _digit_prompts(count: int, split: Split) -> list[int]:
+    # What is new to a class-conditional model is the noise; the first class differs so that batches of splits do too.
+    first = {"held_out": 0, "train": 3, "calibration": 7}[split]
+    return [(first + index) % 10 for index in range(count)]
+
+
+def _check_digits(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .digits import check_digits
+
+    return check_digits(media, prompts)
+
+
+def _train_dit(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .dit import DiTRecipe, train_dit
+
+    return train_dit(folder, scaled(DiTRecipe(), budget), device=device, progress=progress)
+
+
+def _scene_prompts(count: int, split: Split) -> list[str]:
+    from .scenes import scene_captions
+
+    return scene_captions(count, split)
+
+
+def _check_scenes(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .scenes import check_scenes
+
+    return check_scenes(media, prompts)
+
+
+def _train_flux(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .flux import FluxRecipe, train_flux
+
+    return train_flux(folder, scaled(FluxRecipe(), budget), device=device, progress=progress)
+
+
+def _check_large_scenes(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .flux_large import check_large_scenes
+
+    return check_large_scenes(media, prompts)
+
+
+def _train_flux_large(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .flux_large import LARGE, train_flux_large
+
+    return train_flux_large(folder, scaled(LARGE, budget), device=device, progress=progress)
+
+
+def _clip_prompts(count: int, split: Split) -> list[str]:
+    from .clips import prompts
+
+    return prompts(count, split)
+
+
+def _check_clips(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .clips import check
+
+    return check(list(media), list(prompts))
+
+
+def _train_wan(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .wan import WanRecipe, train_wan
+
+    return train_wan(folder, scaled(WanRecipe(), budget), device=device, progress=progress)
+
+
+POCKETS.add(
+    "dit",
+    Pocket(
+        name="dit",
+        summary="handwritten digits by class, in colour, 32 x 32",
+        kind="image",
+        prompts=_digit_prompts,
+        check=_check_digits,
+        train=_train_dit,
+        call={"guidance_scale": 4.0},
+        prompt_argument="class_labels",
+        bar={"digit": 0.95},
+        data="the 1797 digits of 8 x 8 pixels that come with scikit-learn (UCI Optical Recognition of Handwritten "
+        "Digits, E. Alpaydin and C. Kaynak, 1998, CC BY 4.0), enlarged to 32 x 32, turned, shifted and "
+        "inked in random hues",
+    ),
+)
+POCKETS.add(
+    "flux",
+    Pocket(
+        name="flux",
+        summary="captioned scenes of one or two coloured shapes, 48 x 48",
+        kind="image",
+        prompts=_scene_prompts,
+        check=_check_scenes,
+        train=_train_flux,
+        call={"height": 48, "width": 48, "max_sequence_length": 12, "guidance_scale": 1.0},
+        bar={"colour": 0.90, "shape": 0.80},
+        data="procedural scenes drawn by `outpace.pipelines.pocket.scenes`; 10 of the 78 pairs of things were held out",
+    ),
+)
+POCKETS.add(
+    "flux-large",
+    Pocket(
+        name="flux-large",
+        summary="the scenes of flux at 256 x 256, with blocks heavy enough to time",
+        kind="image",
+        prompts=_scene_prompts,
+        check=_check_large_scenes,
+        train=_train_flux_large,
+        call={"height": 256, "width": 256, "max_sequence_length": 12, "guidance_scale": 1.0},
+        data="procedural scenes drawn by `outpace.pipelines.pocket.scenes`; 10 of the 78 pairs of things were held out",
+    ),
+)
+POCKETS.add(
+    "wan",
+    Pocket(
+        name="wan",
+        summary="captioned clips of one moving shape, 9 frames of 32 x 32",
+        kind="video",
+        prompts=_clip_prompts,
+        check=_check_clips,
+        train=_train_wan,
+        call={"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 8, "guidance_scale": 3.0},
+        bar={"direction": 0.90, "colour": 0.90},
+        data="procedural clips drawn by `outpace.pipelines.pocket.clips`; 24 of the 144 captions were held out",
+    ),
+)
