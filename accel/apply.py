@@ -57,7 +57,9 @@ class Acceleration:
     def _swap_scheduler(self, method: Solver) -> None:
         current = getattr(self._target, "scheduler", None)
         if current is None:
-            raise ConflictError("Solver changes a pipeline's scheduler; give accelerate the pipeline, not the transformer")
+            raise ConflictError(
+                "Solver changes a pipeline's scheduler; give accelerate the pipeline, not the transformer"
+            )
         self._scheduler, self._swapped = current, method.scheduler(current)
         self._target.scheduler = self._swapped
 

@@ -128,8 +128,8 @@ class Forecaster:
         moment = self.clock.tick(timestep_of(named), context)
         if self.clock.astray:
             self.trace.warn(
-                "the pipeline's scheduler does not step with the denoiser's timesteps: noise levels are read off those, "
-                "and nothing is corrected"
+                "the pipeline's scheduler does not step with the denoiser's timesteps: noise levels are read off "
+                "those, and nothing is corrected"
             )
         active = self._active = Active(denoiser, moment, named, tied_rows(named))
         parts = dict(self.trace.parts)
@@ -203,7 +203,9 @@ class Forecaster:
         begin = now(named)
         self._plan(active, hidden)
         undecided = [s for s, reason in enumerate(active.reason) if not reason]
-        need = sorted(row for s, done in enumerate(active.computed) if done or s in undecided for row in active.rows_of(s))
+        need = sorted(
+            row for s, done in enumerate(active.computed) if done or s in undecided for row in active.rows_of(s)
+        )
         self.trace.parts["gate and forecast"] += now(named) - begin
         begin = now(named)
         if len(need) == hidden.shape[0]:
@@ -306,7 +308,7 @@ class Forecaster:
         for s in undecided:
             measured = []
             for row in active.rows_of(s):
-                guess = histories[row].first(active.weights[row])
+                guess = histories[row].first(active.at, active.weights[row])
                 truth = active.first[row]
                 measured.append(truth.new_tensor(torch.nan).float() if guess is None else relative_error(guess, truth))
             errors.append(torch.stack(measured).mean())
@@ -339,7 +341,11 @@ class Forecaster:
                 histories[row].clear()
                 self.trace.warn("a block returned values that are not finite; history dropped, steps computed in full")
                 continue
-            first = active.first[row].clone() if self.policy.probes and active.moment.leader and active.first is not None else None
+            first = (
+                active.first[row].clone()
+                if self.policy.probes and active.moment.leader and active.first is not None
+                else None
+            )
             histories[row].push(active.at, active.moment.step, first, hidden[row].clone())
         return hidden
 
@@ -400,7 +406,7 @@ def latents_of(named: dict[str, Any]) -> Any:
 
 
 def tied_rows(named: dict[str, Any]) -> int:
-    """How many rows of the batch carry the same latents (2 with guidance batched in one tensor, 3 with two guidances)."""
+    """How many rows carry the same latents: 2 with guidance batched in one tensor, 3 with two guidances, else 1."""
     latents = latents_of(named)
     batch = 0 if latents is None else len(latents)
     for parts in (3, 2):

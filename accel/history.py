@@ -10,7 +10,7 @@ import torch
 from ..kernels.forecast import combine, lagrange_weights, relative_error, taylor_weights
 
 LARGEST_WEIGHT_SUM = 8.0
-"""A forecast whose absolute weights add up to more amplifies noise of its anchors more than that; its order is lowered."""
+"""A forecast whose absolute weights add up to more amplifies its anchors' noise; its order is lowered."""
 
 PROBE_TOKENS = 512
 """At most about this many tokens are looked at when orders are compared."""
@@ -34,6 +34,8 @@ class History:
     """Degree of the forecast; None takes the one whose predicted error is least."""
     max_order: int
     exact: bool = True
+    gate_order: int | None = None
+    """Degree of the first block's forecast; None takes that of the last block's."""
     anchors: list[Anchor] = field(default_factory=list)
     pushed: int = 0
     """Computed steps since the history began."""
@@ -64,9 +66,12 @@ class History:
         known = {o: e for o in self.orders() if (e := self.predicted_error(at, o)) is not None}
         return min(known, key=lambda o: known[o]) if known else self.orders()[0]
 
-    def weights(self, at: float) -> list[float]:
-        """Weights of the newest anchors for a forecast at `at`; the order is what the anchors and the noise allow."""
-        nodes = [a.at for a in self.anchors[: self.best_order(at) + 1]]
+    def weights(self, at: float, order: int | None = None) -> list[float]:
+        """Weights of the newest anchors for a forecast at `at`.
+
+        The order is `order`, or the best, as far as the anchors and their noise allow.
+        """
+        nodes = [a.at for a in self.anchors[: (self.best_order(at) if order is None else order) + 1]]
         rule = lagrange_weights if self.exact else taylor_weights
         while True:
             weights = rule(nodes, at)
@@ -74,8 +79,14 @@ class History:
                 return weights
             nodes = nodes[:-1]
 
-    def first(self, weights: list[float]) -> torch.Tensor | None:
-        """The first block's output that `weights` forecast, or None where an anchor lacks it."""
+    def first(self, at: float, weights: list[float]) -> torch.Tensor | None:
+        """The first block's output forecast at `at`, or None where an anchor lacks it.
+
+        Args:
+            weights: those of the last block's forecast, used where no order of its own is set.
+        """
+        if self.gate_order is not None:
+            weights = self.weights(at, self.gate_order)
         values = [a.first for a in self.anchors[: len(weights)]]
         kept = [v for v in values if v is not None]
         return combine(kept, weights) if len(kept) == len(values) else None
@@ -92,7 +103,8 @@ class History:
         self.anchors.insert(0, Anchor(at, step, first, last))
         self.pushed += 1
         self.reach, self.skipped, self.spent = self.skipped, 0, 0.0
-        del self.anchors[(self.max_order if self.order is None else self.order) + 1 :]
+        highest = self.max_order if self.order is None else self.order
+        del self.anchors[max(highest, self.gate_order or 0) + 1 :]
 
     def _measure(self, at: float, last: torch.Tensor) -> None:
         orders = self.orders() if self.anchors else []

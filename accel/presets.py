@@ -26,10 +26,29 @@ class Preset:
 
 PRESETS: Registry[Preset] = Registry("preset")
 
-PRESETS.add("careful", Preset(summary="hardly any difference to the eye", by_family={"": (GatedTaylor(threshold=0.05),)}))
-PRESETS.add("balanced", Preset(summary="the same picture, sooner", by_family={"": (GatedTaylor(threshold=0.15),)}))
 PRESETS.add(
-    "fast", Preset(summary="a close picture, soonest", by_family={"": (Solver(), GatedTaylor(threshold=0.4))})
+    "careful", Preset(summary="hardly any difference to the eye", by_family={"": (GatedTaylor(threshold=0.05),)})
+)
+PRESETS.add("balanced", Preset(summary="the same picture, sooner", by_family={"": (GatedTaylor(threshold=0.12),)}))
+PRESETS.add(
+    "fast",
+    Preset(
+        summary="second-order solver and longer forecasts: nearer the exact solution than the plain pipeline's picture",
+        by_family={"": (Solver(), GatedTaylor(threshold=0.2))},
+    ),
+)
+PRESETS.add(
+    "paper",
+    Preset(
+        summary="CG-Taylor with its authors' settings (arXiv:2508.02240 and its released scripts)",
+        by_family={
+            "": (GatedTaylor.paper(0.1),),
+            "flux": (GatedTaylor.paper(0.13, order=1, warmup=5),),
+            "wan": (GatedTaylor.paper(0.36, order=1, gate_order=3, warmup=6),),
+            "hunyuan": (GatedTaylor.paper(0.12, order=1, gate_order=2, warmup=6),),
+            "dit": (GatedTaylor.paper(0.008, order=1, gate_order=3, warmup=3),),
+        },
+    ),
 )
 
 

@@ -3,16 +3,16 @@
 A forecast extrapolates along the latents that the computed steps saw; it does not look at the latents of its own step.
 Two corrections make up for that. Neither calls the denoiser: both are arithmetic on latents.
 
-*Feedback*, on each forecast step. The forecast belongs to the latents x^ = sum_j w_j x_j that its own weights extrapolate;
-the solver holds x. The output is moved by d(output)/dx (x - x^), with the derivative of a Gaussian of unit variance, which
-is what latents are scaled to (`Prediction.gain`).
+*Feedback*, on each forecast step. The forecast belongs to the latents x^ = sum_j w_j x_j that its own weights
+extrapolate; the solver holds x. The output is moved by d(output)/dx (x - x^), with the derivative of a Gaussian of unit
+variance, which is what latents are scaled to (`Prediction.gain`).
 
 *Replay*, on the computed step that ends a run. Its output lies at the far end of the run, so the skipped outputs can be
-*interpolated* by then, several times closer to the truth than extrapolated. The solver is stepped again over the run from
-where the run began, on a copy of its state, and the latents it arrives at take the place of the current ones. This is the
-corrector of a predictor-corrector method (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I, III.1) over
-a run of skipped steps, written in the predicted clean picture as DPM-Solver++ is (Lu et al., 2022, arXiv:2211.01095). It
-works for any deterministic scheduler, because it is its own `step` that runs again.
+*interpolated* by then, several times closer to the truth than extrapolated. The solver is stepped again over the run
+from where the run began, on a copy of its state, and the latents it arrives at take the place of the current ones. This
+is the corrector of a predictor-corrector method (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I,
+III.1) over a run of skipped steps, written in the predicted clean picture as DPM-Solver++ is (Lu et al., 2022,
+arXiv:2211.01095). It works for any deterministic scheduler, because it is its own `step` that runs again.
 """
 
 from __future__ import annotations
@@ -150,7 +150,6 @@ class Replay:
         """The clean pictures of a forecast step, moved to the latents that the solver really holds."""
         by_step = {entry.step: entry for entry in self.entries}
         clean = now.clean.clone()
-        alpha, sigma = prediction.scales(now.u)
         for row in rows:
             steps, weights = used[row]
             anchors = [by_step.get(step) for step in steps]

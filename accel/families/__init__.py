@@ -96,10 +96,11 @@ def find_family(transformer: nn.Module) -> Family:
             if name in family.transformers:
                 return family
     lists = [n for n, child in transformer.named_children() if isinstance(child, nn.ModuleList) and len(child) > 1]
+    known = [t for _, f in FAMILIES.items() for t in f.transformers]
     raise UnsupportedModelError(
-        f"no family adapter covers {names[0]}{suggestion(names[0], [t for _, f in FAMILIES.items() for t in f.transformers])}. "
-        f"Its lists of blocks are: {', '.join(lists) or 'none found'}. If one of them is run in order from embedding to "
-        f"output head, register it: outpace.register_family(Family(name=..., transformers=('{names[0]}',), "
+        f"no family adapter covers {names[0]}{suggestion(names[0], known)}. Its lists of blocks are: "
+        f"{', '.join(lists) or 'none found'}. If one of them is run in order from embedding to output head, register "
+        f"it: outpace.register_family(Family(name=..., transformers=('{names[0]}',), "
         "stacks=(Stack(path=..., returns=(...)),))); see docs/adding_a_family.md"
     )
 

@@ -82,7 +82,12 @@ def require(condition: bool, message: str) -> None:
 
 def number(name: str, value: Any, low: float, high: float = math.inf) -> None:
     """Raise ConfigError unless `value` is a real number in low..high."""
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
+    ok = (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+    )
     require(ok, f"{name} must be a number {between(low, high)}, not {value!r}")
 
 

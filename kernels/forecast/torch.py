@@ -10,7 +10,7 @@ from .weights import lagrange_weights
 
 
 def combine(values: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """sum_j weights[j] * values[j], accumulated in float32 (float64 stays float64), in a new tensor of the values' type.
+    """sum_j weights[j] * values[j], accumulated in float32 (float64 stays), in a new tensor of the values' type.
 
     Differences of values kept in bfloat16 cancel badly, which is why values are stored and not their differences.
 

@@ -60,4 +60,3 @@ def taylor_weights(nodes: Sequence[float], at: float) -> list[float]:
         factor = factor * x / degree if degree else 1.0
         weights = [w + factor * d for w, d in zip(weights, derivative(degree, 0), strict=True)]
     return weights
-
