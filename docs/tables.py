@@ -29,11 +29,18 @@ def families() -> str:
 
 
 def pockets() -> str:
-    """The pocket pipelines with what their cards measured."""
+    """The pocket pipelines that are shipped, with what their cards measured."""
     from outpace.pipelines.pocket.recipes import POCKETS
+    from outpace.pipelines.pocket.store import WEIGHTS
 
-    rows = [f"| `{name}` | {pocket.summary} | {pocket.kind} |" for name, pocket in POCKETS.items()]
-    return "\n".join(["| name | what it draws | kind |", "| --- | --- | --- |", *rows])
+    lines = ["| name | what it makes | held-out prompts obeyed |", "| --- | --- | --- |"]
+    for name, pocket in POCKETS.items():
+        card = WEIGHTS / name / "card.json"
+        if card.is_file():
+            check = json.loads(card.read_text(encoding="utf-8"))["check"]
+            read = ", ".join(f"{key} {value:.2f}" for key, value in check["accuracy"].items())
+            lines.append(f"| `{name}` | {pocket.summary} | {read} (n = {check['n']}) |")
+    return "\n".join(lines)
 
 
 def results(folder: Path = RESULTS) -> str:

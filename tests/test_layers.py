@@ -80,17 +80,6 @@ def test_leaves_import_nothing_of_ours_but_leaves(leaf: str) -> None:
     assert all(module.split(".")[1] in LEAVES for module in ours)
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "outpace").rglob("*.py")), ids=name)
-def test_the_command_line_imports_nothing_heavy_before_it_runs(path: Path) -> None:
-    heavy = {"torch", "diffusers", "numpy", "scipy", "PIL", "matplotlib", "jinja2", "tqdm", "imageio_ffmpeg"}
-    light_parts = LEAVES | {"cli", "__version__"}
-    for line, module in imported(path, at_import=True):
-        top, *rest = module.split(".")
-        assert top not in heavy, f"line {line}: import {module} inside the function that needs it"
-        if top == "outpace" and rest:
-            assert rest[0] in light_parts, f"line {line}: import {module} inside the function that needs it"
-
-
 def test_the_rules_would_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(globals(), "ROOT", tmp_path)
     (tmp_path / "kernels" / "op").mkdir(parents=True)

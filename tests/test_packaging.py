@@ -74,9 +74,10 @@ def test_kernels_gives_hugging_face_its_name_back(tmp_path: Path) -> None:
     assert python(code, "-S", folder=ROOT, path=str(tmp_path)) == "theirs False"
 
 
-def test_kernels_is_an_empty_module_where_theirs_is_not_installed() -> None:
-    code = "import kernels; print([n for n in vars(kernels) if not n.startswith('_')])"
-    assert python(code, "-S", folder=ROOT) == "[]"
+def test_kernels_is_harmless_where_theirs_is_not_installed() -> None:
+    # An empty module, as `except ImportError` elsewhere expects at worst: no second copy of ours under a bare name.
+    code = "import kernels, sys; print(hasattr(kernels, 'forecast'), [m for m in sys.modules if 'kernels.' in m])"
+    assert python(code, "-S", folder=ROOT) == "False []"
 
 
 def test_import_is_light() -> None:
@@ -87,6 +88,16 @@ def test_import_is_light() -> None:
     answers = [python(code, folder=ROOT).split(" ", 1) for _ in range(3)]
     assert {loaded for _, loaded in answers} == {"[]"}
     assert min(float(seconds) for seconds, _ in answers) < 0.05
+
+
+def test_listing_the_commands_imports_nothing_heavy() -> None:
+    heavy = "('torch', 'diffusers', 'numpy', 'scipy', 'PIL', 'matplotlib', 'jinja2', 'tqdm', 'imageio_ffmpeg')"
+    code = (
+        "import sys, click; from outpace.cli import main; "
+        "[main.get_command(click.Context(main), name) for name in main.list_commands(click.Context(main))]; "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    assert python(code, folder=ROOT) == "[]"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["generate", "--help"], ["compare", "--help"], ["--version"]])
