@@ -33,14 +33,19 @@ def compare(pipeline: str, steps: int, prompts: int, out: Path) -> Path:
 
 
 def keep(results: Path) -> Path:
-    """Copy a comparison's results to where they are committed, under a name that says when, on what, and what."""
+    """Copy a comparison's results to where they are committed, under a name that says when, on what, and what.
+
+    The step-by-step timelines stay behind: they are many times larger than the figures, and the same command draws them.
+    """
     data = json.loads(results.read_text(encoding="utf-8"))
+    for contender in data["contenders"]:
+        contender.pop("timeline", None)
     device = re.sub(r"[^a-z0-9]+", "-", str(data["environment"].get("device", "cpu")).lower()).strip("-")[:24]
     name = f"{data['made'][:7]}_{device}_{data['pipeline']['name']}-{data['pipeline']['steps']}.json"
     RESULTS.mkdir(exist_ok=True)
     kept = RESULTS / name
     part = kept.with_suffix(".part")
-    part.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    part.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
     os.replace(part, kept)
     return kept
 
