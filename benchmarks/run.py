@@ -35,7 +35,7 @@ def compare(pipeline: str, steps: int, prompts: int, out: Path) -> Path:
 def keep(results: Path) -> Path:
     """Copy a comparison's results to where they are committed, under a name that says when, on what, and what.
 
-    The step-by-step timelines stay behind: they are many times larger than the figures, and the same command draws them.
+    The timelines stay behind: they are many times larger than the figures, and the same command draws them.
     """
     data = json.loads(results.read_text(encoding="utf-8"))
     for contender in data["contenders"]:
