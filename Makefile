@@ -36,10 +36,12 @@ $(READY): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install $(PIP_OPTIONS) -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## pictures, a summary and out/demo/report.html, from the pipelines this repository ships
-	$(BIN)/outpace generate flux --preset balanced --out out/demo/pictures \
-	  --prompt "a blue circle above a yellow circle on black"
-	$(BIN)/outpace compare flux --prompts 4 --steps 28 --out out/demo
+demo: $(READY) ## pictures, a summary and out/demo/report.html, from pipelines this repository ships; some minutes
+	$(BIN)/outpace generate flux --prompt "a blue circle above a yellow circle on black" \
+	  --prompt "a green square left of a red square on white" --seed 1,2 --enlarge 6 --out out/demo/made
+	$(BIN)/outpace generate wan --prompt "a white square moves up slowly" --format gif --enlarge 6 --out out/demo/made
+	$(BIN)/outpace compare flux --methods gated,interval,fewer-steps,dpm++ --prompts 8 --steps 28 --out out/demo
+	@echo "Pictures are in out/demo/made. Now open out/demo/report.html in a browser."
 
 test: $(READY) ## every test except the slow claims
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"

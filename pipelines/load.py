@@ -6,14 +6,13 @@ import difflib
 import inspect
 import json
 import re
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError, UnknownNameError
+from .quiet import quiet_loading
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +109,7 @@ def load_pipeline(
     place = choose_device(device)
     if dtype is None:
         dtype = torch.float32 if pocket is not None or place.type == "cpu" else torch.bfloat16
-    with _quiet_loading(progress):
+    with quiet_loading(progress):
         if pocket is not None:
             return _load_pocket(pocket, source, dtype, place)
         return _load_folder_or_hub(source, dtype, place)
@@ -160,24 +159,6 @@ def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device)
         prompt_argument="class_labels" if "class_labels" in _accepted(pipe) else "prompt",
         steps=_default_steps(pipe),
     )
-
-
-@contextmanager
-def _quiet_loading(progress: bool) -> Iterator[None]:
-    # What diffusers says while loading is either repeated in our errors, or advice to the authors of programs.
-    from diffusers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    if not progress:
-        logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        logging.enable_progress_bar()
 
 
 def choose_device(name: str) -> torch.device:
