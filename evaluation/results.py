@@ -206,12 +206,17 @@ def mark_front(contenders: list[dict[str, Any]], references: Sequence[str]) -> N
 
 
 def curves_of(rows: Sequence[Row], plain_R: np.ndarray, study: Study, reference: str) -> list[Curve]:
-    """The curves of two points and more, in the order their contenders came."""
+    """The curves of two points and more, in the order their contenders came.
+
+    A point with a sample at the metric's cap (identical to the reference) is left out: the cap is a convention, and
+    interpolating from it would lift every value beside it.
+    """
+    cap = METRICS[HEADLINE].cap
     grouped: dict[str, list[Row]] = {}
     for row in rows:
         if row.error is None and reference in study.compared_with(row.contender.name):
             if row.contender.name not in study.references and all(
-                s["metrics"][reference].get(HEADLINE) is not None for s in row.samples
+                s["metrics"][reference].get(HEADLINE) not in (None, cap) for s in row.samples
             ):
                 grouped.setdefault(row.contender.curve, []).append(row)
     return [

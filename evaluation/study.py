@@ -243,6 +243,8 @@ def measure(
             made = result.media if metric.of == "media" else result.latents
             if made is None or metric.of not in truth:
                 continue
+            if metric.of == "media" and min(made.shape[-3:-1]) < metric.smallest:
+                continue
             value = metric.measure(made, truth[metric.of])
             if metric.cap is not None and not math.isnan(value):
                 value = min(value, metric.cap)

@@ -31,6 +31,9 @@ class Metric:
     of: Literal["media", "latents"] = "media"
     """What it reads; a metric of latents is left out where a pipeline has none."""
 
+    smallest: int = 1
+    """Shortest side of a frame it can read, in pixels; left out for smaller media."""
+
     cap: float | None = None
     """Value put in place of infinity before averaging, so that one identical picture does not hide the others."""
 

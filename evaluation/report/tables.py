@@ -51,7 +51,10 @@ def margin_table(results: dict[str, Any], reference: str) -> dict[str, Any]:
 
 
 def contender_table(results: dict[str, Any]) -> dict[str, Any]:
-    """Every contender with all it was measured by: {"references", "metrics", "checks", "rows"}."""
+    """Every contender with all it was measured by: {"references", "metrics", "checks", "rows"}.
+
+    Settings of one curve that failed with one message are one row.
+    """
     references = results["study"]["references"]
     metrics = [
         name
@@ -59,4 +62,13 @@ def contender_table(results: dict[str, Any]) -> dict[str, Any]:
         if any(name in (c.get("metrics") or {}).get(r, {}) for c in results["contenders"] for r in references)
     ]
     checks = list(dict.fromkeys(key for c in results["contenders"] for key in (c.get("checks") or {})))
-    return {"references": references, "metrics": metrics, "checks": checks, "rows": results["contenders"]}
+    rows, failed = [], set()
+    for c in results["contenders"]:
+        if c["error"]:
+            if (c["curve"], c["error"]) in failed:
+                continue
+            failed.add((c["curve"], c["error"]))
+            alike = [o["label"] for o in results["contenders"] if (o["curve"], o["error"]) == (c["curve"], c["error"])]
+            c = c | {"label": c["label"] if len(alike) == 1 else f"{c['curve']} ({len(alike)} settings)"}
+        rows.append(c)
+    return {"references": references, "metrics": metrics, "checks": checks, "rows": rows}

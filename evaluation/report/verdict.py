@@ -35,10 +35,12 @@ def headline_cell(results: dict[str, Any], reference: str) -> dict[str, Any] | N
     return None
 
 
-def margins_in_words(cell: dict[str, Any], unit: str) -> str:
-    """Above what and below what, the clearest first."""
+def margins_in_words(cell: dict[str, Any], unit: str, fewer_steps: set[str]) -> str:
+    """How far from fewer steps of the same solver, and from the strongest rival; the table holds the others."""
+    ranked = sorted(cell["margins"].items(), key=lambda item: -item[1]["value"])
+    spoken = [item for item in ranked if item[0] in fewer_steps or item == ranked[-1]]
     parts = []
-    for rival, margin in sorted(cell["margins"].items(), key=lambda item: -item[1]["value"]):
+    for rival, margin in spoken:
         if margin["verdict"] == "even":
             parts.append(f"level with {rival} ({margin['value']:+.1f} {unit}, not significant)")
         else:
@@ -46,6 +48,8 @@ def margins_in_words(cell: dict[str, Any], unit: str) -> str:
             size = f"{abs(margin['value']):.1f} {unit}"
             bounds = sorted(abs(margin[end]) for end in ("low", "high"))
             parts.append(f"{size} ({bounds[0]:.1f} to {bounds[1]:.1f}) {side} {rival}")
+    if len(ranked) > 1:
+        parts[-1] += ", the strongest rival there"
     return "; ".join(parts)
 
 
@@ -56,17 +60,25 @@ def time_in_words(results: dict[str, Any], curve: str, speedup: float) -> str | 
         return None
     nearest = min(points, key=lambda c: abs(c["speedup"]["value"] - speedup))
     wall = nearest["time"]["wall"]
+    pairs = f"median of {wall['n']} pairs, quartiles {wall['low']:.2f} to {wall['high']:.2f}"
+    if wall["n"] == 1:
+        pairs = "one pair only"
     return (
         f"Measured at batch 1, {nearest['label']} computes {nearest['speedup']['value']:.2f}x fewer blocks and is "
-        f"{wall['value']:.2f}x as fast as the plain pipeline (median of {wall['n']} pairs, quartiles "
-        f"{wall['low']:.2f} to {wall['high']:.2f})."
+        f"{wall['value']:.2f}x as fast as the plain pipeline ({pairs})."
     )
 
 
-def lost(results: dict[str, Any]) -> list[str]:
-    """One line a curve of ours and rival that is significantly ahead of it, with the speed-ups where it is."""
+def lost(results: dict[str, Any], spoken_of: set[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """One line a curve of ours and rival that is significantly ahead of it, with the speed-ups where it is.
+
+    Args:
+        spoken_of: (reference, curve) of the summary's sentences.
+
+    Returns: the lines about those, and the others.
+    """
     unit = results["metrics"][results["study"]["headline"]]["unit"]
-    lines = []
+    first, others = [], []
     for reference in results["study"]["references"]:
         found: dict[tuple[str, str], list[str]] = {}
         for cell in results["cells"].get(reference, []):
@@ -74,40 +86,52 @@ def lost(results: dict[str, Any]) -> list[str]:
                 if margin["verdict"] == "behind":
                     where = f"{-margin['value']:.1f} {unit} at {cell['speedup']:g}x"
                     found.setdefault((cell["curve"], rival), []).append(where)
-        lines += [
-            f"Against {reference_words(results, reference)}, {curve} is behind {rival}: {', '.join(where)}"
-            for (curve, rival), where in found.items()
-        ]
-    return lines
+        for (curve, rival), where in found.items():
+            line = f"Against {reference_words(results, reference)}, {curve} is behind {rival}: {', '.join(where)}"
+            (first if (reference, curve) in spoken_of else others).append(line)
+    return first, others
 
 
 def verdict(results: dict[str, Any]) -> dict[str, list[str]]:
-    """{"sentences", "losses", "gaps"}: the summary, what was lost, and what is missing from the comparison."""
+    """The result in words.
+
+    Returns: "sentences", the summary; "losses", what was lost by the curves it speaks of, then by others of ours;
+        "other_losses", the second part of these; "gaps", what is missing from the comparison.
+    """
     unit = results["metrics"][results["study"]["headline"]]["unit"]
     label = results["metrics"][results["study"]["headline"]]["label"]
-    sentences = []
+    sentences, spoken_of = [], set()
+    fewer_steps = {c["curve"] for c in results["contenders"] if c["kind"] == "fewer-steps"}
     for reference in results["study"]["references"]:
         cell = headline_cell(results, reference)
         if cell is None:
             continue
+        spoken_of.add((reference, cell["curve"]))
         words = reference_words(results, reference)
         sentence = (
             f"At {cell['speedup']:g}x fewer computed blocks, {cell['curve']} lies at {label} "
             f"{span(cell['quality'])} {unit} against {words}"
         )
-        sentences.append(sentence + (f": {margins_in_words(cell, unit)}." if cell["margins"] else "."))
+        sentences.append(sentence + (f": {margins_in_words(cell, unit, fewer_steps)}." if cell["margins"] else "."))
         spoken = time_in_words(results, cell["curve"], cell["speedup"])
         if spoken:
             sentences.append(spoken)
-    losses = lost(results)
+    first, others = lost(results, spoken_of)
     if not sentences:
         sentences.append(
             "No curve of ours reaches the compared speed-ups here, so there is no headline; see the table below."
         )
-    gaps = [f"{c['label']} did not run: {c['error']}" for c in results["contenders"] if c["error"]]
+    failed: dict[tuple[str, str], list[str]] = {}
+    for c in results["contenders"]:
+        if c["error"]:
+            failed.setdefault((c["curve"], c["error"]), []).append(c["label"])
+    gaps = [
+        f"{labels[0] if len(labels) == 1 else f'{curve} ({len(labels)} settings)'} did not run: {error}"
+        for (curve, error), labels in failed.items()
+    ]
     gaps += [
         f"{c['label']}: {c['not_finite']} of {len(c['samples'])} samples are not finite, so it has no mean"
         for c in results["contenders"]
         if not c["error"] and c["not_finite"]
     ]
-    return {"sentences": sentences, "losses": losses, "gaps": gaps}
+    return {"sentences": sentences, "losses": first + others, "other_losses": others, "gaps": gaps}

@@ -80,12 +80,13 @@ def compare(
     counted in computed blocks and timed in turns with the plain pipeline. Writes report.html, results.md and
     results.json to DIR.
     """
-    from outpace.evaluation.atomic import make_folder
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
+    from outpace.pipelines.media import check_writable
 
     find_pipeline(pipeline)  # a slip in the name is answered before torch is imported
     wanted = read_count_or_file(prompts)
-    home = make_folder(Path(out).expanduser())
+    home = Path(out).expanduser()
+    check_writable(home / "results.json")
 
     import torch
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from outpace.cli.answering import Bench
 
 CONVERGED_STEPS = 200
-PLAN = (0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2)
-BUDGET = (0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2)
+PLAN = (0.02, 0.03, 0.045, 0.065, 0.1, 0.15, 0.22, 0.33, 0.5)
+BUDGET = PLAN
 PAPER = (0.01, 0.02, 0.04, 0.08, 0.15)
 INTERVALS = (2, 3, 4, 5, 6)
 FEWER = (1.7, 2.0, 2.5, 3.0, 3.6, 4.5)
