@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ...errors import InputError
+from ..quiet import quiet_loading
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -60,7 +58,7 @@ def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> D
         raise InputError(
             f"the folder '{folder}' holds no pipeline: it has no model_index.json (is it trained to the end?)"
         )
-    with quiet_diffusers():
+    with quiet_loading():
         pipe = DiffusionPipeline.from_pretrained(str(folder), torch_dtype=torch_dtype, local_files_only=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -74,7 +72,7 @@ def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
     part = folder / ".part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    with quiet_diffusers():
+    with quiet_loading():
         pipe.to(dtype=torch.bfloat16).save_pretrained(part)
     for file in part.rglob("*.json"):
         held = json.loads(file.read_text(encoding="utf-8"))
@@ -90,22 +88,3 @@ def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
             made.replace(folder / made.name)
     (part / index.name).replace(index)
     part.rmdir()
-
-
-@contextmanager
-def quiet_diffusers() -> Iterator[None]:
-    """Without what diffusers says to the authors of pipelines while one is loaded or saved."""
-    from diffusers.utils import logging
-
-    verbosity, shown = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        with warnings.catch_warnings():
-            # The argument's name depends on the version of diffusers; the old one works in all that we support.
-            warnings.filterwarnings("ignore", message=".*torch_dtype.*", category=FutureWarning)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if shown:
-            logging.enable_progress_bar()
