@@ -1,6 +1,6 @@
 """The committed comparisons, made again: every pocket pipeline at 50 and 28 steps, ours beside every rival.
 
-    make bench                                  # or: python benchmarks/run.py [PIPELINE ...] [--prompts N]
+    make bench       # or: python benchmarks/run.py [PIPELINE ...] [--prompts N] [--steps N ...] [--methods METHODS]
 
 Runs `outpace compare` for each and keeps its results.json as benchmarks/results/YYYY-MM_DEVICE_PIPELINE-STEPS.json; the
 tables of README.md are then written from those files. An interrupted run continues where it stopped.
@@ -22,9 +22,9 @@ PIPELINES = ("dit", "flux", "wan")
 STEPS = (50, 28)
 
 
-def compare(pipeline: str, steps: int, prompts: int, out: Path) -> Path:
+def compare(pipeline: str, steps: int, prompts: int, methods: str, out: Path) -> Path:
     """Run one comparison; the path of its results."""
-    command = ["compare", pipeline, "--methods", "all", "--prompts", str(prompts), "--steps", str(steps)]
+    command = ["compare", pipeline, "--methods", methods, "--prompts", str(prompts), "--steps", str(steps)]
     command += ["--batch", "16", "--timing-prompts", "4", "--out", str(out.relative_to(ROOT))]
     # One thread: two beside another process wait for each other, and the timings would say nothing.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -55,10 +55,12 @@ def main() -> None:
     parser.add_argument("pipelines", nargs="*", default=PIPELINES, metavar="PIPELINE")
     parser.add_argument("--prompts", type=int, default=32)
     parser.add_argument("--steps", type=int, nargs="*", default=STEPS)
+    parser.add_argument("--methods", default="all", help="as `outpace compare --methods`")
     chosen = parser.parse_args()
     for pipeline in chosen.pipelines:
         for steps in chosen.steps:
-            print(keep(compare(pipeline, steps, chosen.prompts, ROOT / "out" / "bench" / f"{pipeline}-{steps}")))
+            out = ROOT / "out" / "bench" / f"{pipeline}-{steps}"
+            print(keep(compare(pipeline, steps, chosen.prompts, chosen.methods, out)))
     subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py")], check=True, cwd=ROOT)
 
 
