@@ -3,8 +3,8 @@
     python benchmarks/error_weight.py [PIPELINE ...]
 
 Calibration prompts (none of those that figures are read on), 50 steps, `GatedTaylor(gate="plan")` at several
-thresholds; the table says what PSNR against the plain pipeline each weight reaches at 2.5x and 3x fewer computed blocks. The best
-over all pipelines is what `accel.clock.Moment.weight` uses.
+thresholds; the table says what PSNR against the plain pipeline each weight reaches at 2.5x and 3x fewer computed
+blocks. The best over all pipelines is what `accel.clock.Moment.weight` uses.
 """
 
 from __future__ import annotations
