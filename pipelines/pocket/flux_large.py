@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,20 +20,27 @@ from .flux import FluxRecipe, Texts, assemble, encode_scenes, train_denoiser
 from .store import load_pocket
 from .training import FitSettings, first_process_first
 
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, FluxPipeline
-
 SIDE = 256
 LARGE = FluxRecipe(
-    denoiser=FitSettings(steps=12_000, batch=32, rate=1e-3, muon_rate=2e-3, average=0.999, warmup=100, seed=31),
-    scenes=4096,
+    denoiser=FitSettings(
+        steps=24_000,
+        batch=8,
+        rate=1e-3,
+        muon_rate=2e-3,
+        average=0.999,
+        warmup=100,
+        seed=31,
+        autocast=False,
+        fused_attention=True,
+    ),
+    scenes=2048,
     heads=8,
     head_width=32,
     rope_axes=(8, 12, 12),
 )
 
 
-def load_parts(source: str | Path = "flux", device: torch.device | str = "cpu") -> tuple[AutoencoderKL, Texts]:
+def load_parts(source: str | Path = "flux", device: torch.device | str = "cpu") -> tuple[Any, Texts]:
     """The frozen autoencoder and text encoders of the `flux` pocket, or of a folder that its training wrote."""
     pipe = load_pocket(source)
     texts = Texts(
@@ -52,7 +59,7 @@ def train_flux_large(
     device: str = "cpu",
     progress: bool = True,
     parts: str | Path = "flux",
-) -> tuple[FluxPipeline, dict[str, object]]:
+) -> tuple[Any, dict[str, Any]]:
     """Train the transformer, or continue where `folder` stands; the pipeline and the facts for its card.
 
     Args:
@@ -63,7 +70,7 @@ def train_flux_large(
     with first_process_first():
         held = encode_scenes(recipe, autoencoder, texts, folder, side=SIDE)
     denoiser, result = train_denoiser(recipe, held, folder, place, progress=progress)
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "parts": {"denoiser": result},
         "autoencoder_and_text_encoders": f"those of '{parts}', frozen",
         "share_of_recipe_trained": round(result.steps / LARGE.denoiser.steps, 6),

@@ -50,6 +50,8 @@ class FitSettings:
     seed: int = 0
     autocast: bool = True
     """Compute in bfloat16 where torch's autocast does."""
+    fused_attention: bool = False
+    """Use torch's fused attention on a CPU too: slow backwards below some hundred tokens, saves memory above."""
     checkpoint_seconds: float = 60.0
     """Time between checkpoints; what a kill can lose."""
     budget_seconds: float | None = None
@@ -205,8 +207,8 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
         generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) * 64 + rank)
         context = torch.autocast(device.type, torch.bfloat16) if settings.autocast else nullcontext()
-        # The CPU's fused attention is slow backwards at these lengths.
-        with context, sdpa_kernel(SDPBackend.MATH) if device.type == "cpu" else nullcontext():
+        unfused = device.type == "cpu" and not settings.fused_attention
+        with context, sdpa_kernel(SDPBackend.MATH) if unfused else nullcontext():
             loss = loss_of(generator, settings.batch // world)
         loss.backward()
         if world > 1:
@@ -215,7 +217,8 @@ def fit(
         for optimizer, _ in optimizers:
             optimizer.step()
         with torch.no_grad():
-            torch._foreach_lerp_(average, trained, 1.0 - min(settings.average, (1 + step) / (10 + step)))
+            decay = min(settings.average, (1 + step) / (10 + step))
+            torch._foreach_lerp_(average, list[torch.Tensor](trained), 1.0 - decay)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise ConfigError(f"the loss of {name} is not finite at step {step}; lower its learning rate")
