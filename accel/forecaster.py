@@ -183,6 +183,8 @@ class Forecaster:
         stack, named = denoiser.stacks[index], site.named(args, kwargs)
         if index == 0:
             return self._first_block(active, site, args, kwargs)
+        if active.branch is None:  # the first block was left out of this call, so nothing was decided
+            return site.proceed(*args, **kwargs)
         begin = now(named)
         if all(active.computed):
             result = site.proceed(*args, **kwargs)
@@ -298,6 +300,7 @@ class Forecaster:
             self.trace.warn("the solver adds noise in its steps, which is not smooth: the forecast is kept at order 1")
             history.max_order = 1
             history.order = None if history.order is None else 1
+            history.gate_order = None if history.gate_order is None else min(1, history.gate_order)
         return history
 
     def _probe(self, active: Active, undecided: list[int]) -> None:

@@ -67,13 +67,12 @@ def ratios(stack: Stack, method: Any) -> tuple[list[float], Any]:
     """Time of an accelerated run over that of the plain run beside it, for each pair."""
     found = []
     stack()
-    handle = None
     for pair in range(PAIRS):
         plain = seconds(stack) if pair % 2 else 0.0
-        with accelerate(stack, method) as handle:
+        with accelerate(stack, method) as run:
             accelerated = seconds(stack)
         found.append(accelerated / (plain or seconds(stack)))
-    return found, handle
+    return found, run
 
 
 @pytest.mark.slow

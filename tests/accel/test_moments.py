@@ -309,3 +309,21 @@ def test_with_gradients_everything_is_computed() -> None:
             out = pipe.model.call(pipe.transformer, x, torch.tensor([t]), texts([0]))
     assert out.requires_grad
     assert not run.trace.calls and any("gradients" in w for w in run.trace.warnings)
+
+
+@pytest.mark.parametrize("left_out", [[0], [3], [1, 2]])
+def test_a_branch_that_leaves_blocks_out_is_its_own(left_out: list[int]) -> None:
+    """Skip-layer guidance of SD3: a third call at each step, without some of the blocks."""
+    pipe = TinyPipeline("SD3Transformer2DModel")
+    x, text, t = noise(pipe.model, [0]), texts([0]), torch.tensor([620.0])
+    whole = pipe.model.call(pipe.transformer, x, t, text)
+    less = pipe.model.call(pipe.transformer, x, t, text, skip_layers=left_out)
+    assert not torch.equal(whole, less)
+    with accelerate(pipe, IntervalTaylor(interval=9, order=0, warmup=1, cooldown=0)) as run:
+        pipe.scheduler.set_timesteps(5)
+        for moment in pipe.scheduler.timesteps:
+            out = pipe.model.call(pipe.transformer, x, t, text)
+            assert (out - whole).abs().max() <= 1e-5
+            assert (pipe.model.call(pipe.transformer, x, t, text, skip_layers=left_out) - less).abs().max() <= 1e-5
+            pipe.scheduler.step(out, moment, x)
+    assert computed(run, "0") == [True] + [False] * 4
