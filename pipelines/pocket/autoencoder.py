@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
 from .training import FitResult, FitSettings, fit
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL
 
 Draw = Callable[[int, torch.Generator], torch.Tensor]
 """`draw(count, generator)` gives pictures (count, 3, Y, X) in 0..1."""
@@ -20,7 +17,7 @@ Draw = Callable[[int, torch.Generator], torch.Tensor]
 
 def build_autoencoder(
     side: int, *, latent_channels: int = 4, channels: tuple[int, ...] = (16, 32, 32), layers: int = 1, seed: int = 0
-) -> AutoencoderKL:
+) -> Any:
     """An untrained autoencoder for pictures of `side` pixels."""
     from diffusers import AutoencoderKL
 
@@ -41,7 +38,7 @@ def build_autoencoder(
 
 def train_autoencoder(
     name: str,
-    autoencoder: AutoencoderKL,
+    autoencoder: Any,
     draw: Draw,
     settings: FitSettings,
     folder: Path,
@@ -66,7 +63,7 @@ def train_autoencoder(
 
 
 @torch.no_grad()
-def encode_pictures(autoencoder: AutoencoderKL, pictures_BCYX: torch.Tensor, *, chunk: int = 128) -> torch.Tensor:
+def encode_pictures(autoencoder: Any, pictures_BCYX: torch.Tensor, *, chunk: int = 128) -> torch.Tensor:
     """Mean latents of pictures in 0..1, unscaled, in float32 on the CPU."""
     device = next(autoencoder.parameters()).device
     parts = [
@@ -76,7 +73,7 @@ def encode_pictures(autoencoder: AutoencoderKL, pictures_BCYX: torch.Tensor, *, 
 
 
 @torch.no_grad()
-def decode_latents(autoencoder: AutoencoderKL, latents_BCYX: torch.Tensor, *, chunk: int = 128) -> torch.Tensor:
+def decode_latents(autoencoder: Any, latents_BCYX: torch.Tensor, *, chunk: int = 128) -> torch.Tensor:
     """Pictures in 0..1 of unscaled latents, on the CPU."""
     device = next(autoencoder.parameters()).device
     parts = [autoencoder.decode(z.to(device)).sample.float().cpu() for z in latents_BCYX.split(chunk)]

@@ -11,6 +11,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def digit_strokes() -> tuple[torch.Tensor, torch.Tensor]:
         raise MissingDependencyError(
             "training on digits needs scikit-learn, which holds them; pip install 'outpace[train]'"
         ) from error
-    digits = load_digits()
+    digits: Any = load_digits()
     return torch.tensor(digits.images / 16.0, dtype=torch.float32), torch.tensor(digits.target)
 
 

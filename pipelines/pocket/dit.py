@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,9 +13,6 @@ from torch.nn import functional as F
 from .autoencoder import build_autoencoder, decode_latents, encode_pictures, psnr_decibel, train_autoencoder
 from .digits import READER_FILE, SIDE, TRAIN_COUNT, DigitReader, digit_strokes, draw_digits, render_digits
 from .training import FitResult, FitSettings, first_process_first, fit
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
 
 NULL_CLASS = 1000
 """What DiTPipeline asks for without guidance; the label tables must reach it."""
@@ -39,7 +36,7 @@ class DiTRecipe:
     """Share of samples trained without their class, for guidance."""
 
 
-def build_denoiser(recipe: DiTRecipe, *, seed: int = 0) -> DiTTransformer2DModel:
+def build_denoiser(recipe: DiTRecipe, *, seed: int = 0) -> Any:
     """The untrained transformer: Xavier matrices, gates and output at zero."""
     from diffusers import DiTTransformer2DModel
 
@@ -93,7 +90,7 @@ def train_reader(recipe: DiTRecipe, folder: Path, *, progress: bool = True) -> t
 
 def train_digit_autoencoder(
     recipe: DiTRecipe, folder: Path, device: torch.device, *, progress: bool = True
-) -> tuple[AutoencoderKL, FitResult, float]:
+) -> tuple[Any, FitResult, float]:
     """Train the autoencoder; with what it took and its fidelity in dB on strokes it has not seen."""
     autoencoder = build_autoencoder(SIDE).to(device)
     result = train_autoencoder(
@@ -111,7 +108,7 @@ def train_digit_autoencoder(
     return autoencoder, result, psnr_decibel(pictures, remade)
 
 
-def encode_digits(recipe: DiTRecipe, autoencoder: AutoencoderKL, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+def encode_digits(recipe: DiTRecipe, autoencoder: Any, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Scaled latents and classes of the training set, encoded once into `folder`; sets the autoencoder's scale."""
     path = folder / "latents.pt"
     if path.is_file():
@@ -135,7 +132,7 @@ def train_denoiser(
     device: torch.device,
     *,
     progress: bool = True,
-) -> tuple[DiTTransformer2DModel, FitResult]:
+) -> tuple[Any, FitResult]:
     """Teach the transformer to see the noise in noised latents (linear betas, 1000 levels)."""
     model = build_denoiser(recipe).to(device).eval()  # in train mode every block would drop its labels by itself
     kept = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0).float()
@@ -160,7 +157,7 @@ def train_denoiser(
     return model.eval(), result
 
 
-def assemble(denoiser: DiTTransformer2DModel, autoencoder: AutoencoderKL) -> DiTPipeline:
+def assemble(denoiser: Any, autoencoder: Any) -> Any:
     """An ordinary DiTPipeline of the trained parts."""
     from diffusers import DDIMScheduler, DiTPipeline
 
@@ -180,7 +177,7 @@ def assemble(denoiser: DiTTransformer2DModel, autoencoder: AutoencoderKL) -> DiT
 
 def train_dit(
     folder: Path, recipe: DiTRecipe, *, device: str = "cpu", progress: bool = True
-) -> tuple[DiTPipeline, dict[str, object]]:
+) -> tuple[Any, dict[str, Any]]:
     """Train every part, or continue where `folder` stands; the pipeline and the facts for its card.
 
     The reader's weights go into `folder/digit_reader.safetensors`; the shipped reader is not replaced.
@@ -194,7 +191,7 @@ def train_dit(
         latents, classes = encode_digits(recipe, autoencoder, folder)
         save_file(reader.state_dict(), folder / READER_FILE.name)
     denoiser, last = train_denoiser(recipe, latents, classes, folder, place, progress=progress)
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "parts": {"autoencoder": first, "denoiser": last},
         "digit_reader_accuracy_on_unseen_strokes": round(reader_accuracy, 4),
         "autoencoder_on_unseen_strokes": {"psnr_decibel": round(fidelity, 2)},

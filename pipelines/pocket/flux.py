@@ -10,7 +10,7 @@ import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,9 +29,6 @@ from .text import (
     train_text_encoder,
 )
 from .training import FitResult, FitSettings, first_process_first, fit
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 
 LENGTH = 12
 """Tokens of a caption, in both text encoders; pass it as `max_sequence_length`."""
@@ -109,7 +106,7 @@ def train_texts(
 
 def train_scene_autoencoder(
     recipe: FluxRecipe, folder: Path, device: torch.device, *, progress: bool = True
-) -> tuple[AutoencoderKL, FitResult, dict[str, float]]:
+) -> tuple[Any, FitResult, dict[str, float]]:
     """Train the autoencoder; with its fidelity on held-out scenes, in dB and as read by the checker."""
     autoencoder = build_autoencoder(SIDE, latent_channels=recipe.latent_channels).to(device)
     result = train_autoencoder(
@@ -138,7 +135,7 @@ def pack(latents_BCYX: torch.Tensor) -> torch.Tensor:
 
 
 def encode_scenes(
-    recipe: FluxRecipe, autoencoder: AutoencoderKL, texts: Texts, folder: Path, *, side: int = SIDE
+    recipe: FluxRecipe, autoencoder: Any, texts: Texts, folder: Path, *, side: int = SIDE
 ) -> dict[str, torch.Tensor]:
     """The training set at `side` pixels, encoded once into `folder`; sets the autoencoder's scale and shift."""
     path = folder / "latents.pt"
@@ -172,7 +169,7 @@ def encode_scenes(
     return held
 
 
-def build_denoiser(recipe: FluxRecipe, *, seed: int = 0) -> FluxTransformer2DModel:
+def build_denoiser(recipe: FluxRecipe, *, seed: int = 0) -> Any:
     """The untrained transformer: Xavier matrices, gates and output at zero."""
     from diffusers import FluxTransformer2DModel
 
@@ -200,7 +197,7 @@ def build_denoiser(recipe: FluxRecipe, *, seed: int = 0) -> FluxTransformer2DMod
 
 def train_denoiser(
     recipe: FluxRecipe, held: dict[str, torch.Tensor], folder: Path, device: torch.device, *, progress: bool = True
-) -> tuple[FluxTransformer2DModel, FitResult]:
+) -> tuple[Any, FitResult]:
     """Teach the transformer the direction from picture to noise at every share of noise (rectified flow)."""
     model = build_denoiser(recipe).to(device).train()
     side = math.isqrt(held["latents"].shape[1])
@@ -240,7 +237,7 @@ def train_denoiser(
     return model.eval(), result
 
 
-def assemble(denoiser: FluxTransformer2DModel, autoencoder: AutoencoderKL, texts: Texts) -> FluxPipeline:
+def assemble(denoiser: Any, autoencoder: Any, texts: Texts) -> Any:
     """An ordinary FluxPipeline of the trained parts."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
@@ -257,7 +254,7 @@ def assemble(denoiser: FluxTransformer2DModel, autoencoder: AutoencoderKL, texts
 
 def train_flux(
     folder: Path, recipe: FluxRecipe, *, device: str = "cpu", progress: bool = True
-) -> tuple[FluxPipeline, dict[str, object]]:
+) -> tuple[Any, dict[str, Any]]:
     """Train every part, or continue where `folder` stands; the pipeline and the facts for its card."""
     place = torch.device(device)
     autoencoder, first, fidelity = train_scene_autoencoder(recipe, folder, place, progress=progress)

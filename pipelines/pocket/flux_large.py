@@ -66,6 +66,7 @@ def train_flux_large(
         parts: where the autoencoder and the text encoders come from: a pocket, or a folder with a trained one.
     """
     place = torch.device(device)
+    folder.mkdir(parents=True, exist_ok=True)
     autoencoder, texts = load_parts(parts, place)
     with first_process_first():
         held = encode_scenes(recipe, autoencoder, texts, folder, side=SIDE)

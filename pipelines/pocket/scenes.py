@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -191,9 +191,9 @@ def read_scene(picture: np.ndarray) -> tuple[str, list[SeenThing]]:
     edge = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
     level = np.median(edge, axis=0)
     ground = min(GROUNDS, key=lambda name: float(np.square(level - GROUNDS[name]).sum()))
-    patches, count = ndimage.label(np.abs(picture - level).max(-1) > 0.25)
+    patches, _ = cast(tuple[np.ndarray, int], ndimage.label(np.abs(picture - level).max(-1) > 0.25))
     seen = []
-    for number, box in zip(range(1, count + 1), ndimage.find_objects(patches), strict=True):
+    for number, box in enumerate(ndimage.find_objects(patches), start=1):
         inside = patches == number
         area = int(inside.sum())
         if area < 50:
@@ -201,13 +201,13 @@ def read_scene(picture: np.ndarray) -> tuple[str, list[SeenThing]]:
         height, width = (edges.stop - edges.start for edges in box)
         filled = area / (height * width)
         tint = np.median(picture[inside], axis=0)
-        y, x = ndimage.center_of_mass(inside)
+        rows, columns = np.nonzero(inside)
         seen.append(
             SeenThing(
                 colour=min(COLOURS, key=lambda name: float(np.square(tint - COLOURS[name]).sum())),
                 shape="square" if filled > 0.89 else "circle" if filled > 0.67 else "triangle",
-                x=float(x) + 0.5,
-                y=float(y) + 0.5,
+                x=float(columns.mean()) + 0.5,
+                y=float(rows.mean()) + 0.5,
             )
         )
     return ground, seen

@@ -5,15 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
 from ...errors import InputError
 from ..quiet import quiet_loading
-
-if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
 
 WEIGHTS = Path(__file__).parent / "weights"
 LARGEST_BYTES = 12_000_000
@@ -37,8 +34,8 @@ def pocket_path(name: str) -> Path:
     return folder
 
 
-def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> DiffusionPipeline:
-    """A trained pocket pipeline on the CPU.
+def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> Any:
+    """A trained pocket on the CPU, as the diffusers pipeline that its model_index.json names.
 
     Args:
         name: a pocket ("flux"), or a folder that `train_pocket` or `save_pipeline` wrote.
@@ -64,7 +61,7 @@ def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> D
     return pipe
 
 
-def save_pipeline(pipe: DiffusionPipeline, folder: Path) -> None:
+def save_pipeline(pipe: Any, folder: Path) -> None:
     """Write `pipe` into `folder` in bfloat16, without a trace of where it was made.
 
     Other files in `folder` stay. It can be loaded only once everything is written: model_index.json comes last.

@@ -10,16 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from .training import FitResult, FitSettings, fit
-
-if TYPE_CHECKING:
-    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 DrawCaptions = Callable[[int, torch.Generator], tuple[list[str], torch.Tensor]]
 """`draw(count, generator)` gives captions and their labels (count, A), a class number for each of A attributes."""
@@ -30,7 +27,7 @@ def caption_words(captions: Sequence[str]) -> list[str]:
     return sorted({word for caption in captions for word in caption.split()})
 
 
-def build_clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
+def build_clip_tokenizer(words: Sequence[str], length: int) -> Any:
     """A byte-pair tokenizer with one token for each of `words`."""
     from transformers import CLIPTokenizer
 
@@ -38,9 +35,9 @@ def build_clip_tokenizer(words: Sequence[str], length: int) -> CLIPTokenizer:
     merges = byte_pair_merges(words)
     pieces = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
     pieces += [first + second for first, second in merges]
-    return CLIPTokenizer(
-        vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges, model_max_length=length
-    )
+    numbers: Any = {piece: number for number, piece in enumerate(pieces)}
+    ordered: Any = merges
+    return CLIPTokenizer(vocab=numbers, merges=ordered, model_max_length=length)
 
 
 def byte_pair_merges(words: Sequence[str]) -> list[tuple[str, str]]:
@@ -64,7 +61,7 @@ def byte_pair_merges(words: Sequence[str]) -> list[tuple[str, str]]:
     return merges
 
 
-def build_t5_tokenizer(words: Sequence[str], length: int) -> T5Tokenizer:
+def build_t5_tokenizer(words: Sequence[str], length: int) -> Any:
     """A unigram tokenizer with one piece for each of `words`, and letters for whatever else comes."""
     from transformers import T5Tokenizer
 
@@ -74,7 +71,7 @@ def build_t5_tokenizer(words: Sequence[str], length: int) -> T5Tokenizer:
     return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=length)
 
 
-def build_clip_encoder(tokenizer: CLIPTokenizer, *, width: int, length: int, seed: int = 0) -> CLIPTextModel:
+def build_clip_encoder(tokenizer: Any, *, width: int, length: int, seed: int = 0) -> Any:
     """An untrained CLIP text model of two layers."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -94,12 +91,12 @@ def build_clip_encoder(tokenizer: CLIPTokenizer, *, width: int, length: int, see
     return CLIPTextModel(config)
 
 
-def build_t5_encoder(tokenizer: T5Tokenizer, *, width: int, seed: int = 0) -> T5EncoderModel:
+def build_t5_encoder(tokenizer: Any, *, width: int, seed: int = 0) -> Any:
     """An untrained T5 encoder of two layers."""
     from transformers import T5Config, T5EncoderModel
 
     torch.manual_seed(seed)
-    config = T5Config(
+    config: Any = T5Config(
         vocab_size=len(tokenizer),
         d_model=width,
         d_kv=width // 4,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,10 +18,6 @@ from torch.nn import functional as F
 from . import clips
 from .text import AttributeReader, build_t5_tokenizer, caption_words
 from .training import FitResult, FitSettings, first_process_first, fit
-
-if TYPE_CHECKING:
-    from diffusers import AutoencoderKLWan, WanPipeline, WanTransformer3DModel
-    from transformers import UMT5EncoderModel
 
 LENGTH = 8
 """Tokens of a caption; pass it as `max_sequence_length`."""
@@ -50,7 +46,7 @@ class WanRecipe:
     """Of the scheduler's noise levels, towards noise."""
 
 
-def build_autoencoder(latent_channels: int, *, seed: int = 0) -> AutoencoderKLWan:
+def build_autoencoder(latent_channels: int, *, seed: int = 0) -> Any:
     """An untrained video autoencoder: four times smaller in space, twice in time."""
     from diffusers import AutoencoderKLWan
 
@@ -82,7 +78,7 @@ def draw_clips(count: int, generator: torch.Generator) -> tuple[list[clips.Clip]
 
 def train_clip_autoencoder(
     recipe: WanRecipe, folder: Path, device: torch.device, *, progress: bool = True
-) -> tuple[AutoencoderKLWan, FitResult, dict[str, float]]:
+) -> tuple[Any, FitResult, dict[str, float]]:
     """Train the autoencoder and measure its latents; with its fidelity on fresh clips, in dB and as read."""
     model = build_autoencoder(recipe.latent_channels).to(device)
 
@@ -113,7 +109,7 @@ def train_clip_autoencoder(
     return model, result, facts
 
 
-def encode_captions(encoder: UMT5EncoderModel, tokenizer: Any, captions: list[str]) -> torch.Tensor:
+def encode_captions(encoder: Any, tokenizer: Any, captions: list[str]) -> torch.Tensor:
     """Text as WanPipeline gives it to the denoiser: (B, LENGTH, width), zero behind the end of each caption."""
     read = tokenizer(captions, padding="max_length", max_length=LENGTH, truncation=True, return_tensors="pt")
     device = next(encoder.parameters()).device
@@ -123,7 +119,7 @@ def encode_captions(encoder: UMT5EncoderModel, tokenizer: Any, captions: list[st
 
 def train_text(
     recipe: WanRecipe, folder: Path, device: torch.device, *, progress: bool = True
-) -> tuple[UMT5EncoderModel, Any, FitResult, float]:
+) -> tuple[Any, Any, FitResult, float]:
     """Train the text encoder to say what a caption says; with the share of all captions it understands fully."""
     from transformers import UMT5Config, UMT5EncoderModel
 
@@ -167,7 +163,7 @@ def train_text(
     return encoder, tokenizer, result, float(right.float().mean())
 
 
-def build_denoiser(recipe: WanRecipe, *, seed: int = 0) -> WanTransformer3DModel:
+def build_denoiser(recipe: WanRecipe, *, seed: int = 0) -> Any:
     """The untrained transformer."""
     from diffusers import WanTransformer3DModel
 
@@ -194,7 +190,7 @@ def build_denoiser(recipe: WanRecipe, *, seed: int = 0) -> WanTransformer3DModel
 
 @torch.no_grad()
 def encode_clips(
-    recipe: WanRecipe, autoencoder: AutoencoderKLWan, encoder: UMT5EncoderModel, tokenizer: Any, folder: Path
+    recipe: WanRecipe, autoencoder: Any, encoder: Any, tokenizer: Any, folder: Path
 ) -> dict[str, torch.Tensor]:
     """Normalised latents and encoded captions of the training set, encoded once into `folder`."""
     path = folder / "latents.pt"
@@ -221,7 +217,7 @@ def encode_clips(
 
 def train_denoiser(
     recipe: WanRecipe, held: dict[str, torch.Tensor], folder: Path, device: torch.device, *, progress: bool = True
-) -> tuple[WanTransformer3DModel, FitResult]:
+) -> tuple[Any, FitResult]:
     """Teach the transformer the velocity from clips to noise."""
     model = build_denoiser(recipe).to(device)
 
@@ -243,9 +239,7 @@ def train_denoiser(
     return model.eval(), result
 
 
-def assemble(
-    recipe: WanRecipe, denoiser: nn.Module, autoencoder: nn.Module, encoder: nn.Module, tokenizer: Any
-) -> WanPipeline:
+def assemble(recipe: WanRecipe, denoiser: Any, autoencoder: Any, encoder: Any, tokenizer: Any) -> Any:
     """An ordinary WanPipeline of the trained parts."""
     from diffusers import FlowMatchEulerDiscreteScheduler, WanPipeline
 
@@ -260,7 +254,7 @@ def assemble(
 
 def train_wan(
     folder: Path, recipe: WanRecipe, *, device: str = "cpu", progress: bool = True
-) -> tuple[WanPipeline, dict[str, object]]:
+) -> tuple[Any, dict[str, Any]]:
     """Train every part, or continue where `folder` stands; the pipeline and the facts for the card."""
     place = torch.device(device)
     autoencoder, first, fidelity = train_clip_autoencoder(recipe, folder, place, progress=progress)
@@ -268,7 +262,7 @@ def train_wan(
     with first_process_first():
         held = encode_clips(recipe, autoencoder, encoder, tokenizer, folder)
     denoiser, last = train_denoiser(recipe, held, folder, place, progress=progress)
-    facts: dict[str, object] = {
+    facts: dict[str, Any] = {
         "parts": {"autoencoder": first, "text": second, "denoiser": last},
         "captions_understood": round(understood, 4),
         "autoencoder": {name: round(value, 4) for name, value in fidelity.items()},
