@@ -140,8 +140,8 @@ class Rows:
 
 def echo(named: dict[str, Any], stack: Stack) -> Any:
     """What a block that is skipped returns: the arguments its result would have replaced."""
-    values = tuple(named.get(name) for name in stack.returns)
-    return values if len(values) > 1 else values[0]
+    values = [named.get(name) for name in stack.returns]
+    return tuple(values) if len(values) > 1 else values[0]
 
 
 def hidden_of(result: Any, stack: Stack) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any
@@ -36,7 +36,7 @@ class Trace:
     methods: list[dict[str, Any]]
     calls: list[Call] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    parts: Counter[str] = field(default_factory=Counter)
+    parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by part: "first block", "other blocks", "gate and forecast", "correction", "embedding and head"."""
 
     def warn(self, message: str) -> None:
@@ -111,9 +111,8 @@ class Trace:
             lines.append(f"  gate error: median {middle:.3g}, largest {worst:.3g} ({len(errors)} measured)")
         if self.parts:
             total = sum(self.parts.values())
-            lines.append(
-                "  time: " + ", ".join(f"{k} {v:.2f} s ({v / total:.0%})" for k, v in self.parts.most_common())
-            )
+            parts = sorted(self.parts.items(), key=lambda part: -part[1])
+            lines.append("  time: " + ", ".join(f"{k} {v:.2f} s ({v / total:.0%})" for k, v in parts))
         speed = f"  speed-up of the denoiser: {totals['predicted_speedup'] or 1.0:.2f}x in blocks"
         if totals["measured_speedup"]:
             speed += f", {totals['measured_speedup']:.2f}x measured"

@@ -88,7 +88,7 @@ def adder(calls: list[tuple[int, list[float]]], number: int):
     def add(layer: nn.Module, args: Any, output: torch.Tensor) -> None:
         if not calls:
             return  # the layer is shared with a part outside the denoiser
-        weight = layer.weight
+        weight: Any = layer.weight
         calls[-1][1][number] += output.numel() * (weight.numel() / weight.shape[0])
 
     return add

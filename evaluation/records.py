@@ -77,7 +77,7 @@ class Records:
     def save_reference(self, contender: str, index: int, result: Result) -> None:
         buffer = io.BytesIO()
         arrays = {"media": result.media} | ({} if result.latents is None else {"latents": result.latents})
-        np.savez_compressed(buffer, **arrays)
+        np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]
         write_bytes(self.cell(contender) / f"{index:04d}.npz", buffer.getvalue())
 
     def load_reference(self, contender: str, index: int) -> dict[str, np.ndarray]:

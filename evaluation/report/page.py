@@ -19,7 +19,7 @@ from .verdict import reference_words, span, verdict
 def page(results: dict[str, Any], folder: Path) -> str:
     """The whole page as text; it loads nothing from anywhere."""
     environment = Environment(
-        loader=PackageLoader(__package__, "templates"),
+        loader=PackageLoader(__package__ or __name__, "templates"),
         autoescape=select_autoescape(default=True),
         undefined=StrictUndefined,
         trim_blocks=True,
