@@ -39,7 +39,7 @@ class TinyPipeline:
 
     def __init__(self, cls: str, scheduler: Any = None, *, boundary: float | None = None, **settings: Any) -> None:
         self.model = TINY_MODELS[cls]
-        self.transformer: nn.Module = self.model.build(**settings)
+        self.transformer: Any = self.model.build(**settings)
         self.scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
         self.boundary = boundary
         if boundary is not None:
