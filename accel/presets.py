@@ -27,14 +27,24 @@ class Preset:
 PRESETS: Registry[Preset] = Registry("preset")
 
 PRESETS.add(
-    "careful", Preset(summary="hardly any difference to the eye", by_family={"": (GatedTaylor(threshold=0.05),)})
+    "careful",
+    Preset(
+        summary="hardly any difference to the eye",
+        by_family={"": (GatedTaylor(threshold=0.045),), "flux": (GatedTaylor(threshold=0.05, gate="budget"),)},
+    ),
 )
-PRESETS.add("balanced", Preset(summary="the same picture, sooner", by_family={"": (GatedTaylor(threshold=0.12),)}))
+PRESETS.add(
+    "balanced",
+    Preset(
+        summary="the same picture, sooner",
+        by_family={"": (GatedTaylor(threshold=0.1),), "flux": (GatedTaylor(threshold=0.08, gate="budget"),)},
+    ),
+)
 PRESETS.add(
     "fast",
     Preset(
         summary="second-order solver and longer forecasts: nearer the exact solution than the plain pipeline's picture",
-        by_family={"": (Solver(), GatedTaylor(threshold=0.2))},
+        by_family={"": (Solver(), GatedTaylor(threshold=0.15))},
     ),
 )
 PRESETS.add(
