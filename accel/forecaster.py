@@ -39,6 +39,7 @@ class Policy(Protocol):
 
     def history(self) -> History:
         """A fresh, empty history with the method's orders."""
+        ...
 
 
 @dataclass(slots=True)
@@ -411,7 +412,9 @@ def latents_of(named: dict[str, Any]) -> Any:
 def tied_rows(named: dict[str, Any]) -> int:
     """How many rows carry the same latents: 2 with guidance batched in one tensor, 3 with two guidances, else 1."""
     latents = latents_of(named)
-    batch = 0 if latents is None else len(latents)
+    if latents is None:
+        return 1
+    batch = len(latents)
     for parts in (3, 2):
         if batch < parts or batch % parts:
             continue
