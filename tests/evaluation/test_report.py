@@ -31,8 +31,8 @@ class Page(HTMLParser):
         self.open: list[str] = []
         self.feed(text)
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = dict(attributes)
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
         self.loads += [given[name] or "" for name in ("src", "srcset", "poster", "data") if name in given]
         if tag == "link" or (tag == "a" and not (given.get("href") or "").startswith("#")):
             self.loads.append(str(given.get("href")))
