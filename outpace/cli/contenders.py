@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from outpace.cli.answering import Bench
 
 CONVERGED_STEPS = 200
-PLAN = (0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.22, 0.33, 0.5, 0.8, 1.3, 2.2)
+PLAN = (0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.22, 0.33, 0.5, 0.8, 1.3, 2.2, 4.0, 8.0)
 BUDGET = PLAN
 PAPER = (0.01, 0.02, 0.04, 0.08, 0.15)
 INTERVALS = (2, 3, 4, 5, 6)
