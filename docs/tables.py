@@ -1,4 +1,4 @@
-"""Writes the generated tables of README.md again: `make readme`. With --check, only says whether they are current.
+"""Writes the tables of README.md and docs/results.md again: `make readme`. With --check, only says if they are current.
 
 Families come from the registry, results from the committed files in benchmarks/results; numbers are never typed.
 """
@@ -14,9 +14,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "results.md"
 RESULTS_INTRO = (
-    "Quality is PSNR in dB, higher is better, bold is best in its column; the range is a 95 % interval over prompts. "
-    "The columns are speed-ups counted in computed transformer blocks."
+    "PSNR in dB, higher is better, at two, two and a half and three times fewer computed transformer blocks, against "
+    "the plain pipeline at the same steps and against the converged solution; bold is best. Ours with default settings "
+    "and a varied threshold; of the rivals the best of each kind at each place; empty where a curve does not reach. "
+    "Every curve, with intervals, margins, times and what was lost: [docs/results.md](docs/results.md)."
 )
 
 
@@ -44,44 +47,78 @@ def pockets() -> str:
 
 
 def results(folder: Path = RESULTS) -> str:
-    """What every committed comparison found, with its hardware, in the order of the file names."""
-    found = [data for path in sorted(folder.rglob("*.json")) if is_comparison(data := json.loads(path.read_text()))]
+    """What every committed comparison found in brief, with its hardware, in the order of the file names."""
+    found = comparisons(folder)
     if not found:
         return "No comparison has been committed yet; `make bench` makes them."
-    return "\n\n".join([RESULTS_INTRO, *(one_result(data) for data in found)])
+    return "\n\n".join([RESULTS_INTRO, *(in_brief(data) for data in found)])
 
 
-def is_comparison(data: Any) -> bool:
-    return isinstance(data, dict) and data.get("schema") == 1 and "cells" in data
+def comparisons(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """The committed results of `outpace compare`."""
+    every = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
+    return [data for data in every if isinstance(data, dict) and data.get("schema") == 1 and "cells" in data]
 
 
-def one_result(data: dict[str, Any]) -> str:
-    """One comparison: what was run, on what, and one table a reference."""
-    from outpace.evaluation.report.markdown import cells_in_markdown
-    from outpace.evaluation.report.verdict import verdict
+def conditions(data: dict[str, Any]) -> str:
+    """How many prompts on which machine with which versions, when."""
+    environment = data["environment"]
+    parts = [f"{data['study']['samples']} prompts", environment.get("device", "")]
+    if "torch threads" in environment:
+        parts.append(f"{environment['torch threads']} torch thread(s)")
+    parts += [f"{package} {environment[package]}" for package in ("torch", "diffusers") if package in environment]
+    return ", ".join([*filter(None, parts), data["made"]])
 
-    environment, study, pipeline = data["environment"], data["study"], data["pipeline"]
-    machine = ", ".join(
-        part
-        for part in (
-            environment.get("device"),
-            f"{environment['torch threads']} torch thread(s)" if "torch threads" in environment else None,
-            f"torch {environment['torch']}" if "torch" in environment else None,
-            f"diffusers {environment['diffusers']}" if "diffusers" in environment else None,
-        )
-        if part
+
+def in_brief(data: dict[str, Any]) -> str:
+    """One comparison as one table: kinds of contenders by reference and speed-up."""
+    references = data["study"]["references"]
+    words = {data["study"]["plain"]: "to plain", data["study"]["converged"]: "to converged"}
+    columns = [(reference, speedup) for reference in references for speedup in data["speedups"]]
+    table = {place: best_of_kinds(data, *place) for place in columns}
+    heads = [f"{words[reference]}, {speedup:g}x" for reference, speedup in columns]
+    lines = [f"**{data['pipeline']['name']}, {data['pipeline']['steps']} steps** ({conditions(data)})", ""]
+    lines += ["| | " + " | ".join(heads) + " |", "| --- |" + " ---: |" * len(heads)]
+    for kind, described in data["kinds"].items():
+        if not any(kind in table[place] for place in columns):
+            continue
+        cells = []
+        for place in columns:
+            value = table[place].get(kind)
+            text = "" if value is None else f"{value:.1f}"
+            cells.append(f"**{text}**" if text and value == max(table[place].values()) else text)
+        label = {"peer": "diffusers' caches"}.get(kind, described["label"])
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def best_of_kinds(data: dict[str, Any], reference: str, speedup: float) -> dict[str, float]:
+    """Quality at one speed-up by kind: the first curve of our kinds (the defaults), the best curve of the rivals'."""
+    found: dict[str, float] = {}
+    seen: set[str] = set()
+    for cell in data["cells"][reference]:
+        kind = cell["kind"]
+        if cell["speedup"] != speedup or (data["kinds"][kind]["ours"] and kind in seen):
+            continue
+        seen.add(kind)
+        if cell["quality"]:
+            found[kind] = max(found.get(kind, float("-inf")), cell["quality"]["value"])
+    return found
+
+
+def whole_page(folder: Path = RESULTS) -> str:
+    """docs/results.md: every committed comparison in full."""
+    from outpace.evaluation.report.markdown import markdown
+
+    intro = (
+        "# Results in full\n\nWritten by `make readme` from benchmarks/results; how to read them: "
+        "[honest numbers](honest_numbers.md)."
     )
-    lines = [
-        f"### {pipeline['name']}, {pipeline['steps']} steps",
-        "",
-        f"{study['samples']} prompts; {machine}; {data['made']}; made by `{data['command']}`.",
-        "",
-        *verdict(data)["sentences"],
-        "",
+    sections = [
+        re.sub(r"^#", "##", f"{markdown(data).rstrip()}\n\n{conditions(data)}.", flags=re.MULTILINE)
+        for data in comparisons(folder)
     ]
-    for reference in study["references"]:
-        lines += [re.sub(r"^#+ ", "#### ", line) for line in cells_in_markdown(data, reference)]
-    return "\n".join(lines).rstrip()
+    return "\n\n".join([intro, *sections]) + "\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {"families": families, "pockets": pockets, "results": results}
@@ -99,12 +136,12 @@ def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
 
 def main() -> None:
     readme = ROOT / "README.md"
-    old = readme.read_text(encoding="utf-8")
-    new = rewritten(old)
-    if "--check" in sys.argv and old != new:
-        raise SystemExit("README.md is behind the registries or benchmarks/results; run `make readme`")
-    if old != new:
-        readme.write_text(new, encoding="utf-8")
+    made = {readme: rewritten(readme.read_text(encoding="utf-8")), PAGE: whole_page()}
+    for path, text in made.items():
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            if "--check" in sys.argv:
+                raise SystemExit(f"{path.name} is behind the registries or benchmarks/results; run `make readme`")
+            path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
