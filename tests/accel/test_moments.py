@@ -19,7 +19,7 @@ from tiny import TinyPipeline, noise, texts
 from torch import nn
 
 from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
-from outpace.accel.forecaster import adapters_of
+from outpace.accel.inputs import adapters_of
 
 WAN = "WanTransformer3DModel"
 EVERYTHING = GatedTaylor(threshold=1e6, gate="paper", warmup=3, cooldown=1)
