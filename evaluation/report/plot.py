@@ -171,9 +171,10 @@ def scatter(
     if level:
         y = frame.y(level[0])
         drawing.line(frame.left, y, edge, y, "level")
-        drawing.text(frame.left + 6, y - 5, level[1], "note")
     for line in sorted(lines, key=lambda entry: entry.style.ours):
         draw_line(drawing, frame, line)
+    if level:
+        drawing.text(frame.left + 6, frame.y(level[0]) - 6, level[1], "note")
     if direct_labels:
         ends = [frame.y(line.marks[-1].y) for line in lines]
         heights = spread_labels(ends, frame.top + 6, frame.height - frame.bottom)
@@ -198,13 +199,13 @@ def draw_axes(drawing: Drawing, frame: Frame, y_label: str, targets: Sequence[fl
     for value in nice_ticks(*frame.y_range):
         drawing.line(frame.left, frame.y(value), edge, frame.y(value), "grid")
         drawing.text(frame.left - 8, frame.y(value) + 4, f"{value:g}", "tick end")
-    last = -math.inf
-    for value in speed_ticks(*frame.x_range):
+    named: list[float] = []
+    for value in sorted(speed_ticks(*frame.x_range), key=lambda v: v not in targets):  # compared ones get their name
         x = frame.x(value)
         drawing.line(x, frame.top, x, floor, "target" if value in targets else "grid")
-        if x - last > 30:
+        if all(abs(x - other) > 28 for other in named):
             drawing.text(x, floor + 18, f"{value:g}x", "tick middle" + (" strong" if value in targets else ""))
-            last = x
+            named.append(x)
     drawing.line(frame.left, floor, edge, floor, "axis")
     drawing.text((frame.left + edge) / 2, frame.height - 6, "speed-up in computed blocks", "name middle")
     drawing.parts.append(

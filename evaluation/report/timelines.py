@@ -33,7 +33,10 @@ def timelines(results: dict[str, Any]) -> list[dict[str, Any]]:
             {
                 "label": c["label"],
                 "curve": c["curve"],
-                "branches": [{"name": name, "steps": steps} for name, steps in branches.items()],
+                "branches": [
+                    {"name": name, "steps": steps, "measured": any(s["error"] is not None for s in steps)}
+                    for name, steps in branches.items()
+                ],
                 "computed": computed,
                 "calls": len(c["timeline"]),
                 "speedup": c["speedup"]["value"] if c["speedup"] else None,
