@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from scipy import ndimage
@@ -148,7 +148,7 @@ def render(clips: list[Clip], rng: random.Random) -> np.ndarray:
 
 def _object(frame: np.ndarray) -> np.ndarray | None:
     """The largest bright region of a frame (Y, X, 3) as a mask (Y, X); None where there is none worth reading."""
-    regions, count = ndimage.label(np.abs(frame - BACKGROUND).max(-1) > 0.3)
+    regions, count = cast(tuple[np.ndarray, int], ndimage.label(np.abs(frame - BACKGROUND).max(-1) > 0.3))
     if count == 0:
         return None
     sizes = np.bincount(regions.ravel())[1:]

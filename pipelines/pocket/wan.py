@@ -126,7 +126,7 @@ def train_text(
     captions = [clip.caption for clip in clips.EVERY_CLIP]
     tokenizer = build_t5_tokenizer(caption_words(captions), LENGTH)
     torch.manual_seed(0)
-    encoder = UMT5EncoderModel(
+    encoder: Any = UMT5EncoderModel(
         UMT5Config(
             vocab_size=len(tokenizer),
             d_model=recipe.text_width,
