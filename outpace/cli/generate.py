@@ -131,6 +131,8 @@ def generate(
         click.echo(json.dumps({**recipe.shared(), "files": made_files, "seconds": seconds, "trace": trace}, indent=2))
         return
     click.echo(run.summary() if run else "Nothing was accelerated (--plain).")
+    if run and not run.trace.totals()["forecast"]:
+        click.echo("  note: nothing was forecast; more steps or a higher threshold leave more to skip")
     kind = "clip" if makes_clips(loaded) else "picture"
     where = files[0] if len(files) == 1 else f"{files[0].parent}/"
     click.echo(f"{len(files)} {kind}{'s' if len(files) > 1 else ''} in {seconds:.1f} s: {where}")

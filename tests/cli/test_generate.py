@@ -58,6 +58,12 @@ def test_the_command_in_the_recipe_makes_the_same_picture(tiny_folder: Path, tmp
         assert first.tobytes() == second.tobytes()
 
 
+def test_a_setting_without_effect_says_so(tiny_folder: Path, tmp_path: Path) -> None:
+    words = (tiny_folder, "--prompt", 1, "--steps", 3, "--out", tmp_path / "x.png")
+    assert "nothing was forecast" in run(*words).stdout
+    assert "nothing was forecast" not in run(*words, "--method", "interval_taylor:warmup=1,cooldown=0").stdout
+
+
 def test_threshold_zero_is_the_plain_picture(tiny_folder: Path, tmp_path: Path) -> None:
     from PIL import Image
 
