@@ -126,22 +126,22 @@ def train_text(
     captions = [clip.caption for clip in clips.EVERY_CLIP]
     tokenizer = build_t5_tokenizer(caption_words(captions), LENGTH)
     torch.manual_seed(0)
-    encoder: Any = UMT5EncoderModel(
-        UMT5Config(
-            vocab_size=len(tokenizer),
-            d_model=recipe.text_width,
-            d_kv=recipe.text_width // 4,
-            d_ff=2 * recipe.text_width,
-            num_layers=2,
-            num_heads=4,
-            relative_attention_num_buckets=16,
-            relative_attention_max_distance=16,
-            feed_forward_proj="gated-gelu",
-            dropout_rate=0.0,
-            pad_token_id=0,
-            eos_token_id=1,
-        )
-    ).to(device)
+    config = UMT5Config(
+        vocab_size=len(tokenizer),
+        d_model=recipe.text_width,
+        d_kv=recipe.text_width // 4,
+        d_ff=2 * recipe.text_width,
+        num_layers=2,
+        num_heads=4,
+        relative_attention_num_buckets=16,
+        relative_attention_max_distance=16,
+        feed_forward_proj="gated-gelu",
+        dropout_rate=0.0,
+        pad_token_id=0,
+        eos_token_id=1,
+    )
+    encoder: Any = UMT5EncoderModel(config)
+    encoder.to(device)
     reader = AttributeReader(recipe.text_width, [len(values) for values in clips.ATTRIBUTES.values()]).to(device)
     both = nn.ModuleDict({"encoder": encoder, "reader": reader})
     labels = torch.tensor([clip.labels() for clip in clips.EVERY_CLIP])
