@@ -260,6 +260,7 @@ class Forecaster:
                     if not policy.probes:
                         refused = policy.accept(moment, history, None)
                         active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
+                        active.error[s] = history.expected
             if not active.computed[s]:
                 self._weigh(active, s, follows)
                 active.order[s] = len(active.weights[s]) - 1

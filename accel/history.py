@@ -44,6 +44,8 @@ class History:
     rates: dict[int, float] = field(default_factory=dict)
     """For each order, its last-block error divided by the product of distances to its nodes: the size of the next
     derivative, measured at every computed step by leaving that step out."""
+    expected: float | None = None
+    """Error that was predicted when a forecast was last asked for, for the trace."""
     reach: int = 0
     """Length of the run of forecasts before the newest computed step."""
 
@@ -51,6 +53,7 @@ class History:
         self.anchors.clear()
         self.rates.clear()
         self.pushed, self.skipped, self.spent, self.reach = 0, 0, 0.0, 0
+        self.expected = None
 
     def orders(self) -> list[int]:
         """Orders that the anchors allow."""

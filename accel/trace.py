@@ -21,6 +21,7 @@ class Call:
     computed: list[bool]
     reason: list[str]
     error: list[float | None]
+    """Relative L1 error that the gate measured of the first block's forecast, or expected of the last block's."""
     order: list[int | None]
     blocks: float
     """Blocks computed, summed over the samples; a forecast that ran the first block for its gate counts 1."""
@@ -108,7 +109,7 @@ class Trace:
         errors = sorted(e for c in self.calls for e in c.error if e is not None)
         if errors:
             middle, worst = errors[len(errors) // 2], errors[-1]
-            lines.append(f"  gate error: median {middle:.3g}, largest {worst:.3g} ({len(errors)} measured)")
+            lines.append(f"  gate error: median {middle:.3g}, largest {worst:.3g} (at {len(errors)} questions)")
         if self.parts:
             total = sum(self.parts.values())
             parts = sorted(self.parts.items(), key=lambda part: -part[1])

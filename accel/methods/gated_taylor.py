@@ -132,7 +132,7 @@ class GatedPolicy:
         settings = self.settings
         if settings.gate == "plan":
             at = moment.u if settings.coordinate == "sigma" else float(moment.step)
-            error = history.predicted_error(at, history.best_order(at))
+            error = history.expected = history.predicted_error(at, history.best_order(at))
             if error is None:
                 return "nothing measured"
             if history.skipped > 2 * history.reach + 1:
