@@ -123,10 +123,16 @@ class Clock:
             run=self.run, step=self.step, branch=branch, leader=leader, timestep=timestep, u=u, du=du, num_steps=total
         )
 
+    @property
+    def place(self) -> int:
+        """Place of the step under way among `levels`; later than its number where a run begins part of the way down."""
+        assert self.levels is not None
+        return min(self.first + self.step, len(self.levels) - 2)
+
     def _level(self, timestep: float) -> tuple[float, float, int | None]:
         if self.levels is None:
             return timestep / self._scale, self._gap or 1.0 / 50.0, None
-        index = min(self.first + self.step, len(self.levels) - 2)
+        index = self.place
         return self.levels[index], abs(self.levels[index + 1] - self.levels[index]), len(self.levels) - 1 - self.first
 
     def _follow_source(self) -> None:

@@ -365,8 +365,9 @@ class Forecaster:
         clock = self.clock
         if self.replay is not None and self._decided is not None and clock.levels is not None:
             begin = time.perf_counter()
+            u = clock.levels[clock.place]
             args, kwargs = self.replay.correct(
-                clock.scheduler, step, clock.step, clock.levels, self._decided, self._tie, self._used, args, kwargs
+                clock.scheduler, step, clock.step, u, self._decided, self._tie, self._used, args, kwargs
             )
             result = step(*args, **kwargs)
             self.replay.remember_result(result)

@@ -78,7 +78,7 @@ class Replay:
         scheduler: Any,
         step: Callable[..., Any],
         index: int,
-        levels: list[float],
+        u: float,
         computed: list[bool],
         tie: int,
         used: Used,
@@ -99,7 +99,6 @@ class Replay:
         output, sample = call["model_output"], call["sample"]
         rows = len(sample)
         mask = computed * (rows // len(computed))
-        u = levels[min((getattr(scheduler, "_begin_index", None) or 0) + index, len(levels) - 2)]
         now = Entry(index, u, mask, sample, prediction.clean(u, sample, output), sample, call)
         skipped = [row for row in range(rows) if not mask[row] and row in used]
         if skipped:

@@ -46,8 +46,6 @@ class Family:
     name: str
     transformers: tuple[str, ...]
     stacks: tuple[Stack, ...]
-    joint_sequence: bool = False
-    """True where the first stack's tokens hold the text too (Z-Image, Lumina2); reports say so."""
 
     def __post_init__(self) -> None:
         if not self.transformers or not self.stacks:

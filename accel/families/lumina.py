@@ -7,6 +7,5 @@ register_family(
         name="lumina2",
         transformers=("Lumina2Transformer2DModel",),
         stacks=(Stack(path="layers", shared=()),),
-        joint_sequence=True,
     )
 )

@@ -7,6 +7,5 @@ register_family(
         name="z_image",
         transformers=("ZImageTransformer2DModel",),
         stacks=(Stack(path="layers", hidden="x", returns=("x",), shared=()),),
-        joint_sequence=True,
     )
 )
