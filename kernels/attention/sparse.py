@@ -1,0 +1,95 @@
+"""Attention over the kept blocks of a `BlockIndex`.
+
+Shapes: B batch, H query heads, G key heads, N queries, M keys, D width. LSE is a natural logarithm, float32, (B, H, N).
+"""
+
+from __future__ import annotations
+
+import os
+
+from torch import Tensor
+
+from ..block_index import BlockIndex
+from ..dispatch import OPERATIONS, Backend, Operation, deferred, not_installed
+from .dense import dense_attention
+from .inputs import check_attention, check_index, scale_or_default
+from .reference import reference_sparse
+from .torch import sparse as torch_sparse
+
+PACKAGE = __name__.rpartition(".")[0]
+
+
+def sparse_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    index: BlockIndex,
+    *,
+    scale: float | None = None,
+    return_lse: bool = False,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, Tensor]:
+    """softmax(q k^T scale) v over the kept blocks only; where all are kept, `dense_attention`, bit for bit.
+
+    Shapes: q (B, H, N, D), k and v (B, G, M, D), H a multiple of G and of the index's head groups, any strides ->
+    (B, H, N, D) of q's type; a query without a kept block gets 0, and an LSE of -inf.
+
+    Args:
+        index: the kept blocks; its `key_lengths`, if any, hide padding.
+        scale: of the scores; 1 / sqrt(D) where None.
+        return_lse: give (output, LSE): the log of every query's softmax denominator over the kept blocks. With the
+            dense LSE it tells the recall: exp(LSE_sparse - LSE_dense) is the attention mass that was kept.
+        backend: "auto", or a name in `SPARSE.names()`.
+
+    Raises: ConfigError, UnknownNameError, MissingDependencyError: see `Operation.choose`.
+    """
+    check_attention(q, k, v)
+    check_index(index, q, k)
+    if backend == "auto" and index.is_full:
+        return dense_attention(q, k, v, scale=scale, key_lengths=index.key_lengths, return_lse=return_lse)
+    chosen = SPARSE.choose(q, k, v, index, return_lse, backend=backend)
+    out, lse = chosen.run(q, k, v, index, scale=scale_or_default(scale, q.shape[-1]), return_lse=return_lse)
+    return (out, lse) if return_lse else out
+
+
+def _reference(
+    q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float, return_lse: bool
+) -> tuple[Tensor, Tensor]:
+    out, lse = reference_sparse(q, k, v, index, scale=scale)
+    return out.to(q.dtype), lse.float()
+
+
+def triton_refuses_device(q: Tensor) -> str | None:
+    """Why Triton cannot run on the device of `q`, without importing it."""
+    if q.device.type == "cuda" or (q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+        return None
+    return f"it runs on CUDA devices, not on {q.device.type}"
+
+
+def _triton_refuses(q: Tensor, *rest: object) -> str | None:
+    return triton_refuses_device(q) or deferred(f"{PACKAGE}.triton", "sparse_refuses")(q, *rest)
+
+
+SPARSE = OPERATIONS.add(
+    "sparse attention",
+    Operation(
+        name="sparse attention",
+        backends=[
+            Backend(
+                name="triton",
+                run=deferred(f"{PACKAGE}.triton", "sparse"),
+                missing=not_installed("triton", "pip install 'outpace[triton]' (Linux)"),
+                refuses=_triton_refuses,
+                hesitates=lambda q, *_: None if q.device.type == "cuda" else "its interpreter is for tests",
+            ),
+            Backend(
+                name="flex",
+                run=deferred(f"{PACKAGE}.flex", "sparse"),
+                refuses=deferred(f"{PACKAGE}.flex", "sparse_refuses"),
+                hesitates=lambda q, *_: None if q.device.type == "cuda" else "compiling it takes 20 s and more",
+            ),
+            Backend(name="torch", run=torch_sparse),
+            Backend(name="reference", run=_reference, hesitates=lambda *_: "it is dense, in float64, for tests"),
+        ],
+    ),
+)
