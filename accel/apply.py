@@ -8,10 +8,13 @@ from typing import Any
 from torch import nn
 
 from ..errors import ConfigError, ConflictError, UnsupportedModelError
+from .attention import AttentionEngine
+from .conductor import Conductor
 from .denoiser import Denoiser
 from .families import FAMILIES, find_family
 from .forecaster import Forecaster
 from .methods import Method, check_combination
+from .methods.adaspa import AdaSpa
 from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.solver import Solver
@@ -42,14 +45,14 @@ class Acceleration:
         self._scheduler: Any = None
         self._swapped: Any = None
         self._denoisers: list[Denoiser] = []
-        self._driver: Forecaster | None = None
+        self._conductor = Conductor(self.trace)
         for method in methods:
             if isinstance(method, Solver):
                 self._swap_scheduler(method)
-        forecasts = [m for m in methods if isinstance(m, (GatedTaylor, IntervalTaylor))]
+        inside = [method for method in methods if not isinstance(method, Solver)]
         try:
-            for method in forecasts:
-                self._forecast(method, found, families)
+            if inside:
+                self._take_hold(inside, found, families)
         except BaseException:
             self.restore()
             raise
@@ -63,28 +66,33 @@ class Acceleration:
         self._scheduler, self._swapped = current, method.scheduler(current)
         self._target.scheduler = self._swapped
 
-    def _forecast(
-        self, method: GatedTaylor | IntervalTaylor, found: list[tuple[str, nn.Module]], families: list[Any]
-    ) -> None:
-        scheduler = getattr(self._target, "scheduler", None)
-        driver = self._driver = Forecaster(method.policy(), self.trace, method.correct)
+    def _take_hold(self, methods: list[Method], found: list[tuple[str, nn.Module]], families: list[Any]) -> None:
+        conductor = self._conductor
+        for method in methods:
+            if isinstance(method, (GatedTaylor, IntervalTaylor)):
+                conductor.forecaster = Forecaster(method.policy(), self.trace, conductor.clock, method.correct)
+            elif isinstance(method, AdaSpa):
+                conductor.attention = AttentionEngine(method, self.trace, conductor)
         for (name, module), family in zip(found, families, strict=True):
-            self._denoisers.append(Denoiser(name, module, family, driver))
+            self._denoisers.append(Denoiser(name, module, family, conductor))
+            if conductor.attention is not None:
+                conductor.attention.attach(self._denoisers[-1])
+        scheduler = getattr(self._target, "scheduler", None)
         if scheduler is not None and hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "step"):
-            driver.clock.attach(scheduler, lambda: getattr(self._target, "scheduler", None))
+            conductor.clock.attach(scheduler, lambda: getattr(self._target, "scheduler", None))
         else:
             self.trace.warn("no scheduler was given: noise levels are read off the timesteps, and nothing is corrected")
 
     def reset(self) -> None:
         """Forget what is remembered of the run under way, as at the start of a new one."""
-        if self._driver is not None:
-            self._driver.release()
+        self._conductor.release()
 
     def restore(self) -> None:
         """Leave the pipeline exactly as it was found. Calling it twice does nothing more."""
-        if self._driver is not None:
-            self._driver.release()
-            self._driver.clock.detach()
+        self._conductor.release()
+        self._conductor.clock.detach()
+        if self._conductor.attention is not None:
+            self._conductor.attention.detach()
         for denoiser in self._denoisers:
             denoiser.remove()
         self._denoisers.clear()

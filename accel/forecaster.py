@@ -16,9 +16,10 @@ import torch
 
 from ..kernels.forecast import relative_error
 from .clock import Clock, Moment, is_stochastic
+from .conductor import Current, now
 from .denoiser import Denoiser, Interception, Rows, echo, hidden_of, with_hidden
 from .history import History
-from .inputs import call_signature, tied_rows, timestep_of
+from .inputs import call_signature, tied_rows
 from .replay import Replay
 from .trace import Call, Trace
 
@@ -53,11 +54,9 @@ class Branch:
 
 @dataclass(slots=True)
 class Active:
-    """The denoiser call that is under way."""
+    """What is decided in the denoiser call that is under way."""
 
-    denoiser: Denoiser
-    moment: Moment
-    named: dict[str, Any]
+    current: Current
     tie: int
     """Rows of one sample: 2 where guidance is batched in one tensor, else 1."""
     branch: Branch | None = None
@@ -92,15 +91,14 @@ class Active:
 
 
 class Forecaster:
-    """The driver of the denoisers of one pipeline under one policy.
+    """Decides and forecasts for the denoisers of one pipeline under one policy.
 
     Args:
         correct: replay the solver over each finished run of forecasts with interpolated outputs (see replay.py).
     """
 
-    def __init__(self, policy: Policy, trace: Trace, correct: bool) -> None:
-        self.policy, self.trace = policy, trace
-        self.clock = Clock(self.release, self.around_step)
+    def __init__(self, policy: Policy, trace: Trace, clock: Clock, correct: bool) -> None:
+        self.policy, self.trace, self.clock = policy, trace, clock
         self.replay = Replay(trace) if correct else None
         self._branches: dict[tuple[str, str], Branch] = {}
         self._decided: list[bool] | None = None
@@ -108,6 +106,7 @@ class Forecaster:
         self._tie = 1
         self._used: dict[int, tuple[list[int], list[float]]] = {}
         self._active: Active | None = None
+        self._parts_before = 0.0
 
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
@@ -116,38 +115,24 @@ class Forecaster:
         if self.replay is not None:
             self.replay.clear()
 
-    def call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """One call of the transformer."""
-        if torch.is_grad_enabled():
-            self.trace.warn("gradients are on, so everything is computed; call under torch.no_grad() to forecast")
-            return site.proceed(*args, **kwargs)
-        if getattr(denoiser.transformer, "is_cache_enabled", False):
-            self.trace.warn(f"{denoiser.name} has a diffusers cache enabled, so everything is left to that")
-            return site.proceed(*args, **kwargs)
-        denoiser.ensure()
-        named = site.named(args, kwargs)
-        context = denoiser.context.name if denoiser.context is not None else None
-        moment = self.clock.tick(timestep_of(named), context)
-        if self.clock.astray:
-            self.trace.warn(
-                "the pipeline's scheduler does not step with the denoiser's timesteps: noise levels are read off "
-                "those, and nothing is corrected"
-            )
-        active = self._active = Active(denoiser, moment, named, tied_rows(named))
-        parts = dict(self.trace.parts)
-        begin = now(named)
-        try:
-            output = site.proceed(*args, **kwargs)
-        except BaseException:
-            self.release()
-            raise
-        finally:
-            self._active = None
-        seconds = now(named) - begin
+    def begin(self, current: Current) -> None:
+        """A call of the transformer begins."""
+        self._active = Active(current, tied_rows(current.named))
+        self._parts_before = sum(self.trace.parts.values())
+
+    def abort(self) -> None:
+        """The call under way ended with an exception."""
+        self._active = None
+
+    def finish(self, seconds: float) -> Call | None:
+        """The call under way is over; what was decided in it, or None where no block was reached."""
+        active, self._active = self._active, None
+        assert active is not None
+        denoiser, moment = active.current.denoiser, active.current.moment
         if not active.computed:
             self.trace.warn(f"{denoiser.name} ran without reaching its first block; nothing was decided there")
-            return output
-        inside = sum(self.trace.parts.values()) - sum(parts.values())
+            return None
+        inside = sum(self.trace.parts.values()) - self._parts_before
         self.trace.parts["embedding and head"] += max(0.0, seconds - inside)
         if moment.leader:
             self._decided, self._tie, self._used = active.computed, active.tie, active.used()
@@ -157,30 +142,22 @@ class Forecaster:
             # the leader was; the step counts as computed where every branch was.
             self._decided = [a and b for a, b in zip(self._decided, active.computed, strict=True)]
         blocks = len(denoiser.blocks)
-        self.trace.calls.append(
-            Call(
-                run=moment.run,
-                step=moment.step,
-                branch=moment.branch,
-                denoiser=denoiser.name,
-                timestep=moment.timestep,
-                sigma=moment.u if self.clock.levels is not None else None,
-                computed=active.computed,
-                reason=active.reason,
-                error=active.error,
-                order=active.order,
-                blocks=float(sum(active.computed) * blocks + active.probed),
-                seconds=seconds,
-            )
+        return Call(
+            **active.current.identity(),
+            computed=active.computed,
+            reason=active.reason,
+            error=active.error,
+            order=active.order,
+            blocks=float(sum(active.computed) * blocks + active.probed),
+            seconds=seconds,
         )
-        return output
 
     def block(
         self, denoiser: Denoiser, index: int, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
         """One call of a block."""
         active = self._active
-        if active is None or active.denoiser is not denoiser:
+        if active is None or active.current.denoiser is not denoiser:
             return site.proceed(*args, **kwargs)
         stack, named = denoiser.stacks[index], site.named(args, kwargs)
         if index == 0:
@@ -193,7 +170,7 @@ class Forecaster:
         elif active.cutter is None:
             result = echo(named, stack)
         else:
-            result = active.cutter.run(site.proceed, named, stack)
+            result = active.current.run_rows(active.cutter, site.proceed, named, stack)
         self.trace.parts["other blocks"] += now(named) - begin
         if index == len(denoiser.blocks) - 1:
             begin = now(named)
@@ -202,7 +179,7 @@ class Forecaster:
         return result
 
     def _first_block(self, active: Active, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        stack, named = active.denoiser.stacks[0], site.named(args, kwargs)
+        stack, named = active.current.denoiser.stacks[0], site.named(args, kwargs)
         hidden: torch.Tensor = named[stack.hidden]
         begin = now(named)
         self._plan(active, hidden)
@@ -217,7 +194,8 @@ class Forecaster:
         elif not need:
             result = echo(named, stack)
         else:
-            result = Rows(need, hidden.shape[0], hidden.device).run(site.proceed, named, stack)
+            rows = Rows(need, hidden.shape[0], hidden.device)
+            result = active.current.run_rows(rows, site.proceed, named, stack)
         self.trace.parts["first block"] += now(named) - begin
         begin = now(named)
         active.first = hidden_of(result, stack)
@@ -231,7 +209,7 @@ class Forecaster:
 
     def _plan(self, active: Active, hidden: torch.Tensor) -> None:
         """Decide what can be decided before the first block; an empty reason is left for the gate."""
-        moment, policy = active.moment, self.policy
+        moment, policy = active.current.moment, self.policy
         batch = hidden.shape[0]
         if batch % active.tie:
             active.tie = 1
@@ -284,8 +262,9 @@ class Forecaster:
 
     def _open_branch(self, active: Active, hidden: torch.Tensor) -> str:
         """Find the state of this call's branch, or begin it anew and say why."""
-        key = (active.denoiser.name, active.moment.branch)
-        signature = call_signature(active.named, hidden, active.denoiser)
+        current = active.current
+        key = (current.denoiser.name, current.moment.branch)
+        signature = call_signature(current.named, hidden, current.denoiser)
         branch = self._branches.get(key)
         if branch is None or branch.signature != signature:
             reason = "first step" if branch is None else "inputs changed"
@@ -324,7 +303,7 @@ class Forecaster:
             refused = "not finite"
             if finite:
                 for row in active.rows_of(s):
-                    refused = self.policy.accept(active.moment, histories[row], error)
+                    refused = self.policy.accept(active.current.moment, histories[row], error)
             active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
             if refused is None:
                 active.probed += 1
@@ -349,10 +328,10 @@ class Forecaster:
                 continue
             first = (
                 active.first[row].clone()
-                if self.policy.probes and active.moment.leader and active.first is not None
+                if self.policy.probes and active.current.moment.leader and active.first is not None
                 else None
             )
-            histories[row].push(active.at, active.moment.step, first, hidden[row].clone())
+            histories[row].push(active.at, active.current.moment.step, first, hidden[row].clone())
         return hidden
 
     @staticmethod
@@ -375,8 +354,6 @@ class Forecaster:
         else:
             result = step(*args, **kwargs)
         self._decided = None
-        if clock.levels is not None and clock.first + clock.step + 2 >= len(clock.levels):
-            self.release()
         return result
 
 
@@ -391,10 +368,3 @@ def doubt(history: History, at: float) -> str:
         history.clear()
         return "noise level turned back"
     return ""
-
-
-def now(named: dict[str, Any]) -> float:
-    """Seconds on a clock, after the accelerator has finished what was asked of it."""
-    if torch.cuda.is_available() and any(isinstance(v, torch.Tensor) and v.is_cuda for v in named.values()):
-        torch.cuda.synchronize()
-    return time.perf_counter()

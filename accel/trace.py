@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from statistics import mean
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attention import AttentionRecord
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,6 +43,9 @@ class Trace:
     parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by part: "first block", "other blocks", "gate and forecast", "correction", "embedding and head"."""
 
+    attention: AttentionRecord | None = None
+    """What was left out of attention, where a method leaves out any."""
+
     def warn(self, message: str) -> None:
         """Keep `message` once."""
         if message not in self.warnings:
@@ -48,6 +54,8 @@ class Trace:
     def clear(self) -> None:
         self.calls.clear()
         self.parts.clear()
+        if self.attention is not None:
+            self.attention.clear()
 
     def totals(self) -> dict[str, Any]:
         """Counts of the whole trace; speed-ups in blocks (predicted) and in seconds of denoiser calls (measured)."""
@@ -81,6 +89,7 @@ class Trace:
             "parts": dict(self.parts),
             "calls": [asdict(c) for c in self.calls],
             "totals": self.totals(),
+            "attention": self.attention.as_dict() if self.attention is not None else None,
         }
 
     def summary(self) -> str:
@@ -104,6 +113,8 @@ class Trace:
                 rows = [c.computed[sample] for c in self.calls if len(c.computed) > sample]
                 shares.append(f"{sum(rows)}/{len(rows)}")
             lines.append("    computed per sample: " + ", ".join(shares))
+        if self.attention is not None:
+            lines += self.attention.lines()
         reasons = Counter(r for c in self.calls for r, done in zip(c.reason, c.computed, strict=True) if done)
         lines.append("  computed because of: " + ", ".join(f"{r} {n}" for r, n in reasons.most_common()))
         errors = sorted(e for c in self.calls for e in c.error if e is not None)

@@ -28,6 +28,12 @@ class Stack:
     hidden: str = "hidden_states"
     """Name of the argument that carries the tokens which become the picture."""
 
+    attention: tuple[str, ...] = ("attn", "attn1")
+    """Names, inside a block, of its self-attention: over the picture's tokens, alone or with the text's."""
+
+    text: str = "start"
+    """Where the text's tokens lie in that self-attention, if they are in it: "start" or "end"."""
+
     shared: tuple[str, ...] = ("image_rotary_emb", "rotary_emb", "freqs_cis")
     """Arguments whose tensors have no batch dimension in front. Every other tensor whose first size is the batch is
     cut down when only some samples of a batch are computed."""
@@ -41,11 +47,14 @@ class Family:
         name: the family's name ("flux").
         transformers: class names of the denoisers it covers.
         stacks: their stacks of blocks, in the order of the forward pass.
+        frames_first: how video latents are laid out.
     """
 
     name: str
     transformers: tuple[str, ...]
     stacks: tuple[Stack, ...]
+    frames_first: bool = False
+    """True where latents of five dimensions are (batch, frames, channels, height, width)."""
 
     def __post_init__(self) -> None:
         if not self.transformers or not self.stacks:

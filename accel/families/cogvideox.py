@@ -7,5 +7,6 @@ register_family(
         name="cogvideox",
         transformers=("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+        frames_first=True,
     )
 )

@@ -11,8 +11,8 @@ register_family(
             "HunyuanImageTransformer2DModel",
         ),
         stacks=(
-            Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),
-            Stack(path="single_transformer_blocks", returns=IMAGE_THEN_TEXT),
+            Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),
+            Stack(path="single_transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),
         ),
     )
 )
@@ -20,6 +20,6 @@ register_family(
     Family(
         name="hunyuan15",
         transformers=("HunyuanVideo15Transformer3DModel",),
-        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),),
     )
 )

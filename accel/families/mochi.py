@@ -6,6 +6,6 @@ register_family(
     Family(
         name="mochi",
         transformers=("MochiTransformer3DModel",),
-        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),),
     )
 )

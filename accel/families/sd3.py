@@ -6,6 +6,6 @@ register_family(
     Family(
         name="sd3",
         transformers=("SD3Transformer2DModel",),
-        stacks=(Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),),
+        stacks=(Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE, attention=("attn", "attn2"), text="end"),),
     )
 )

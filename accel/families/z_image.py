@@ -6,6 +6,6 @@ register_family(
     Family(
         name="z_image",
         transformers=("ZImageTransformer2DModel",),
-        stacks=(Stack(path="layers", hidden="x", returns=("x",), shared=()),),
+        stacks=(Stack(path="layers", hidden="x", returns=("x",), attention=("attention",), text="end", shared=()),),
     )
 )

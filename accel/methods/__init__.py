@@ -101,6 +101,6 @@ def between(low: float, high: float) -> str:
     return f">= {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
 
 
-def one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+def one_of(name: str, value: Any, known: tuple[str | int, ...]) -> None:
     """Raise ConfigError unless `value` is one of `known`."""
-    require(value in known, f"{name} must be one of {', '.join(known)}, not {value!r}")
+    require(value in known, f"{name} must be one of {', '.join(map(str, known))}, not {value!r}")

@@ -1,0 +1,519 @@
+"""Runs the attention of denoisers sparse: when to search, what to keep, and what was kept.
+
+Every layer, guidance branch and row of the batch has a state of its own and decides by itself, so that a sample's
+picture does not depend on its batch mates, and a forecast step, which runs no attention, changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...errors import ConfigError, UnsupportedModelError
+from ...kernels.attention import DENSE, MASS, SPARSE, BlockIndex, block_mass, dense_attention, sparse_attention
+from ..conductor import Conductor, Current
+from ..denoiser import Denoiser, Interception
+from ..methods.adaspa import AdaSpa
+from ..trace import Trace
+from .layout import Layout, make_layout, token_grid
+from .record import AttentionRecord, Drift, Search
+from .redirect import Attended, Redirect, hidden_keys, native_backend
+from .selection import Selection, recall_for_error, select
+
+MASS_BYTES = 256 << 20
+"""Heads are searched in groups whose mass fits in this."""
+SAMPLED = 16
+"""Every so many rows of the normaliser are kept to measure its drift."""
+EFFICIENCY = {"cpu": 0.75, "cuda": 0.65}
+"""Rate of the sparse kernels over that of dense attention, block for block: measured on a CPU
+(benchmarks/attention_cpu.py); published kernels on an H100 give 0.65 to 0.85. Decides what is worth while."""
+FEWEST_SPARSE = 4
+"""Steps that have to be left for a search after the first to be worth its cost."""
+
+DENSE_CALL, SEARCH, RANKED, SPARSE_CALL = "dense", "search", "ranked", "sparse"
+
+
+@dataclass(slots=True)
+class RowState:
+    """What one layer knows for one row of the batch."""
+
+    due: int = 0
+    """Searches of the schedule that are done."""
+    searches: int = 0
+    index: BlockIndex | None = None
+    lse: Tensor | None = None
+    """Dense normaliser (1, H, N) of the first search, kept where later searches rank with it."""
+    reference: Tensor | None = None
+    drifted: bool = False
+    dense: bool = False
+    """Searched and found not worth it: dense until the next search of the schedule."""
+
+
+@dataclass(slots=True)
+class LayerState:
+    """What one layer knows in one branch of guidance."""
+
+    signature: tuple[Any, ...]
+    rows: list[RowState]
+    hopeless: bool = False
+    """Attention is too small a share of the work."""
+    joined: tuple[tuple[int, ...], BlockIndex] | None = None
+    """The indices of several rows as one, with the identities of its parts."""
+
+
+@dataclass(slots=True)
+class Layer:
+    """One attention module."""
+
+    name: str
+    site: Interception
+    parameters: int
+    """Weights of its block, for what the rest of the block costs."""
+    text: str
+    unreachable: bool = False
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of one layer, with all that answers it."""
+
+    current: Current
+    layer: Layer
+    state: LayerState
+    rows: list[int]
+    layout: Layout
+    lengths: Tensor | None
+    scale: float | None
+
+
+class AttentionEngine:
+    """The attention of the denoisers of one pipeline under AdaSpa."""
+
+    def __init__(self, settings: AdaSpa, trace: Trace, conductor: Conductor) -> None:
+        if settings.backend != "auto" and settings.backend not in SPARSE.names():
+            raise ConfigError(f"backend must be auto or one of {', '.join(SPARSE.names())}, not {settings.backend!r}")
+        self.settings, self.trace, self.conductor = settings, trace, conductor
+        self.record = trace.attention = AttentionRecord()
+        self._layers: dict[str, list[Layer]] = {}
+        self._states: dict[tuple[str, str, str, int], LayerState] = {}
+        self._layouts: dict[tuple[Any, ...], Layout] = {}
+        self._masks: dict[int, tuple[Tensor, tuple[Tensor | None, str]]] = {}
+        self._drifts: list[tuple[Drift, RowState, Tensor]] = []
+        self._refused: set[tuple[str, str]] = set()
+        self._counts: defaultdict[str, int] = defaultdict(int)
+        self._reached = 0
+
+    def attach(self, denoiser: Denoiser) -> None:
+        """Take hold of the self-attention of `denoiser`. Raises: UnsupportedModelError where it has none."""
+        layers: list[Layer] = []
+        for index, (stack, site) in enumerate(zip(denoiser.stacks, denoiser.blocks, strict=True)):
+            block = site.module
+            parameters = sum(p.numel() for p in block.parameters() if p.ndim > 1)
+            for name, module in block.named_modules():
+                if name in stack.attention and hasattr(module, "processor"):
+                    layer = Layer(f"{index}.{name}", None, parameters, stack.text)  # pyright: ignore[reportArgumentType]
+                    layer.site = Interception(
+                        module, lambda site, *a, _l=layer, **k: self.attend(denoiser, _l, site, a, k)
+                    )
+                    layers.append(layer)
+        if not layers:
+            raise UnsupportedModelError(
+                f"no self-attention was found in the blocks of {type(denoiser.transformer).__name__}; "
+                f"name it in the Stack(attention=...) of family '{denoiser.family.name}'"
+            )
+        self._layers[denoiser.name] = layers
+        self.record.layers = [layer.name for held in self._layers.values() for layer in held]
+
+    def detach(self) -> None:
+        """Leave every attention module as it was found."""
+        for layers in self._layers.values():
+            for layer in layers:
+                layer.site.remove()
+        self._layers.clear()
+
+    def release(self) -> None:
+        """Forget everything remembered of the run; the tensors are freed."""
+        self._states.clear()
+        self._layouts.clear()
+        self._masks.clear()
+        self._drifts.clear()
+        self._refused.clear()
+
+    def finish(self, current: Current, computed: bool) -> None:
+        """The denoiser call under way is over: read the drifts of all its layers at once.
+
+        Args:
+            computed: whether blocks ran in it.
+        """
+        self._masks.clear()
+        self._counts.clear()
+        reachable = any(not layer.unreachable for layer in self._layers[current.denoiser.name])
+        if computed and reachable and self._reached == 0:
+            self.trace.warn(
+                "attention could not be reached and ran dense: compiled blocks hold theirs inside the graph; "
+                "use AdaSpa without compiling them"
+            )
+        self._reached = 0
+        if self._drifts:
+            values = torch.stack([value for _, _, value in self._drifts]).tolist()
+            for (drift, state, _), value in zip(self._drifts, values, strict=True):
+                drift.drift = value
+                self.record.drifts.append(drift)
+                allowed = state.searches < self.settings.most_searches
+                state.drifted = state.drifted or (0 < self.settings.drift < value and allowed)
+            self._drifts.clear()
+
+    def attend(
+        self, denoiser: Denoiser, layer: Layer, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> Any:
+        """One call of an attention module."""
+        if torch.compiler.is_compiling():
+            return site.proceed(*args, **kwargs)
+        current = self.conductor.current
+        if current is None or current.denoiser is not denoiser or layer.unreachable:
+            return site.proceed(*args, **kwargs)
+        self._reached += 1
+        kind = self._known_dense(current, layer)
+        if kind:
+            rows = len(current.rows) if current.rows is not None else current.batch
+            self._note(kind, rows, float(rows))
+            return site.proceed(*args, **kwargs)
+        redirect = Redirect(lambda attended, dense: self._answer(current, layer, attended, dense))
+        with native_backend(site.module), redirect:
+            result = site.proceed(*args, **kwargs)
+        if redirect.seen == 0:
+            layer.unreachable = True
+            self.trace.warn(
+                f"{type(site.module).__name__} does not end in scaled_dot_product_attention, so it is left as it is"
+            )
+        return result
+
+    def _known_dense(self, current: Current, layer: Layer) -> str:
+        """Why a layer is known to run dense before it is entered, so that it runs untouched; empty where it may not."""
+        if (current.denoiser.name, layer.name) in self._refused:
+            return "fallback"
+        planned = self._planned(current)
+        if self.settings.exact or planned == 0:
+            return "dense"
+        state = self._states.get((current.denoiser.name, current.moment.branch, layer.name, 0))
+        if state is None:
+            return ""
+        rows = state.rows if current.rows is None else [state.rows[row] for row in current.rows]
+        idle = state.hopeless or all(self._phase(row, current, planned) == DENSE_CALL for row in rows)
+        return "dense" if idle else ""
+
+    def _planned(self, current: Current) -> int:
+        """How many searches of the schedule are due by now. Told by the noise level, so that no step is counted."""
+        moment, clock = current.moment, self.conductor.clock
+        due = 0
+        for share in self.settings.searches:
+            if moment.num_steps is None or clock.levels is None:
+                level = 1.0 - share
+            else:
+                place = clock.first + max(0, round(share * moment.num_steps) - 1)
+                level = clock.levels[min(place, len(clock.levels) - 1)]
+            due += moment.u <= level + 1e-6
+        return due
+
+    def _phase(self, state: RowState, current: Current, planned: int) -> str:
+        """What one row runs now."""
+        if planned == 0:
+            return DENSE_CALL
+        moment = current.moment
+        left = FEWEST_SPARSE if moment.num_steps is None else moment.num_steps - moment.step - 1
+        first = state.searches == 0
+        if first or (planned > state.due and left >= FEWEST_SPARSE) or (state.drifted and left >= FEWEST_SPARSE):
+            return RANKED if not first and not self.settings.fresh and state.lse is not None else SEARCH
+        return DENSE_CALL if state.dense else SPARSE_CALL
+
+    def _answer(self, current: Current, layer: Layer, attended: Attended, dense: Callable[[], Tensor]) -> Tensor:
+        """The output of one scaled_dot_product_attention inside a layer."""
+        q = attended.query
+        nth = self._counts[layer.name]
+        self._counts[layer.name] += 1
+        rows = current.rows if current.rows is not None else list(range(q.shape[0]))
+        if q.shape[0] == 1 < len(rows) and nth < len(rows):  # the module attends row by row
+            nth = rows[nth]
+            rows = [nth]
+        hidden, doubt = self._doubt(attended, rows)
+        if doubt:
+            self.trace.warn(f"attention stays dense where {doubt}")
+            self._refused.add((current.denoiser.name, layer.name))
+            self._note("fallback", len(rows), float(len(rows)))
+            return dense()
+        padding, lengths = None, None
+        if hidden is not None:
+            padding = hidden[0]
+            lengths = (q.shape[2] - hidden.sum(-1)).to(torch.int32)
+        layout = self._layout(current, layer, q, padding)
+        state = self._state(current, layer, nth, q)
+        self.record.heads, self.record.tokens = q.shape[1], max(self.record.tokens, q.shape[2])
+        if not self._worth(layer, q, density=0.0):
+            share = attention_share(layer, q)
+            self.trace.warn(
+                f"attention over {q.shape[2]} tokens is {share:.0%} of a block's work: leaving out all of it would "
+                f"gain {1 / (1 - share) - 1:.0%}, so it stays dense (min_gain={self.settings.min_gain:g})"
+            )
+            state.hopeless = True
+            self._note("dense", len(rows), float(len(rows)))
+            return dense()
+        call = Call(current, layer, state, rows, layout, lengths, attended.scale)
+        planned = self._planned(current)
+        phases = [self._phase(state.rows[row], current, planned) for row in rows]
+        if len(set(phases)) == 1:
+            return self._run(phases[0], call, attended, list(range(len(rows))), dense)
+        out = torch.empty_like(q)
+        for phase in dict.fromkeys(phases):
+            places = [place for place, own in enumerate(phases) if own == phase]
+            picked = torch.tensor(places, device=q.device)
+            part = Attended(
+                *(x.index_select(0, picked) for x in (attended.query, attended.key, attended.value)),
+                scale=attended.scale,
+            )
+            part_call = Call(
+                current,
+                layer,
+                state,
+                [rows[place] for place in places],
+                layout,
+                None if lengths is None else lengths[picked],
+                attended.scale,
+            )
+            out.index_copy_(0, picked, self._run(phase, part_call, part, places, None))
+        return out
+
+    def _doubt(self, attended: Attended, rows: list[int]) -> tuple[Tensor | None, str]:
+        """Keys that are hidden (B, N), and why an attention cannot be made sparse; empty where it can."""
+        q, k = attended.query, attended.key
+        if q.shape[2] != k.shape[2]:
+            return None, f"{q.shape[2]} queries and {k.shape[2]} keys are not self-attention"
+        if q.shape[2] < self.settings.min_tokens:
+            return None, f"{q.shape[2]} tokens are fewer than min_tokens={self.settings.min_tokens}"
+        if attended.is_causal or attended.dropout_p > 0:
+            return None, "it is causal or drops out"
+        if q.shape[0] != len(rows):
+            return None, f"its batch of {q.shape[0]} is not that of the block, {len(rows)}"
+        mask = attended.attn_mask
+        if mask is None:
+            return None, ""
+        if id(mask) not in self._masks:
+            self._masks[id(mask)] = (mask, hidden_keys(mask, q.shape[0], k.shape[2]))
+        hidden, doubt = self._masks[id(mask)][1]
+        if hidden is not None and hidden.shape[0] > 1:
+            # Rows with paddings of their own are fine where all pads lie at the end anyway.
+            tail = torch.arange(hidden.shape[1], device=hidden.device) >= (~hidden).sum(-1, keepdim=True)
+            if not bool((hidden == hidden[:1]).all()) and not torch.equal(hidden, tail):
+                return None, "its mask hides other keys in every row of the batch"
+        return hidden, doubt
+
+    def _layout(self, current: Current, layer: Layer, q: Tensor, padding: Tensor | None) -> Layout:
+        transformer, family = current.denoiser.transformer, current.denoiser.family
+        grid = token_grid(transformer, family, current.named)
+        picture = current.tokens if 0 < current.tokens < q.shape[2] else None
+        hidden = None if padding is None else tuple(padding.nonzero().flatten().tolist())
+        key = (q.shape[2], picture, grid, layer.text, hidden, q.device)
+        if key not in self._layouts:
+            self._layouts[key] = make_layout(
+                q.shape[2],
+                self.settings.block,
+                grid=grid,
+                picture=picture,
+                text=layer.text,
+                tile=self.settings.tile,
+                padding=padding,
+                device=q.device,
+            )
+        return self._layouts[key]
+
+    def _state(self, current: Current, layer: Layer, nth: int, q: Tensor) -> LayerState:
+        key = (current.denoiser.name, current.moment.branch, layer.name, nth)
+        signature = (current.batch, tuple(q.shape[1:]), q.dtype, q.device)
+        state = self._states.get(key)
+        if state is None or state.signature != signature:
+            count = max(current.batch, q.shape[0])
+            state = self._states[key] = LayerState(signature, [RowState() for _ in range(count)])
+        return state
+
+    def _worth(self, layer: Layer, q: Tensor, density: float) -> bool:
+        """Whether a layer of this density gains enough."""
+        if self.settings.min_gain == 0.0:
+            return True
+        rate = EFFICIENCY.get(q.device.type, 0.65)
+        return attention_share(layer, q) * (1.0 - density / rate) >= self.settings.min_gain
+
+    def _run(
+        self, phase: str, call: Call, attended: Attended, places: list[int], dense: Callable[[], Tensor] | None
+    ) -> Tensor:
+        q, k, v = attended.query, attended.key, attended.value
+        begin = time.perf_counter()
+        if phase == DENSE_CALL:
+            if dense is not None:
+                out = dense()
+            else:
+                out = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths)
+                assert isinstance(out, Tensor)
+            self._note("dense", len(call.rows), float(len(call.rows)))
+            self._clock("dense", begin, q)
+            return out
+        q, k, v = (call.layout.visit(x) for x in (q, k, v))
+        out = {SEARCH: self._search, RANKED: self._rank, SPARSE_CALL: self._sparse}[phase](call, q, k, v)
+        return call.layout.undo(out)
+
+    def _search(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Dense output with its normaliser, the exact mass, and the index from it (paper, algorithm 1)."""
+        begin = time.perf_counter()
+        out, lse = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths, return_lse=True)
+        self._note("dense", len(call.rows), float(len(call.rows)))
+        self._clock("dense", begin, q)
+        self._choose(call, q, k, v, lse, out)
+        self.record.backends["dense"] = DENSE.last or ""
+        return out
+
+    def _rank(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """A later search that ranks blocks with the first search's normaliser (paper, algorithm 2)."""
+        held = [call.state.rows[row].lse for row in call.rows]
+        self._choose(call, q, k, v, torch.cat([lse for lse in held if lse is not None]), None)
+        if any(call.state.rows[row].dense for row in call.rows):
+            out = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths)
+            assert isinstance(out, Tensor)
+            self._note("dense", len(call.rows), float(len(call.rows)))
+            return out
+        return self._sparse(call, q, k, v)
+
+    def _choose(self, call: Call, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, dense: Tensor | None) -> None:
+        """Search: the mass of every block, and what to keep of it. `dense` is the output, where `lse` is its own."""
+        settings, begin = self.settings, time.perf_counter()
+        blocks = -(-q.shape[2] // settings.block)
+        group = max(1, MASS_BYTES // (4 * blocks * blocks * q.shape[0]))
+        ratio = q.shape[1] // k.shape[1]
+        group = max(ratio, group // ratio * ratio)
+        parts: list[Selection] = []
+        errors: list[Tensor] = []
+        for start in range(0, q.shape[1], group):
+            heads = slice(start, min(start + group, q.shape[1]))
+            shared = slice(heads.start // ratio, -(-heads.stop // ratio))
+            queries, keys, values = q[:, heads], k[:, shared], v[:, shared]
+            mass = block_mass(
+                queries,
+                keys,
+                lse[:, heads],
+                query_block=settings.block,
+                key_block=settings.block,
+                scale=call.scale,
+                key_lengths=call.lengths,
+            )
+            found = select(mass, settings, call.layout.always)
+            if settings.target.name == "error" and dense is not None:
+                index = self._index(found.keep, q, call.lengths)
+                tried = sparse_attention(queries, keys, values, index, scale=call.scale, backend=settings.backend)
+                assert isinstance(tried, Tensor)
+                truth = dense[:, heads].double()
+                error = (tried.double() - truth).flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2).clamp_min(1e-30)
+                errors.append(error)
+                needed = recall_for_error(found.recall, error, settings.target.value)
+                if bool((error > settings.target.value).any()):
+                    found = select(mass, settings, call.layout.always, recall=needed)
+            parts.append(found)
+        keep = torch.cat([part.keep for part in parts], 1)
+        density = torch.cat([part.density for part in parts], 1).tolist()
+        recall = torch.cat([part.recall for part in parts], 1).tolist()
+        least = torch.cat([part.least_recall for part in parts], 1).tolist()
+        error = torch.cat(errors, 1).tolist() if errors else None
+        self._note("mass", len(call.rows), 0.5 * len(call.rows))
+        self.record.backends["mass"] = MASS.last or ""
+        planned = self._planned(call.current)
+        for place, row in enumerate(call.rows):
+            state = call.state.rows[row]
+            lengths = None if call.lengths is None else call.lengths[place : place + 1]
+            index = self._index(keep[place : place + 1], q, lengths)
+            cause = "drift" if state.drifted and planned <= state.due else "schedule"
+            kept = self._worth(call.layer, q, sum(density[place]) / len(density[place]))
+            self.record.searches.append(
+                Search(
+                    run=call.current.moment.run,
+                    step=call.current.moment.step,
+                    branch=call.current.moment.branch,
+                    denoiser=call.current.denoiser.name,
+                    layer=call.layer.name,
+                    row=row,
+                    cause=cause,
+                    density=density[place],
+                    recall=recall[place] if dense is not None else None,
+                    least_recall=least[place] if dense is not None else None,
+                    error=error[place] if error is not None else None,
+                    kept=kept,
+                    bytes=index.nbytes if kept else 0,
+                )
+            )
+            state.due, state.searches, state.drifted = planned, state.searches + 1, False
+            state.index, state.reference, state.dense = index if kept else None, None, not kept
+            if not settings.fresh and dense is not None and len(settings.searches) > 1:
+                state.lse = lse[place : place + 1].clone()
+        call.state.joined = None
+        self._clock("mass", begin, q)
+
+    def _index(self, keep: Tensor, q: Tensor, lengths: Tensor | None) -> BlockIndex:
+        block, tokens = self.settings.block, q.shape[2]
+        return BlockIndex.from_mask(
+            keep, queries=tokens, keys=tokens, query_block=block, key_block=block, key_lengths=lengths
+        )
+
+    def _sparse(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attention over the kept blocks; its normaliser tells the drift."""
+        begin, settings = time.perf_counter(), self.settings
+        states = [call.state.rows[row] for row in call.rows]
+        parts = [state.index for state in states if state.index is not None]
+        index = self._joined(call.state, parts)
+        watch = settings.drift > 0
+        result = sparse_attention(q, k, v, index, scale=call.scale, return_lse=watch, backend=settings.backend)
+        out, lse = result if isinstance(result, tuple) else (result, None)
+        if lse is not None:
+            sampled = lse[:, :, ::SAMPLED]
+            for place, (row, state) in enumerate(zip(call.rows, states, strict=True)):
+                if state.reference is None:
+                    state.reference = sampled[place].clone()
+                    continue
+                moment = call.current.moment
+                drift = Drift(
+                    run=moment.run, step=moment.step, branch=moment.branch, layer=call.layer.name, row=row, drift=0.0
+                )
+                self._drifts.append((drift, state, (sampled[place] - state.reference).abs().mean()))
+        self.record.calls["sparse"] += len(call.rows)
+        self.record.work += sum(part.indices.numel() / (part.groups * part.rows * part.columns) for part in parts)
+        self.record.backends["sparse"] = SPARSE.last or ""
+        self._clock("sparse", begin, q)
+        return out
+
+    @staticmethod
+    def _joined(state: LayerState, parts: list[BlockIndex]) -> BlockIndex:
+        """One index over the rows of a call, made once for each set of them."""
+        if len(parts) == 1:
+            return parts[0]
+        key = tuple(id(part) for part in parts)
+        if state.joined is None or state.joined[0] != key:
+            state.joined = (key, BlockIndex.cat(parts))
+        return state.joined[1]
+
+    def _note(self, kind: str, rows: int, work: float) -> None:
+        self.record.calls[kind] += rows
+        self.record.work += work
+
+    def _clock(self, kind: str, begin: float, q: Tensor) -> None:
+        if q.device.type == "cpu":
+            self.record.seconds[kind] += time.perf_counter() - begin
+
+
+def attention_share(layer: Layer, q: Tensor) -> float:
+    """Share of a block's floating-point operations that its self-attention takes.
+
+    Shapes: q (B, H, N, D). Attention takes 4 N N H D, the weights of the block 2 N each.
+    """
+    _, heads, tokens, width = q.shape
+    attention = 4.0 * tokens * tokens * heads * width
+    return attention / (attention + 2.0 * layer.parameters * tokens)

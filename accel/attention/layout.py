@@ -1,0 +1,141 @@
+"""Where the tokens of an attention lie: text, picture grid, padding; and the order in which blocks visit them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..families import Family
+from ..inputs import latents_of
+
+Grid = tuple[int, int, int]
+"""Tokens of a video along time, height and width; a picture has one frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the tokens of one attention are visited."""
+
+    order: Tensor | None
+    """int64 (N): the token visited at each place; None where they stay as they are."""
+    back: Tensor | None
+    """Its inverse."""
+    always: Tensor
+    """bool (R, C): blocks that are kept whatever they hold, those with text in them."""
+
+    def visit(self, x: Tensor) -> Tensor:
+        """Tokens (B, H, N, D) in the order of the blocks."""
+        return x if self.order is None else x.index_select(2, self.order)
+
+    def undo(self, x: Tensor) -> Tensor:
+        """Tokens (B, H, N, D) in the order of the model."""
+        return x if self.back is None else x.index_select(2, self.back)
+
+
+def token_grid(transformer: nn.Module, family: Family, named: dict[str, Any]) -> Grid | None:
+    """The grid of the picture's tokens in a call of `transformer`; None where the arguments do not tell."""
+    latents, config = latents_of(named), getattr(transformer, "config", {})
+    if isinstance(latents, (list, tuple)):
+        latents = latents[0][None] if latents and isinstance(latents[0], Tensor) else None
+    if not isinstance(latents, Tensor):
+        return None
+    patch = _patch(config)
+    if latents.ndim == 5:
+        frames, height, width = (
+            (latents.shape[1], *latents.shape[3:]) if family.frames_first else tuple(latents.shape[2:])
+        )
+        return (frames // patch[0] or 1, height // patch[1], width // patch[2])
+    if latents.ndim == 4:
+        return (1, latents.shape[2] // patch[1], latents.shape[3] // patch[2])
+    ids, shapes = named.get("img_ids"), named.get("img_shapes")
+    if isinstance(ids, Tensor) and ids.shape[-1] >= 3:
+        return _product_of(latents, ids.reshape(-1, ids.shape[-1])[:, -3:].long().amax(0).add(1).tolist())
+    if isinstance(shapes, (list, tuple)) and shapes:
+        first = shapes[0][0] if isinstance(shapes[0], (list, tuple)) and len(shapes[0]) == 1 else shapes[0]
+        if isinstance(first, (list, tuple)) and len(first) == 3:
+            return _product_of(latents, list(first))
+    sizes = [named.get(name) for name in ("num_frames", "height", "width")]
+    if all(isinstance(size, int) for size in sizes):
+        return _product_of(latents, sizes)
+    return None
+
+
+def _patch(config: Any) -> tuple[int, int, int]:
+    """Latents that one token covers along time, height and width."""
+
+    def one(value: Any) -> int:
+        return int(value[0]) if isinstance(value, (list, tuple)) else int(value)
+
+    size, in_time = config.get("patch_size", config.get("all_patch_size", 1)) or 1, config.get("patch_size_t")
+    if isinstance(size, (list, tuple)) and len(size) == 3:
+        return (int(size[0]), int(size[1]), int(size[2]))
+    in_time = in_time if in_time is not None else config.get("all_f_patch_size", 1)
+    return (one(in_time or 1), one(size), one(size))
+
+
+def _product_of(latents: Tensor, sizes: list[Any]) -> Grid | None:
+    """`sizes` as a grid where they account for the packed tokens (B, N, C)."""
+    grid = (int(sizes[0]), int(sizes[1]), int(sizes[2]))
+    return grid if grid[0] * grid[1] * grid[2] == latents.shape[1] else None
+
+
+def tile_order(grid: Grid, block: int) -> Tensor:
+    """The tokens of a grid, tile by tile: int64 (T * Y * X).
+
+    A tile holds `block` tokens: 4 x 4 x 4 of a video and 8 x 8 of a picture for 64. Where the grid is no multiple of
+    the tile the last tiles are thinner, and blocks run on into the next.
+    """
+    frames, height, width = grid
+    sides = {16: (4, 2, 2), 32: (4, 4, 2), 64: (4, 4, 4), 128: (8, 4, 4)}[block]
+    if frames == 1:
+        sides = {16: (1, 4, 4), 32: (1, 8, 4), 64: (1, 8, 8), 128: (1, 16, 8)}[block]
+    place = torch.arange(frames * height * width)
+    t, y, x = place // (height * width), place // width % height, place % width
+    key = torch.zeros_like(place)
+    for value, side, size in ((t, sides[0], frames), (y, sides[1], height), (x, sides[2], width)):
+        key = key * (size // side + 1) + value // side
+    return key.argsort(dim=0, stable=True)
+
+
+def make_layout(
+    tokens: int,
+    block: int,
+    *,
+    grid: Grid | None,
+    picture: int | None,
+    text: str,
+    tile: bool,
+    padding: Tensor | None,
+    device: torch.device,
+) -> Layout:
+    """The layout of an attention over `tokens`.
+
+    Args:
+        grid: that of the picture, where known.
+        picture: how many tokens are the picture's, where known; the others are text. By default those of the grid.
+        text: "start" or "end": where text lies beside the picture.
+        padding: bool (N), True for keys that are masked; they are visited last, or None.
+    """
+    size = grid[0] * grid[1] * grid[2] if grid is not None else 0
+    picture = picture or (size if 0 < size < tokens else tokens)
+    if size != picture:
+        grid = None
+    words = tokens - picture
+    first = words if text == "start" else 0  # the picture's first token
+    order = torch.arange(tokens)
+    inside = tile_order(grid, block) if tile and grid is not None else torch.arange(picture)
+    is_text = torch.ones(tokens, dtype=torch.bool)
+    is_text[first : first + picture] = False
+    if (tile and grid is not None) or padding is not None:
+        order = torch.cat([inside + first, order[is_text]])
+    if padding is not None:
+        order = order[padding.cpu()[order].long().argsort(dim=0, stable=True)]
+    blocks = -(-tokens // block)
+    visited = torch.nn.functional.pad(is_text[order], (0, blocks * block - tokens)).view(blocks, block).any(1)
+    always = visited[:, None] | visited[None, :]
+    if torch.equal(order, torch.arange(tokens)):
+        return Layout(None, None, always.to(device))
+    return Layout(order.to(device), order.argsort().to(device), always.to(device))

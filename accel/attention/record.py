@@ -1,0 +1,133 @@
+"""What block-sparse attention did: searches with their recall, calls by kind, drift. Part of a trace."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from statistics import mean
+from typing import Any
+
+
+@dataclass(slots=True, kw_only=True)
+class Search:
+    """One search of one layer, for one row of the batch. Lists hold one entry a head."""
+
+    run: int
+    step: int
+    branch: str
+    denoiser: str
+    layer: str
+    row: int
+    cause: str
+    """"schedule" or "drift"."""
+    density: list[float]
+    """Share of the blocks kept."""
+    recall: list[float] | None
+    """Share of the attention mass kept; None where the normaliser was an old one, which ranks but does not measure."""
+    least_recall: list[float] | None
+    """That of the block of queries with the least."""
+    error: list[float] | None
+    """Relative L2 error of the output, where it was measured (error mode), before heads above the bound got more."""
+    kept: bool
+    """False where so little could be left out that the layer stays dense."""
+    bytes: int
+    """Memory of the index."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Drift:
+    """Mean change of the sparse normaliser's logarithm since the first sparse call after a search."""
+
+    run: int
+    step: int
+    branch: str
+    layer: str
+    row: int
+    drift: float
+
+
+@dataclass(slots=True)
+class AttentionRecord:
+    """The attention of a handle's life."""
+
+    layers: list[str] = field(default_factory=list)
+    """Every layer that can be made sparse, in order."""
+    heads: int = 0
+    tokens: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    """Calls of a layer by what ran: "dense", "mass", "sparse", "fallback"; a search is a "dense" and a "mass" or a
+    "mass" and a "sparse". Each row of the batch counts."""
+    work: float = 0.0
+    """Attention blocks computed, mass passes counted half, in units of a dense call of a row."""
+    searches: list[Search] = field(default_factory=list)
+    drifts: list[Drift] = field(default_factory=list)
+    seconds: Counter[str] = field(default_factory=Counter)
+    """Seconds by what ran, on a CPU only: an accelerator is not waited for."""
+    backends: dict[str, str] = field(default_factory=dict)
+    """Operation -> implementation chosen."""
+
+    def clear(self) -> None:
+        for held in (self.calls, self.searches, self.drifts, self.seconds):
+            held.clear()
+        self.work = 0.0
+
+    def totals(self) -> dict[str, Any]:
+        """Means over everything recorded."""
+        kept = [s for s in self.searches if s.kept]
+        recalls = [s.recall for s in kept if s.recall is not None]
+        attended = self.calls["dense"] + self.calls["sparse"]
+        return {
+            "calls": dict(self.calls),
+            "searches": len(self.searches),
+            "searches_for_drift": sum(s.cause == "drift" for s in self.searches),
+            "density": mean(mean(s.density) for s in kept) if kept else None,
+            "recall": mean(mean(r) for r in recalls) if recalls else None,
+            "least_recall": min(min(s.least_recall) for s in kept if s.least_recall is not None) if recalls else None,
+            "drift": max((d.drift for d in self.drifts), default=None),
+            "work": self.work / attended if attended else None,
+            "index_bytes": sum({(s.denoiser, s.layer, s.branch, s.row): s.bytes for s in self.searches}.values()),
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {
+            "layers": self.layers,
+            "heads": self.heads,
+            "tokens": self.tokens,
+            "backends": dict(self.backends),
+            "seconds": dict(self.seconds),
+            "searches": [asdict(s) for s in self.searches],
+            "drifts": [asdict(d) for d in self.drifts],
+            "totals": self.totals(),
+        }
+
+    def lines(self) -> list[str]:
+        """The record for a person."""
+        totals = self.totals()
+        if not self.calls:
+            return ["  attention: none was seen that could be made sparse"]
+        calls = totals["calls"]
+        lines = [
+            f"  attention over {self.tokens} tokens, {len(self.layers)} layers x {self.heads} heads: "
+            + ", ".join(f"{name} {calls[name]}" for name in ("dense", "mass", "sparse", "fallback") if name in calls)
+        ]
+        if totals["density"] is not None:
+            line = f"    kept {totals['density']:.0%} of the blocks"
+            if totals["recall"] is not None:
+                line += f" with {totals['recall']:.1%} of the mass (row with the least: {totals['least_recall']:.1%})"
+            lines.append(f"{line}; {totals['work']:.0%} of the dense attention's work")
+        dense = sum(not s.kept for s in self.searches)
+        if dense:
+            lines.append(
+                f"    {dense} of {len(self.searches)} searches left their layer dense: too little to leave out"
+            )
+        if totals["drift"] is not None:
+            lines.append(f"    drift: largest {totals['drift']:.2g}; searches for it: {totals['searches_for_drift']}")
+        if totals["index_bytes"]:
+            lines.append(f"    index: {totals['index_bytes'] / 1e6:.1f} MB")
+        if self.seconds:
+            total = sum(self.seconds.values())
+            lines.append(
+                "    time: " + ", ".join(f"{k} {v:.2f} s ({v / total:.0%})" for k, v in self.seconds.most_common())
+            )
+        return lines

@@ -1,0 +1,167 @@
+"""AdaSpa: block-sparse attention whose pattern is found online from the exact attention mass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from . import METHODS, Method, number, one_of, require, whole
+
+TARGETS = ("recall", "sparsity", "density", "error")
+BLOCKS = (16, 32, 64, 128)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaSpaTarget:
+    """What a selection has to reach; one field is set."""
+
+    name: str
+    value: float
+
+
+@METHODS.register("adaspa")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdaSpa(Method):
+    """Leaves out blocks of self-attention that hold little of its mass, measured at a few steps of the run itself.
+
+    The first steps run dense. At a search step the exact mass of every block of keys for every block of queries is
+    computed beside the dense output, and what the target asks for is kept; later steps attend to those blocks only.
+    Give one target: `recall`, `sparsity`, `density` or `error`; without any it is recall=0.95. Text tokens always see
+    everything and are always seen. Layers where too little could be left out, and models whose attention is too small
+    a share of the work, are left alone; the trace says which and why.
+
+    Source: AdaSpa (Xia et al., 2025, arXiv:2502.21079). Differs from the paper by default: blocks are chosen by the
+    recall they are to reach instead of a fixed sparsity; a new search runs the dense attention again instead of reusing
+    its old normaliser; drift of the normaliser calls for a search of its own; tokens of a video are visited in tiles.
+    `AdaSpa.paper(sparsity)` switches all of that off.
+
+    Raises: ConfigError for a setting out of its range.
+    """
+
+    name: ClassVar[str] = "adaspa"
+    place: ClassVar[str] = "attention"
+
+    recall: float | None = None
+    """Share of the attention mass that every block of queries keeps at least, above 0 to 1, measured at the search; 1
+    keeps everything. Lower is faster and drifts further. On learnt attention 0.9 to 0.99 is the useful range."""
+
+    sparsity: float | None = None
+    """Share of the blocks that is left out, 0 to below 1, whatever they hold: the paper's way. 0 is dense."""
+
+    density: float | None = None
+    """Share of the blocks that is kept on average over a layer, above 0 to 1, given to the rows that need it: the
+    largest least recall that this budget can buy."""
+
+    error: float | None = None
+    """Relative L2 error of a head's output that is accepted, above 0, measured at the search with one sparse call.
+    Heads whose attention is flat lose little by a low recall and are given less."""
+
+    per: str = "row"
+    """With `recall`: "row" holds the target in every block of queries; "head" only on average over a head, which keeps
+    fewer blocks and lets single rows fall below."""
+
+    head_adaptive: bool = True
+    """With `sparsity`: heads of high recall give a share of their blocks to as many of low recall (paper, 4.3)."""
+
+    least: float = 0.0
+    """Smallest share of the blocks that a row keeps, 0 to 1; guards rows whose mass sits on a few keys."""
+
+    most: float = 1.0
+    """Largest share of the blocks that a row keeps, above 0 to 1, even where the target is missed by that."""
+
+    searches: tuple[float, ...] = (0.1, 0.5)
+    """When a search is due, as shares of the steps of a run, rising, each 0 to below 1. Everything before the first is
+    dense. More searches cost a dense step and more each; none but the first matters much (paper, table 3)."""
+
+    fresh: bool = True
+    """Later searches run the dense attention again, which is exact. False ranks with the normaliser of the first
+    search, at half the cost, and cannot say what recall was reached."""
+
+    drift: float = 0.5
+    """Mean change of the sparse normaliser's logarithm since the search that calls for a new one, above 0; 0 never."""
+
+    most_searches: int = 4
+    """Searches of a layer in a run, those for drift included, 1 or more."""
+
+    block: int = 64
+    """Tokens of a block of queries and of keys: 16, 32, 64 or 128. Smaller follows the pattern closer and costs more
+    a token."""
+
+    tile: bool = True
+    """Visit the tokens of a video or picture tile by tile (4 x 4 x 4, or 8 x 8 in a picture), so that a block is near
+    in space and time. False keeps the model's order."""
+
+    min_tokens: int = 1024
+    """Shorter attention is left alone, 1 or more."""
+
+    min_gain: float = 0.05
+    """Least gain of a denoiser call, as a share of its work, for which a layer is made sparse; 0 always does."""
+
+    backend: str = "auto"
+    """Which implementation of sparse attention runs: "auto", or one that `outpace doctor` lists."""
+
+    def __post_init__(self) -> None:
+        given = [name for name in TARGETS if getattr(self, name) is not None]
+        require(len(given) <= 1, f"give one target, not {' and '.join(given)}")
+        for name, low, high in (("recall", 0.0, 1.0), ("density", 0.0, 1.0), ("error", 0.0, 10.0)):
+            if getattr(self, name) is not None:
+                number(name, getattr(self, name), low, high)
+                require(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)!r}")
+        if self.sparsity is not None:
+            number("sparsity", self.sparsity, 0.0, 1.0)
+            require(self.sparsity < 1, "sparsity 1 would leave nothing to attend to; give a number from 0 to below 1")
+        one_of("per", self.per, ("row", "head"))
+        for name in ("least", "most"):
+            number(name, getattr(self, name), 0.0, 1.0)
+        require(0 < self.most >= self.least, f"most must be above 0 and at least {self.least:g}, not {self.most!r}")
+        searches = self.searches
+        require(
+            isinstance(searches, (tuple, list)) and len(searches) > 0,
+            f"searches must list at least one share of the steps, such as (0.1, 0.5), not {searches!r}",
+        )
+        for share in searches:
+            number("searches", share, 0.0, 1.0)
+            require(share < 1, "a search at the end of the run would be of no use; give shares from 0 to below 1")
+        require(list(searches) == sorted(set(searches)), f"searches must rise, not {tuple(searches)}")
+        object.__setattr__(self, "searches", tuple(float(share) for share in searches))
+        number("drift", self.drift, 0.0)
+        number("min_gain", self.min_gain, 0.0, 1.0)
+        whole("most_searches", self.most_searches, 1)
+        one_of("block", self.block, BLOCKS)
+        whole("min_tokens", self.min_tokens, 1)
+        for flag in ("head_adaptive", "fresh", "tile"):
+            require(isinstance(getattr(self, flag), bool), f"{flag} must be true or false, not {getattr(self, flag)!r}")
+        require(isinstance(self.backend, str), f"backend must be a name, not {self.backend!r}")
+
+    @property
+    def target(self) -> AdaSpaTarget:
+        """The target in force."""
+        for name in TARGETS:
+            if getattr(self, name) is not None:
+                return AdaSpaTarget(name=name, value=float(getattr(self, name)))
+        return AdaSpaTarget(name="recall", value=0.95)
+
+    @property
+    def exact(self) -> bool:
+        """True where nothing may be left out, so that nothing needs to be searched for either."""
+        target = self.target
+        return (target.name, target.value) in (("sparsity", 0.0), ("recall", 1.0), ("density", 1.0))
+
+    @classmethod
+    def paper(cls, sparsity: float = 0.8, *, searches: tuple[float, ...] = (0.2, 0.6)) -> AdaSpa:
+        """The method as its authors run it.
+
+        Args:
+            sparsity: mean share of blocks left out; heads of high recall take (1 + sparsity) / 2, as many of low recall
+                (3 sparsity - 1) / 2.
+            searches: steps 10 and 30 of 50, as shares.
+        """
+        return cls(
+            sparsity=sparsity,
+            searches=searches,
+            fresh=False,
+            drift=0.0,
+            tile=False,
+            min_gain=0.0,
+            min_tokens=1,
+        )
