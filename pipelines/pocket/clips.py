@@ -1,8 +1,9 @@
 """Moving shapes: procedural clips, their captions, and the checker that reads a clip back.
 
-One coloured shape crosses a dark frame of 32 x 32 pixels in 9 frames: "a blue square moves left slowly". A sixth of the
-colour, shape and direction combinations is never trained on, so that a caption can be new while each of its words is
-known. The checker looks at pixels only; it is how the conditioning accuracy on the model card is read.
+One coloured shape crosses a dark frame: "a blue square moves left slowly", on a `Stage` that says how large, how long
+and in front of what. A sixth of the colour, shape and direction combinations is never trained on, so that a caption can
+be new while each of its words is known. The checker looks at pixels only; it is how the conditioning accuracy on the
+model card is read.
 """
 
 from __future__ import annotations
@@ -28,10 +29,28 @@ SHAPES = ("circle", "square", "triangle")
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SPEEDS = {"slowly": (0.60, 0.80), "quickly": (1.45, 1.65)}
 """Pixels a frame, from and to."""
-FRAMES, SIDE = 9, 32
 BACKGROUND = 0.06
-SLOW_BELOW_PIXELS = 9.0
-"""Total travel that parts slow (4.8 to 6.4 pixels over a clip) from quick (11.6 to 13.2)."""
+SLOW_BELOW_PIXELS = 9 / 8
+"""Travel in a frame that parts slow from quick."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """Where the shape moves."""
+
+    frames: int = 9
+    side: int = 32
+    """Pixels of height and of width."""
+    ceiling: float = BACKGROUND
+    """Brightest level of the background. Above BACKGROUND it is a soft random texture, another one in every clip."""
+
+    @property
+    def bright(self) -> float:
+        """A pixel with a channel above this belongs to the shape."""
+        return self.ceiling + 0.3
+
+
+SMALL = Stage()
 
 Split = Literal["held_out", "train", "calibration"]
 
@@ -116,22 +135,24 @@ def draw(rng: random.Random, clips: int) -> list[Clip]:
     return [rng.choice(seen) for _ in range(clips)]
 
 
-def render(clips: list[Clip], rng: random.Random) -> np.ndarray:
+def render(clips: list[Clip], rng: random.Random, stage: Stage = SMALL) -> np.ndarray:
     """Pictures of `clips` with place, size, speed and tint drawn from `rng`: (B, T, Y, X, 3) float32 in 0..1."""
+    side, frames_of_clip = stage.side, stage.frames
     kind, start, step, radius, tint = [], [], [], [], []
     for clip in clips:
         axis = np.array(DIRECTIONS[clip.direction], dtype=np.float32)
         velocity = rng.uniform(*SPEEDS[clip.speed]) * axis
-        along, across = rng.uniform(-1, 1) * (1.0 if clip.speed == "quickly" else 4.0), rng.uniform(-6, 6)
-        centre = SIDE / 2 + along * axis + across * axis[::-1]
+        reach = (1.0 if clip.speed == "quickly" else 4.0) * side / SMALL.side
+        along, across = rng.uniform(-1, 1) * reach, rng.uniform(10 - side / 2, side / 2 - 10)
+        centre = side / 2 + along * axis + across * axis[::-1]
         kind.append(SHAPES.index(clip.shape))
-        start.append(centre - velocity * (FRAMES - 1) / 2)
+        start.append(centre - velocity * (frames_of_clip - 1) / 2)
         step.append(velocity)
         radius.append(rng.uniform(6.0, 7.5))
         tint.append([value + rng.uniform(-0.04, 0.04) for value in COLOURS[clip.colour]])
-    frames = np.arange(FRAMES, dtype=np.float32)[None, :, None]
+    frames = np.arange(frames_of_clip, dtype=np.float32)[None, :, None]
     place = np.stack(start)[:, None] + frames * np.stack(step)[:, None]  # (B, T, 2), x before y
-    grid = np.arange(SIDE, dtype=np.float32) + 0.5
+    grid = np.arange(side, dtype=np.float32) + 0.5
     x = grid[None, None, None, :] - place[..., 0, None, None]
     y = grid[None, None, :, None] - place[..., 1, None, None]
     r = np.array(radius, dtype=np.float32)[:, None, None, None]
@@ -143,21 +164,34 @@ def render(clips: list[Clip], rng: random.Random) -> np.ndarray:
     distance = np.where(which == 0, circle, np.where(which == 1, square, triangle))
     cover = np.clip(0.5 - distance, 0, 1)[..., None]
     colour = np.array(tint, dtype=np.float32)[:, None, None, None, :]
-    return np.clip(BACKGROUND * (1 - cover) + colour * cover, 0, 1).astype(np.float32)
+    behind = _texture(len(clips), rng, stage) if stage.ceiling > BACKGROUND else BACKGROUND
+    return np.clip(behind * (1 - cover) + colour * cover, 0, 1).astype(np.float32)
 
 
-def _object(frame: np.ndarray) -> np.ndarray | None:
+def _texture(clips: int, rng: random.Random, stage: Stage) -> np.ndarray:
+    """Soft random backgrounds, the same in all frames of a clip: (B, 1, Y, X, 3) in BACKGROUND..ceiling."""
+    source = np.random.default_rng(rng.getrandbits(64))
+    coarse = stage.side // 8 + 1  # one knot every eight pixels
+    grey = source.standard_normal((clips, coarse, coarse, 1))
+    knots = grey + 0.4 * source.standard_normal((clips, coarse, coarse, 3))
+    zoom = stage.side / coarse
+    field = cast(np.ndarray, ndimage.zoom(knots, (1, zoom, zoom, 1), order=3))
+    middle, half = (stage.ceiling + BACKGROUND) / 2, (stage.ceiling - BACKGROUND) / 2
+    return (middle + half * np.clip(field / 2, -1, 1))[:, None].astype(np.float32)
+
+
+def _object(frame: np.ndarray, stage: Stage) -> np.ndarray | None:
     """The largest bright region of a frame (Y, X, 3) as a mask (Y, X); None where there is none worth reading."""
-    regions, count = cast(tuple[np.ndarray, int], ndimage.label(np.abs(frame - BACKGROUND).max(-1) > 0.3))
+    regions, count = cast(tuple[np.ndarray, int], ndimage.label(frame.max(-1) > stage.bright))
     if count == 0:
         return None
     sizes = np.bincount(regions.ravel())[1:]
     return regions == 1 + int(sizes.argmax()) if sizes.max() >= 40 else None
 
 
-def read(media: np.ndarray) -> dict[str, str] | None:
+def read(media: np.ndarray, stage: Stage = SMALL) -> dict[str, str] | None:
     """What a clip (T, Y, X, 3) in 0..1 shows, or None where no object stays visible in at least half of its frames."""
-    masks = [(i, mask) for i, frame in enumerate(media) if (mask := _object(frame)) is not None]
+    masks = [(i, mask) for i, frame in enumerate(media) if (mask := _object(frame, stage)) is not None]
     if len(masks) < max(2, len(media) // 2):
         return None
     palette = np.array(list(COLOURS.values()))
@@ -171,18 +205,18 @@ def read(media: np.ndarray) -> dict[str, str] | None:
     fill = float(np.median(fills))  # of the bounding box: a square 1, a circle 0.79, a triangle 0.5
     (first, x0, y0), (last, x1, y1) = places[0], places[-1]
     dx, dy = x1 - x0, y1 - y0
-    travel = max(abs(dx), abs(dy)) * (len(media) - 1) / max(last - first, 1)
+    travel = max(abs(dx), abs(dy)) / max(last - first, 1)  # in a frame
     horizontal = abs(dx) > abs(dy)
     direction = ("right" if dx > 0 else "left") if horizontal else ("down" if dy > 0 else "up")
     return {
         "colour": list(COLOURS)[int(votes.argmax())],
         "shape": "square" if fill > 0.89 else "circle" if fill > 0.66 else "triangle",
-        "direction": direction if travel > 2.5 else "still",
+        "direction": direction if travel > 2.5 / 8 else "still",
         "speed": "slowly" if travel < SLOW_BELOW_PIXELS else "quickly",
     }
 
 
-def check(media: list[np.ndarray], captions: list[str]) -> list[dict[str, float]]:
+def check(media: list[np.ndarray], captions: list[str], stage: Stage = SMALL) -> list[dict[str, float]]:
     """Which words of each caption its clip obeys, 1.0 or 0.0 each; all 0.0 where nothing can be seen.
 
     Shapes: each of `media` (T, Y, X, 3), floats in 0..1.
@@ -191,6 +225,6 @@ def check(media: list[np.ndarray], captions: list[str]) -> list[dict[str, float]
         raise InputError(f"{len(media)} clips but {len(captions)} captions; give one caption a clip")
     hits = []
     for clip, caption in zip(media, captions, strict=True):
-        said, shown = parse(caption), read(np.asarray(clip, dtype=np.float32)) or {}
+        said, shown = parse(caption), read(np.asarray(clip, dtype=np.float32), stage) or {}
         hits.append({name: float(shown.get(name) == getattr(said, name)) for name in ATTRIBUTES})
     return hits

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import clips
+from .clips import SMALL, Stage
 from .text import AttributeReader, build_t5_tokenizer, caption_words
 from .training import FitResult, FitSettings, first_process_first, fit
 
@@ -42,8 +43,14 @@ class WanRecipe:
     feed_forward: int = 240
     uncaptioned: float = 0.1
     """Share of samples trained with the empty caption, for guidance."""
+    patch: int = 2
+    """Latents a token covers, in height and in width."""
+    query_gain: float = 1.0
+    """Of the normalised queries before training: higher starts with sharper attention."""
     shift: float = 2.0
     """Of the scheduler's noise levels, towards noise."""
+    stage: Stage = SMALL
+    """What the autoencoder sees, and the denoiser."""
 
 
 def build_autoencoder(latent_channels: int, *, seed: int = 0) -> Any:
@@ -68,11 +75,13 @@ def build_autoencoder(latent_channels: int, *, seed: int = 0) -> Any:
     )
 
 
-def draw_clips(count: int, generator: torch.Generator) -> tuple[list[clips.Clip], torch.Tensor]:
+def draw_clips(
+    count: int, generator: torch.Generator, stage: clips.Stage = clips.SMALL
+) -> tuple[list[clips.Clip], torch.Tensor]:
     """`count` training clips with their pictures (B, 3, T, Y, X) in -1..1, decided by `generator`."""
     source = random.Random(int(torch.randint(0, 2**62, (1,), generator=generator)))
     drawn = clips.draw(source, count)
-    media = torch.from_numpy(clips.render(drawn, source)).permute(0, 4, 1, 2, 3)
+    media = torch.from_numpy(clips.render(drawn, source, stage)).permute(0, 4, 1, 2, 3)
     return drawn, media.contiguous() * 2 - 1
 
 
@@ -83,19 +92,19 @@ def train_clip_autoencoder(
     model = build_autoencoder(recipe.latent_channels).to(device)
 
     def loss_of(generator: torch.Generator, batch: int) -> torch.Tensor:
-        media = draw_clips(batch, generator)[1].to(device)
+        media = draw_clips(batch, generator, recipe.stage)[1].to(device)
         mean, log_variance = model.encode(media).latent_dist.parameters.float().chunk(2, 1)
         log_variance = log_variance.clamp(-12, 4)
         noise = torch.randn(mean.shape, generator=generator).to(device)
         remade = model._decode(mean + noise * (0.5 * log_variance).exp(), return_dict=False)[0].float()
         # A small bright shape on a large dark frame: without the weight the frame alone is learnt.
-        weight = 1 + 4 * (media > -0.8).any(1, keepdim=True).float()
+        weight = 1 + 4 * (media > 2 * (recipe.stage.ceiling + 0.04) - 1).any(1, keepdim=True).float()
         divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
         return (weight * ((remade - media).abs() + 2 * (remade - media) ** 2)).mean() + 1e-3 * divergence
 
     result = fit("autoencoder", model.train(), loss_of, recipe.autoencoder, folder, progress=progress)
     model.eval()
-    drawn, media = draw_clips(96, torch.Generator().manual_seed(999_979))
+    drawn, media = draw_clips(96, torch.Generator().manual_seed(999_979), recipe.stage)
     with torch.no_grad():
         latents = torch.cat([model.encode(part.to(device)).latent_dist.mode() for part in media.split(16)])
         remade = torch.cat([model.decode(part).sample for part in latents.split(16)]).cpu().clamp(-1, 1)
@@ -103,7 +112,7 @@ def train_clip_autoencoder(
         latents_mean=latents.mean((0, 2, 3, 4)).tolist(), latents_std=latents.std((0, 2, 3, 4)).tolist()
     )
     pictures = [clip.permute(1, 2, 3, 0).numpy() / 2 + 0.5 for clip in remade]
-    hits = clips.check(pictures, [clip.caption for clip in drawn])
+    hits = clips.check(pictures, [clip.caption for clip in drawn], recipe.stage)
     facts = {name: float(np.mean([hit[name] for hit in hits])) for name in hits[0]}
     facts["psnr_decibel"] = float(-10 * torch.log10(F.mse_loss(remade / 2, media / 2)))
     return model, result, facts
@@ -169,7 +178,7 @@ def build_denoiser(recipe: WanRecipe, *, seed: int = 0) -> Any:
 
     torch.manual_seed(seed)
     model = WanTransformer3DModel(
-        patch_size=(1, 2, 2),
+        patch_size=(1, recipe.patch, recipe.patch),
         num_attention_heads=recipe.heads,
         attention_head_dim=recipe.head_width,
         in_channels=recipe.latent_channels,
@@ -185,15 +194,17 @@ def build_denoiser(recipe: WanRecipe, *, seed: int = 0) -> Any:
             nn.init.normal_(weight, std=0.02)
         elif name.startswith("proj_out"):
             nn.init.zeros_(weight)
+        elif name.endswith("attn1.norm_q.weight"):
+            nn.init.constant_(weight, recipe.query_gain)
     return model
 
 
 @torch.no_grad()
 def encode_clips(
-    recipe: WanRecipe, autoencoder: Any, encoder: Any, tokenizer: Any, folder: Path
+    recipe: WanRecipe, autoencoder: Any, encoder: Any, tokenizer: Any, folder: Path, name: str = "latents"
 ) -> dict[str, torch.Tensor]:
     """Normalised latents and encoded captions of the training set, encoded once into `folder`."""
-    path = folder / "latents.pt"
+    path = folder / f"{name}.pt"
     if path.is_file():
         return torch.load(path)
     generator = torch.Generator().manual_seed(24)
@@ -203,7 +214,7 @@ def encode_clips(
     )
     latents, texts = [], []
     for _ in range(recipe.clips // 32):
-        drawn, media = draw_clips(32, generator)
+        drawn, media = draw_clips(32, generator, recipe.stage)
         made = autoencoder.encode(media.to(device)).latent_dist.mode().float().cpu()
         latents.append(((made - mean) / std).half())
         texts.append(encode_captions(encoder, tokenizer, [clip.caption for clip in drawn]).cpu().half())
@@ -216,10 +227,17 @@ def encode_clips(
 
 
 def train_denoiser(
-    recipe: WanRecipe, held: dict[str, torch.Tensor], folder: Path, device: torch.device, *, progress: bool = True
+    recipe: WanRecipe,
+    held: dict[str, torch.Tensor],
+    folder: Path,
+    device: torch.device,
+    *,
+    model: Any = None,
+    name: str = "denoiser",
+    progress: bool = True,
 ) -> tuple[Any, FitResult]:
-    """Teach the transformer the velocity from clips to noise."""
-    model = build_denoiser(recipe).to(device)
+    """Teach the transformer, a new one unless `model` is given, the velocity from clips to noise."""
+    model = (build_denoiser(recipe) if model is None else model).to(device)
 
     def loss_of(generator: torch.Generator, batch: int) -> torch.Tensor:
         chosen = torch.randint(0, len(held["latents"]), (batch,), generator=generator)
@@ -235,7 +253,7 @@ def train_denoiser(
         return F.mse_loss(seen.float(), (noise - clean).to(device))
 
     matrices = [w for name, w in model.named_parameters() if w.ndim == 2 and name.startswith("blocks.")]
-    result = fit("denoiser", model.train(), loss_of, recipe.denoiser, folder, matrices=matrices, progress=progress)
+    result = fit(name, model.train(), loss_of, recipe.denoiser, folder, matrices=matrices, progress=progress)
     return model.eval(), result
 
 

@@ -33,7 +33,7 @@ def mean_hits(media: list[np.ndarray], captions: list[str]) -> dict[str, float]:
 def test_the_checker_reads_every_clip_that_was_drawn():
     drawn = list(clips.EVERY_CLIP)
     media = clips.render(drawn, random.Random(3))
-    assert media.shape == (144, clips.FRAMES, clips.SIDE, clips.SIDE, 3)
+    assert media.shape == (144, clips.SMALL.frames, clips.SMALL.side, clips.SMALL.side, 3)
     assert media.min() >= 0 and media.max() <= 1
     assert mean_hits(list(media), [clip.caption for clip in drawn]) == dict.fromkeys(clips.ATTRIBUTES, 1.0)
 
@@ -49,7 +49,7 @@ def test_the_checker_sees_each_wrong_word():
 
 @pytest.mark.parametrize("level", [0.0, clips.BACKGROUND, 1.0])
 def test_a_plain_clip_obeys_nothing_that_moves(level: float):
-    plain = np.full((clips.FRAMES, clips.SIDE, clips.SIDE, 3), level, dtype=np.float32)
+    plain = np.full((clips.SMALL.frames, clips.SMALL.side, clips.SMALL.side, 3), level, dtype=np.float32)
     (hit,) = clips.check([plain], ["a white square moves left quickly"])
     assert hit["direction"] == 0.0 and hit["speed"] == 0.0
 
@@ -106,7 +106,7 @@ def test_a_trained_folder_is_a_pipeline_and_is_not_trained_twice(tmp_path: Path)
     pipe, facts = wan.train_wan(tmp_path, tiny_recipe(), progress=False)
     pipe.set_progress_bar_config(disable=True)
     (clip,) = generate(pipe, ["a red circle moves left slowly"], steps=1)
-    assert clip.shape == (clips.FRAMES, clips.SIDE, clips.SIDE, 3)
+    assert clip.shape == (clips.SMALL.frames, clips.SMALL.side, clips.SMALL.side, 3)
     assert {name: part.steps for name, part in facts["parts"].items()} == dict.fromkeys(facts["parts"], 2)
     held = torch.load(tmp_path / "latents.pt")
     again, result = wan.train_denoiser(tiny_recipe(), held, tmp_path, torch.device("cpu"), progress=False)

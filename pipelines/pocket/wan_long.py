@@ -1,0 +1,110 @@
+"""The `wan-long` pocket: clips of 33 frames of 64 x 64 through self-attention over 4352 tokens.
+
+Long enough that attention is most of the work and that leaving parts of it out shows on the clock; trained, so that
+what is left out is learnt attention and not noise. It grows as large video models do: small clips, then large ones,
+then long ones. The captions and the text encoder are those of the `wan` pocket.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import clips
+from .clips import Stage
+from .store import load_pocket
+from .training import FitSettings, first_process_first
+from .wan import WanRecipe, assemble, encode_clips, train_clip_autoencoder, train_denoiser
+
+CEILING = 0.33
+"""Of the textured background. It does not move: to remove noise from it is to look at the same place at other times."""
+
+LONG = Stage(frames=33, side=64, ceiling=CEILING)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Growth:
+    """One stage of the denoiser's training."""
+
+    stage: Stage
+    fit: FitSettings
+    clips: int
+    """Clips encoded once and trained on."""
+
+
+def _fit(steps: int, batch: int, seed: int, rate: float = 2e-3) -> FitSettings:
+    return FitSettings(
+        steps=steps,
+        batch=batch,
+        rate=rate,
+        muon_rate=2 * rate,
+        average=0.99,
+        cooldown=0.5,
+        autocast=False,
+        fused_attention=True,
+        seed=seed,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WanLongRecipe:
+    """All that decides how the pocket is trained."""
+
+    model: WanRecipe = field(
+        default_factory=lambda: WanRecipe(
+            blocks=10, heads=2, head_width=32, feed_forward=256, patch=1, query_gain=1.5, uncaptioned=0.15, shift=3.0
+        )
+    )
+    autoencoder: FitSettings = FitSettings(steps=900, batch=8, rate=2e-3, average=0.99, autocast=False, seed=41)
+    small: FitSettings = _fit(900, 16, 42)
+    large: FitSettings = _fit(300, 16, 43, 1.5e-3)
+    long: FitSettings = _fit(220, 4, 44, 1e-3)
+
+    def growth(self) -> dict[str, Growth]:
+        """The stages in turn, by name: 320, 1280 and 4352 tokens."""
+        return {
+            "small": Growth(stage=replace(LONG, frames=9, side=32), fit=self.small, clips=4096),
+            "large": Growth(stage=replace(LONG, frames=9), fit=self.large, clips=2048),
+            "long": Growth(stage=LONG, fit=self.long, clips=640),
+        }
+
+
+def train_wan_long(
+    folder: Path, recipe: WanLongRecipe, *, device: str = "cpu", progress: bool = True, texts: str | Path = "wan"
+) -> tuple[Any, dict[str, Any]]:
+    """Train the autoencoder and the transformer, or continue where `folder` stands; the pipeline and its facts.
+
+    Args:
+        texts: where the text encoder comes from: a pocket, or a folder with a trained one.
+    """
+    place = torch.device(device)
+    folder.mkdir(parents=True, exist_ok=True)
+    source = load_pocket(texts)
+    encoder, tokenizer = source.text_encoder.to(place).eval(), source.tokenizer
+    growth = recipe.growth()
+    seen = replace(recipe.model, stage=growth["small"].stage, autoencoder=recipe.autoencoder)
+    autoencoder, result, fidelity = train_clip_autoencoder(seen, folder, place, progress=progress)
+    parts, model = {"autoencoder": result}, None
+    for name, stage in growth.items():
+        current = replace(recipe.model, stage=stage.stage, denoiser=stage.fit, clips=stage.clips)
+        with first_process_first():
+            held = encode_clips(current, autoencoder, encoder, tokenizer, folder, f"latents-{name}")
+        model, parts[name] = train_denoiser(
+            current, held, folder, place, model=model, name=f"denoiser-{name}", progress=progress
+        )
+    facts: dict[str, Any] = {
+        "parts": parts,
+        "text_encoder": f"that of '{texts}', frozen",
+        "autoencoder": {name: round(value, 4) for name, value in fidelity.items()},
+    }
+    return assemble(recipe.model, model, autoencoder, encoder, tokenizer), facts
+
+
+def check_long_clips(media: Sequence[np.ndarray], captions: Sequence[str]) -> list[dict[str, float]]:
+    """`clips.check` of clips of this pocket."""
+    return clips.check(list(media), list(captions), LONG)
