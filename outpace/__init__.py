@@ -28,6 +28,7 @@ _HOME = {
     "Solver": "outpace.accel",
     "Family": "outpace.accel",
     "register_family": "outpace.accel",
+    "estimate": "outpace.accel.estimate",
     "load_pocket": "outpace.pipelines",
     "OutpaceError": "outpace.errors",
 }
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from outpace.accel import Solver as Solver
     from outpace.accel import accelerate as accelerate
     from outpace.accel import register_family as register_family
+    from outpace.accel.estimate import estimate as estimate
     from outpace.errors import OutpaceError as OutpaceError
     from outpace.pipelines import load_pocket as load_pocket
 

@@ -1,0 +1,22 @@
+"""What a model costs and what sparse attention can gain on it, from configurations alone: no weights, no network."""
+
+from .calls import SIGNATURES
+from .cost import Cost, break_even, count_cost, worthwhile
+from .devices import DEVICES, Device, find_device
+from .models import MODELS, Model
+from .predict import Estimate, estimate
+
+__all__ = [
+    "DEVICES",
+    "MODELS",
+    "SIGNATURES",
+    "Cost",
+    "Device",
+    "Estimate",
+    "Model",
+    "break_even",
+    "count_cost",
+    "estimate",
+    "find_device",
+    "worthwhile",
+]

@@ -1,0 +1,196 @@
+"""What one call of a transformer costs, counted on the meta device, and what sparse attention would make of a run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ...errors import ConfigError, InputError
+
+FEWEST_TOKENS = 1024
+"""Self-attention over fewer tokens has too few blocks of 64 for a choice among them."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """One shape of attention and how often a call of the transformer runs it."""
+
+    heads: int
+    queries: int
+    keys: int
+    width: int
+    """Features of one head."""
+    count: int = 1
+
+    @property
+    def flops(self) -> int:
+        """Two products of queries x keys x width, two operations each: 4 H N M D, for all its runs."""
+        return 4 * self.count * self.heads * self.queries * self.keys * self.width
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cost:
+    """One call of a transformer for one sample. Multiplications and additions count one each."""
+
+    parameters: int
+    """Numbers in the transformer's state: weights, and tables of positions where they are saved with them."""
+    tokens: int
+    """Tokens that become the picture."""
+    self_attention: tuple[Site, ...]
+    """Attention of the picture's tokens (and of text tokens in one sequence with them) to themselves: what can be
+    made sparse."""
+    other_attention: tuple[Site, ...]
+    """To text, or among text tokens."""
+    other_flops: int
+    """Everything that is no attention: projections, feed-forward, convolutions, linear attention."""
+
+    @property
+    def attention_flops(self) -> int:
+        return sum(site.flops for site in self.self_attention)
+
+    @property
+    def other_attention_flops(self) -> int:
+        return sum(site.flops for site in self.other_attention)
+
+    @property
+    def sequence(self) -> int:
+        """Tokens of the longest self-attention; 0 where there is none."""
+        return max((site.queries for site in self.self_attention), default=0)
+
+    def index_bytes(self, density: float, block: int = 64) -> int:
+        """Memory of the block indices of one call: 4 bytes a kept block and a row, for every layer and head."""
+        total = 0.0
+        for site in self.self_attention:
+            rows, columns = -(-site.queries // block), -(-site.keys // block)
+            total += site.count * site.heads * 4 * (rows * columns * density + rows + 1)
+        return round(total)
+
+
+class _AttentionRecorder(TorchFunctionMode):
+    """Notes the shapes of every attention call, and answers it without computing anything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shapes: Counter[tuple[int, int, int, int]] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, key, value = (
+            kwargs.get(n, args[i] if i < len(args) else None) for i, n in enumerate(("query", "key", "value"))
+        )
+        batch, heads, queries, width = query.shape
+        self.shapes[heads, queries, key.shape[-2], width] += batch
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
+class _ProductCounter(TorchDispatchMode):
+    """Sums the FLOPs of products and convolutions by torch's own formulas.
+
+    torch's FlopCounterMode gives the same sum, split by module, in several times the time.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def count_cost(transformer: nn.Module, inputs: Mapping[str, Any], tokens: int) -> Cost:
+    """Count what `transformer(**inputs)` takes; with everything on the meta device nothing is computed or stored.
+
+    Attention is read off the shapes that reach scaled_dot_product_attention, everything else off the products and
+    convolutions that reach torch's operators.
+
+    Args:
+        transformer: a diffusers transformer on the meta device.
+        inputs: arguments of one call for one sample, on the meta device.
+        tokens: tokens that become the picture; attention over at least as many, to itself, counts as self-attention.
+
+    Raises: InputError where the transformer refuses the shapes.
+    """
+    from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
+
+    products, recorder = _ProductCounter(), _AttentionRecorder()
+    try:
+        with torch.no_grad(), torch.device("meta"), attention_backend(AttentionBackendName.NATIVE), products, recorder:
+            transformer(**inputs, return_dict=False)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in inputs.items() if isinstance(v, Tensor))
+        raise InputError(
+            f"{type(transformer).__name__} cannot be run at this size ({shapes}): {str(error).splitlines()[0]}"
+        ) from error
+    sites = [
+        Site(heads=heads, queries=queries, keys=keys, width=width, count=number)
+        for (heads, queries, keys, width), number in recorder.shapes.items()
+    ]
+    own = tuple(site for site in sites if site.queries == site.keys >= tokens)
+    return Cost(
+        parameters=sum(weight.numel() for weight in transformer.state_dict().values()),
+        tokens=tokens,
+        self_attention=own,
+        other_attention=tuple(site for site in sites if site not in own),
+        other_flops=products.flops,
+    )
+
+
+def worthwhile(
+    attention_share: float,
+    sparsity: float,
+    sparse_fraction_of_steps: float,
+    kernel_ratio: float,
+    *,
+    search_cost: float = 0.0,
+) -> float:
+    """How many times faster a whole run becomes with block-sparse attention, predicted.
+
+    Args:
+        attention_share: of the dense run's time that is self-attention, 0..1.
+        sparsity: share of the attention left out, 0..1.
+        sparse_fraction_of_steps: share of the steps that run sparse, 0..1; the others are dense warm-up.
+        kernel_ratio: speed of the sparse kernel on what it computes over that of the dense kernel (400 / 620 TFLOP/s).
+        search_cost: time spent looking for blocks over the whole run, in the time the run's dense attention takes.
+
+    Raises: ConfigError for a number out of its range.
+
+    >>> round(worthwhile(0.87, 0.8, 0.8, 400 / 620), 2)
+    1.92
+    """
+    for name, value in (
+        ("attention_share", attention_share),
+        ("sparsity", sparsity),
+        ("sparse_fraction_of_steps", sparse_fraction_of_steps),
+    ):
+        if not 0.0 <= value <= 1.0:
+            raise ConfigError(f"{name} is a share from 0 to 1, not {value}")
+    if not kernel_ratio > 0.0 or not search_cost >= 0.0:
+        raise ConfigError(f"kernel_ratio must be above 0 and search_cost at least 0, not {kernel_ratio}, {search_cost}")
+    attention = 1.0 - sparse_fraction_of_steps * (1.0 - (1.0 - sparsity) / kernel_ratio) + search_cost
+    remaining = 1.0 - attention_share + attention_share * attention
+    return 1.0 / remaining if remaining > 0.0 else float("inf")
+
+
+def break_even(sparse_fraction_of_steps: float, kernel_ratio: float, *, search_cost: float = 0.0) -> float | None:
+    """The sparsity above which a run gets faster; None where not even leaving everything out would repay the search.
+
+    Args: as those of `worthwhile`; with every step sparse and no search it is that of the kernel alone.
+    """
+    if sparse_fraction_of_steps <= search_cost:
+        return None
+    return max(0.0, 1.0 - kernel_ratio * (1.0 - search_cost / sparse_fraction_of_steps))

@@ -1,0 +1,293 @@
+"""What block-sparse attention can gain on a model at a size, said before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from ...errors import ConfigError, InputError
+from .calls import Latent, Signature
+from .cost import FEWEST_TOKENS, Cost, break_even, count_cost, worthwhile
+from .devices import Device, find_device
+from .models import Model
+from .source import build_on_meta, find_model, signature_of
+
+WORTH = 1.2
+"""A predicted speed-up below this is not worth an approximation: leaving out one step in six gives as much."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Estimate:
+    """What a run of a model costs and what block-sparse attention can gain. `summary()` says it in words.
+
+    FLOPs count multiplications and additions one each. Times are a roofline (FLOPs over the device's rates) of the
+    denoiser alone: norms, memory traffic, text encoder and decoder are not in them.
+    """
+
+    model: str
+    transformer: str
+    device: str
+    device_source: str
+    """Where the device's rates come from."""
+    height: int
+    width: int
+    frames: int | None
+    """None for pictures."""
+    steps: int
+    calls: int
+    """Calls of the denoiser a step, for one sample."""
+    tokens: int
+    """Tokens that become the picture."""
+    text_tokens: int
+    sequence: int
+    """Tokens of the longest self-attention: with the text where both are in one sequence; 0 without attention."""
+    parameters: int
+    """Of one denoiser, saved tables of positions counted."""
+    weights_bytes: int
+    """Of every denoiser of the pipeline, as the device holds them."""
+    fits: bool | None
+    """False where these weights alone exceed the device's memory; None where that is not known."""
+    attention_flops_per_step: int
+    """Self-attention of the picture's tokens."""
+    other_attention_flops_per_step: int
+    other_flops_per_step: int
+    flops_per_step: int
+    flops_total: int
+    attention_flops_share: float
+    attention_time_share: float
+    seconds_per_step: float
+    seconds_total: float
+    ceiling: float
+    """Speed-up if self-attention cost nothing at all, at every step."""
+    sparsity: float
+    dense_steps: int
+    """Warm-up steps that run dense; the last of them is the first to look for blocks."""
+    searches: int
+    effective_sparsity: float
+    """What is left out in truth: blocks of text tokens are always kept."""
+    predicted_speedup: float
+    predicted_seconds: float
+    kernel_break_even: float
+    """Sparsity above which the sparse kernel beats the dense one."""
+    break_even: float | None
+    """Sparsity above which the whole run gets faster, search and warm-up counted; None: never."""
+    index_bytes: int
+    """Block indices of every layer and call, held between searches."""
+    worth: bool
+    verdict: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, for JSON."""
+        return asdict(self)
+
+    def summary(self) -> str:
+        """The estimate as a few lines of text."""
+        from .words import describe
+
+        return describe(self)
+
+
+def estimate(
+    model: Any,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    frames: int | None = None,
+    steps: int | None = None,
+    device: str = "auto",
+    sparsity: float = 0.8,
+    warmup: float = 0.1,
+    searches: int = 2,
+    text_tokens: int | None = None,
+    calls: int | None = None,
+) -> Estimate:
+    """Count what `model` costs at a size, from its configuration alone, and predict the gain of sparse attention.
+
+    The transformer is built and run on the meta device: nothing is downloaded, loaded or computed, and the counts are
+    those of the real forward pass.
+
+    Args:
+        model: a published model ("hunyuanvideo", see `outpace.accel.estimate.MODELS`), a folder written by
+            save_pretrained, a diffusers pipeline or a transformer.
+        height, width, frames: of the picture or clip; the model's own size where it is known.
+        steps: denoising steps.
+        device: "h200", "h100", "a100" ...; "cpu" or "this" measures this machine; "auto" is its GPU, or an H100.
+        sparsity: share of the attention left out, 0..1.
+        warmup: share of the steps that stay dense at the beginning.
+        searches: how many times the blocks are looked for in a run.
+        text_tokens: of the prompt as the denoiser gets it.
+        calls: of the denoiser a step: 2 with classifier-free guidance.
+
+    Raises: UnknownNameError, InputError, ConfigError, UnsupportedModelError: with what to do.
+
+    >>> estimate("hunyuanvideo", device="h200").tokens
+    118800
+    """
+    _check_settings(steps, sparsity, warmup, searches, text_tokens, calls)
+    found = find_model(model)
+    signature = signature_of(found.transformer)
+    rates = find_device(device)
+    transformer = build_on_meta(found.transformer, dict(found.config))
+    config: dict[str, Any] = dict(transformer.config)  # pyright: ignore[reportArgumentType]
+    text = next(
+        n for n in (text_tokens, found.text, config.get("max_text_seq_length"), signature.text) if n is not None
+    )
+    size = _size(found, signature, height, width, frames)
+    latent = _latent(found, signature.patch(config), size, text if signature.text else 0)
+    with torch.device("meta"):
+        inputs = signature.inputs(config, latent)
+    cost = count_cost(transformer, inputs, latent.tokens)
+    if calls is None:
+        calls = found.calls or (2 if signature.guided(config) else 1)
+    return _judge(
+        cost,
+        found,
+        rates,
+        size=size,
+        text=latent.text,
+        steps=steps or found.steps,
+        calls=calls,
+        sparsity=sparsity,
+        warmup=warmup,
+        searches=searches,
+    )
+
+
+def _check_settings(
+    steps: int | None, sparsity: float, warmup: float, searches: int, text: int | None, calls: int | None
+) -> None:
+    if not 0.0 <= sparsity < 1.0:
+        raise ConfigError(f"sparsity is the share left out, from 0 to below 1, not {sparsity}")
+    if not 0.0 <= warmup <= 1.0:
+        raise ConfigError(f"warmup is the share of steps that stay dense, from 0 to 1, not {warmup}")
+    for name, value, least in (
+        ("steps", steps, 1),
+        ("searches", searches, 1),
+        ("text_tokens", text, 1),
+        ("calls", calls, 1),
+    ):
+        if value is not None and value < least:
+            raise ConfigError(f"{name} must be at least {least}, not {value}")
+
+
+def _size(
+    found: Model, signature: Signature, height: int | None, width: int | None, frames: int | None
+) -> tuple[int, int, int | None]:
+    height, width = height or found.height, width or found.width
+    if height is None or width is None:
+        raise InputError(f"the size is not in the configuration of '{found.name}'; give height and width in pixels")
+    if not signature.video:
+        if frames is not None:
+            raise InputError(f"'{found.name}' makes pictures; leave frames out")
+        return height, width, None
+    frames = frames or found.frames
+    if frames is None:
+        raise InputError(f"'{found.name}' makes clips; give the number of frames")
+    return height, width, frames
+
+
+def _latent(found: Model, patch: tuple[int, int, int], size: tuple[int, int, int | None], text: int) -> Latent:
+    height, width, frames = size
+    for word, value, step in (("height", height, found.space * patch[1]), ("width", width, found.space * patch[2])):
+        if value < step or value % step:
+            below = value // step * step
+            near = f"{below} or {below + step}" if below else f"{step}"
+            raise InputError(f"{word} {value} is no multiple of {step}, which '{found.name}' needs; try {near}")
+    if frames is not None and (frames < 1 or (frames - 1) % found.time):
+        below = max(0, frames - 1) // found.time * found.time + 1
+        raise InputError(
+            f"frames {frames}: '{found.name}' makes 1 frame and a multiple of {found.time} more; "
+            f"try {below} or {below + found.time}"
+        )
+    return Latent(
+        frames=1 if frames is None else (frames - 1) // found.time + 1,
+        height=height // found.space,
+        width=width // found.space,
+        text=text,
+        patch=patch,
+        time_per_token=found.time_per_token,
+    )
+
+
+def _judge(
+    cost: Cost,
+    found: Model,
+    rates: Device,
+    *,
+    size: tuple[int, int, int | None],
+    text: int,
+    steps: int,
+    calls: int,
+    sparsity: float,
+    warmup: float,
+    searches: int,
+) -> Estimate:
+    own, other = calls * cost.attention_flops, calls * cost.other_attention_flops
+    rest = calls * cost.other_flops
+    attention_seconds = own / (rates.dense * 1e12)
+    seconds = attention_seconds + other / (rates.dense * 1e12) + rest / (rates.gemm * 1e12)
+    share = attention_seconds / seconds
+
+    dense_steps = min(steps, max(1, round(warmup * steps)))
+    sparse_steps = steps - dense_steps
+    searches = min(searches, sparse_steps)
+    fraction = sparse_steps / steps
+    search_cost = searches * 0.5 * rates.dense / rates.mass / steps
+    kept_text = (cost.tokens / cost.sequence) ** 2 if cost.sequence else 1.0
+    effective = sparsity * kept_text
+    gain = worthwhile(share, effective, fraction, rates.kernel_ratio, search_cost=search_cost)
+    ceiling = 1.0 / (1.0 - share) if share < 1.0 else float("inf")
+    even = break_even(fraction, rates.kernel_ratio, search_cost=search_cost)
+    even = None if even is None or even / kept_text >= 1.0 else even / kept_text
+    weights = found.copies * cost.parameters * rates.weight_bytes
+    worth, verdict = _verdict(cost, share, ceiling, sparsity, gain)
+    height, width, frames = size
+    return Estimate(
+        model=found.name,
+        transformer=found.transformer,
+        device=rates.name,
+        device_source=rates.source,
+        height=height,
+        width=width,
+        frames=frames,
+        steps=steps,
+        calls=calls,
+        tokens=cost.tokens,
+        text_tokens=text,
+        sequence=cost.sequence,
+        parameters=cost.parameters,
+        weights_bytes=weights,
+        fits=None if rates.memory_bytes is None else weights <= rates.memory_bytes,
+        attention_flops_per_step=own,
+        other_attention_flops_per_step=other,
+        other_flops_per_step=rest,
+        flops_per_step=own + other + rest,
+        flops_total=steps * (own + other + rest),
+        attention_flops_share=own / (own + other + rest),
+        attention_time_share=share,
+        seconds_per_step=seconds,
+        seconds_total=steps * seconds,
+        ceiling=ceiling,
+        sparsity=sparsity,
+        dense_steps=dense_steps,
+        searches=searches,
+        effective_sparsity=effective,
+        predicted_speedup=gain,
+        predicted_seconds=steps * seconds / gain,
+        kernel_break_even=max(0.0, 1.0 - rates.kernel_ratio),
+        break_even=even,
+        index_bytes=calls * cost.index_bytes(1.0 - effective),
+        worth=worth,
+        verdict=verdict,
+    )
+
+
+def _verdict(cost: Cost, share: float, ceiling: float, sparsity: float, gain: float) -> tuple[bool, str]:
+    if not cost.self_attention:
+        return False, "leave it alone: it has no softmax attention among the picture's tokens"
+    if cost.tokens < FEWEST_TOKENS:
+        return False, f"leave it alone: {cost.tokens:,} tokens are too few blocks to choose among"
+    told = f"attention is {100 * share:.0f} % of the time, at best {ceiling:.2f}x, {gain:.2f}x at sparsity {sparsity:g}"
+    return gain >= WORTH, f"{'worth it' if gain >= WORTH else 'leave it alone'}: {told}"
