@@ -3,6 +3,7 @@
 from .apply import Acceleration, accelerate
 from .families import FAMILIES, Family, Stack, find_family, register_family
 from .methods import METHODS, Method, settings_help
+from .methods.adaspa import AdaSpa
 from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.solver import Solver
@@ -14,6 +15,7 @@ __all__ = [
     "METHODS",
     "PRESETS",
     "Acceleration",
+    "AdaSpa",
     "Call",
     "Family",
     "GatedTaylor",

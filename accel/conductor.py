@@ -113,10 +113,12 @@ class Conductor:
             self.current = None
         seconds = now(named) - begin
         call = self.forecaster.finish(seconds) if self.forecaster is not None else computed_call(current, seconds)
+        if self.attention is not None:
+            sparse = self.attention.finish(current, call is not None and any(call.computed))
+            if call is not None:
+                call.sparse = sparse
         if call is not None:
             self.trace.calls.append(call)
-        if self.attention is not None:
-            self.attention.finish(current, call is not None and any(call.computed))
         return output
 
     def block(

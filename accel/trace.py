@@ -29,6 +29,8 @@ class Call:
     blocks: float
     """Blocks computed, summed over the samples; a forecast that ran the first block for its gate counts 1."""
     seconds: float = 0.0
+    sparse: bool = False
+    """True where attention was left out, or searched for what to leave out."""
 
 
 @dataclass(slots=True)
@@ -63,8 +65,10 @@ class Trace:
         computed = sum(sum(c.computed) for c in self.calls)
         blocks = sum(c.blocks for c in self.calls)
         plain = float(samples * self.blocks)
+        work = blocks * (self.attention.block_work() if self.attention is not None else 1.0)
         # The first full call pays for allocations and caches of its own, so it is no yardstick for the others.
-        full = [c.seconds / len(c.computed) for c in self.calls if c.computed and all(c.computed)][1:]
+        plainly = [c for c in self.calls if c.computed and all(c.computed) and not c.sparse]
+        full = [c.seconds / len(c.computed) for c in plainly][1:]
         spent = sum(c.seconds for c in self.calls[1:])
         measured = mean(full) * (samples - len(self.calls[0].computed)) / spent if full and spent > 0 else None
         return {
@@ -74,7 +78,7 @@ class Trace:
             "forecast": samples - computed,
             "blocks": blocks,
             "blocks_plain": plain,
-            "predicted_speedup": plain / blocks if blocks else None,
+            "predicted_speedup": plain / work if work else None,
             "measured_speedup": measured,
         }
 
@@ -125,7 +129,8 @@ class Trace:
             total = sum(self.parts.values())
             parts = sorted(self.parts.items(), key=lambda part: -part[1])
             lines.append("  time: " + ", ".join(f"{k} {v:.2f} s ({v / total:.0%})" for k, v in parts))
-        speed = f"  speed-up of the denoiser: {totals['predicted_speedup'] or 1.0:.2f}x in blocks"
+        of = "in blocks" if self.attention is None else "in operations"
+        speed = f"  speed-up of the denoiser: {totals['predicted_speedup'] or 1.0:.2f}x {of}"
         if totals["measured_speedup"]:
             speed += f", {totals['measured_speedup']:.2f}x measured"
         lines.append(speed)

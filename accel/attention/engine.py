@@ -105,9 +105,10 @@ class AttentionEngine:
         self._layouts: dict[tuple[Any, ...], Layout] = {}
         self._masks: dict[int, tuple[Tensor, tuple[Tensor | None, str]]] = {}
         self._drifts: list[tuple[Drift, RowState, Tensor]] = []
+        self._shares: dict[str, float] = {}
         self._refused: set[tuple[str, str]] = set()
         self._counts: defaultdict[str, int] = defaultdict(int)
-        self._reached = 0
+        self._reached, self._left_out = 0, False
 
     def attach(self, denoiser: Denoiser) -> None:
         """Take hold of the self-attention of `denoiser`. Raises: UnsupportedModelError where it has none."""
@@ -145,11 +146,13 @@ class AttentionEngine:
         self._drifts.clear()
         self._refused.clear()
 
-    def finish(self, current: Current, computed: bool) -> None:
+    def finish(self, current: Current, computed: bool) -> bool:
         """The denoiser call under way is over: read the drifts of all its layers at once.
 
         Args:
             computed: whether blocks ran in it.
+
+        Returns: whether any of its attention was left out or searched.
         """
         self._masks.clear()
         self._counts.clear()
@@ -159,7 +162,7 @@ class AttentionEngine:
                 "attention could not be reached and ran dense: compiled blocks hold theirs inside the graph; "
                 "use AdaSpa without compiling them"
             )
-        self._reached = 0
+        sparse, self._reached, self._left_out = self._left_out, 0, False
         if self._drifts:
             values = torch.stack([value for _, _, value in self._drifts]).tolist()
             for (drift, state, _), value in zip(self._drifts, values, strict=True):
@@ -168,6 +171,7 @@ class AttentionEngine:
                 allowed = state.searches < self.settings.most_searches
                 state.drifted = state.drifted or (0 < self.settings.drift < value and allowed)
             self._drifts.clear()
+        return sparse
 
     def attend(
         self, denoiser: Denoiser, layer: Layer, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]
@@ -253,7 +257,7 @@ class AttentionEngine:
             lengths = (q.shape[2] - hidden.sum(-1)).to(torch.int32)
         layout = self._layout(current, layer, q, padding)
         state = self._state(current, layer, nth, q)
-        self.record.heads, self.record.tokens = q.shape[1], max(self.record.tokens, q.shape[2])
+        self._measure(layer, q)
         if not self._worth(layer, q, density=0.0):
             share = attention_share(layer, q)
             self.trace.warn(
@@ -340,6 +344,13 @@ class AttentionEngine:
             state = self._states[key] = LayerState(signature, [RowState() for _ in range(count)])
         return state
 
+    def _measure(self, layer: Layer, q: Tensor) -> None:
+        """Note how large the attention is."""
+        self._shares[layer.name] = attention_share(layer, q)
+        record = self.record
+        record.heads, record.tokens = q.shape[1], max(record.tokens, q.shape[2])
+        record.share = sum(self._shares.values()) / len(self._shares)
+
     def _worth(self, layer: Layer, q: Tensor, density: float) -> bool:
         """Whether a layer of this density gains enough."""
         if self.settings.min_gain == 0.0:
@@ -361,6 +372,7 @@ class AttentionEngine:
             self._note("dense", len(call.rows), float(len(call.rows)))
             self._clock("dense", begin, q)
             return out
+        self._left_out = True
         q, k, v = (call.layout.visit(x) for x in (q, k, v))
         out = {SEARCH: self._search, RANKED: self._rank, SPARSE_CALL: self._sparse}[phase](call, q, k, v)
         return call.layout.undo(out)

@@ -54,6 +54,8 @@ class AttentionRecord:
     """Every layer that can be made sparse, in order."""
     heads: int = 0
     tokens: int = 0
+    share: float = 0.0
+    """Share of a block's floating-point operations that its dense self-attention takes, mean over the layers seen."""
     calls: Counter[str] = field(default_factory=Counter)
     """Calls of a layer by what ran: "dense", "mass", "sparse", "fallback"; a search is a "dense" and a "mass" or a
     "mass" and a "sparse". Each row of the batch counts."""
@@ -75,7 +77,7 @@ class AttentionRecord:
         """Means over everything recorded."""
         kept = [s for s in self.searches if s.kept]
         recalls = [s.recall for s in kept if s.recall is not None]
-        attended = self.calls["dense"] + self.calls["sparse"]
+        attended = self.calls["dense"] + self.calls["sparse"] + self.calls["fallback"]
         return {
             "calls": dict(self.calls),
             "searches": len(self.searches),
@@ -88,12 +90,18 @@ class AttentionRecord:
             "index_bytes": sum({(s.denoiser, s.layer, s.branch, s.row): s.bytes for s in self.searches}.values()),
         }
 
+    def block_work(self) -> float:
+        """Mean work of a block that runs, 1 for a dense one."""
+        attended = self.calls["dense"] + self.calls["sparse"] + self.calls["fallback"]
+        return 1.0 - self.share * (1.0 - self.work / attended) if attended else 1.0
+
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
         return {
             "layers": self.layers,
             "heads": self.heads,
             "tokens": self.tokens,
+            "share": self.share,
             "backends": dict(self.backends),
             "seconds": dict(self.seconds),
             "searches": [asdict(s) for s in self.searches],

@@ -133,6 +133,20 @@ def _train_wan(
     return train_wan(folder, scaled(WanRecipe(), budget), device=device, progress=progress)
 
 
+def _check_long_clips(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .wan_long import check_long_clips
+
+    return check_long_clips(media, prompts)
+
+
+def _train_wan_long(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .wan_long import WanLongRecipe, train_wan_long
+
+    return train_wan_long(folder, scaled(WanLongRecipe(), budget), device=device, progress=progress)
+
+
 POCKETS.add(
     "dit",
     Pocket(
@@ -189,5 +203,20 @@ POCKETS.add(
         call={"height": 32, "width": 32, "num_frames": 9, "max_sequence_length": 8, "guidance_scale": 3.0},
         bar={"direction": 0.90, "colour": 0.90},
         data="procedural clips drawn by `outpace.pipelines.pocket.clips`; 24 of the 144 captions were held out",
+    ),
+)
+POCKETS.add(
+    "wan-long",
+    Pocket(
+        name="wan-long",
+        summary="captioned clips of one moving shape, 33 frames of 64 x 64: attention over 4352 tokens",
+        kind="video",
+        prompts=_clip_prompts,
+        check=_check_long_clips,
+        train=_train_wan_long,
+        call={"height": 64, "width": 64, "num_frames": 33, "max_sequence_length": 8, "guidance_scale": 3.0},
+        bar={"direction": 0.90, "colour": 0.90},
+        data="procedural clips drawn by `outpace.pipelines.pocket.clips` in front of soft random textures; 24 of the "
+        "144 captions were held out",
     ),
 )
