@@ -68,7 +68,7 @@ def select(mass: Tensor, settings: AdaSpa, always: Tensor, recall: Tensor | None
         keep = three_levels(share, target.value, always) if settings.head_adaptive else largest(share, target.value)
     keep = keep | always
     if settings.least > 0.0 or settings.most < 1.0:
-        keep = clamped(share, keep, settings.least, settings.most) | always
+        keep = clamped(share, keep, always, settings.least, settings.most)
     return measured(share, keep)
 
 
@@ -98,34 +98,39 @@ def first_of_each(order: Tensor, count: Tensor) -> Tensor:
 
 
 def prefix_rows(share: Tensor, recall: Tensor | float, always: Tensor) -> Tensor:
-    """Every row keeps the fewest blocks that hold `recall` of its mass, at least those of `always`."""
+    """Every row keeps the fewest blocks that hold `recall` of its mass, at least one and those of `always`."""
     taken, order = ordered(share, always)
     before = taken.cumsum(-1) - taken
     # A block is needed while those before it fall short of the target.
-    return first_of_each(order, (before < recall).sum(-1)) | always
+    return first_of_each(order, (before < recall).sum(-1).clamp_min(1)) | always
 
 
 def prefix_heads(share: Tensor, recall: float, always: Tensor) -> Tensor:
     """Every head keeps the fewest blocks that hold `recall` of its mass on average over the rows."""
     rows = share.shape[2]
-    flat = share.flatten(2)
-    taken, order = ordered(flat, always.flatten())
-    before = taken.cumsum(-1) - taken
-    keep = first_of_each(order, (before < recall * rows).sum(-1)).view_as(share)
-    # A row without any block would have no output.
+    # A row without any block would have no output: its best is taken first.
     best = torch.nn.functional.one_hot(share.argmax(-1), share.shape[-1]).bool()
-    return keep | (best & ~keep.any(-1, keepdim=True)) | always
+    first = (always | (best & ~always.any(-1, keepdim=True))).flatten(2)
+    taken, order = ordered(share.flatten(2), first)
+    before = taken.cumsum(-1) - taken
+    return (first_of_each(order, (before < recall * rows).sum(-1)) | first).view_as(share)
 
 
-def recall_for(share: Tensor, density: float, always: Tensor) -> float:
-    """The largest recall that every row can be given with a mean density of at most `density`: maximin."""
+def recall_for(share: Tensor, density: float, always: Tensor) -> Tensor:
+    """The largest recall that every row can be given with a mean density of at most `density`: maximin (B, 1, 1, 1).
+
+    Every row of the batch has a budget of its own. Blocks of `always`, and one of every row, are paid from it, and kept
+    where it is too small for them.
+    """
     taken, _ = ordered(share, always)
     before = taken.cumsum(-1) - taken
-    wanted = density * before.numel()
-    low, high = 0.0, 1.0
+    forced = always.sum(-1).clamp_min(1)
+    wanted = density * before[0].numel()
+    low, high = before.new_zeros(len(share), 1, 1, 1), before.new_ones(len(share), 1, 1, 1)
     for _ in range(40):
         middle = (low + high) / 2
-        low, high = (middle, high) if float((before < middle).sum()) <= wanted else (low, middle)
+        kept = torch.maximum((before < middle).sum(-1), forced).sum((1, 2)).view_as(middle)
+        low, high = torch.where(kept <= wanted, middle, low), torch.where(kept <= wanted, high, middle)
     return low
 
 
@@ -156,20 +161,23 @@ def three_levels(share: Tensor, sparsity: float, always: Tensor) -> Tensor:
     return largest(share, level)
 
 
-def clamped(share: Tensor, keep: Tensor, least: float, most: float) -> Tensor:
-    """`keep` with every row's count brought between `least` and `most` of the columns, by its largest blocks."""
+def clamped(share: Tensor, keep: Tensor, always: Tensor, least: float, most: float) -> Tensor:
+    """`keep` with every row's count brought between `least` and `most` of the columns, by its largest blocks.
+
+    Blocks of `always` count, and are kept beyond the most.
+    """
     columns = share.shape[-1]
     low, high = math.ceil(least * columns), max(1, math.floor(most * columns))
     count = keep.sum(-1)
-    order = (share + 2.0 * keep).argsort(dim=-1, descending=True, stable=True)
-    return first_of_each(order, count.clamp(min(low, high), high))
+    order = (share + 2.0 * keep + 2.0 * always).argsort(dim=-1, descending=True, stable=True)
+    return first_of_each(order, count.clamp(min(low, high), high)) | always
 
 
 def recall_for_error(recall: Tensor, error: Tensor, accepted: float) -> Tensor:
     """The recall that each head needs to keep within the `accepted` error, from the error measured at `recall`.
 
     The error is (1 - recall) times a distance that changes little, so it falls with what is dropped. Heads that are
-    within it stay as they are.
+    within it stay as they were tried.
     """
     needed = 1.0 - (1.0 - recall) * accepted / error.clamp_min(1e-12)
-    return torch.where(error > accepted, needed.clamp(max=1.0), recall)
+    return torch.where(error > accepted, needed.clamp(ERROR_STARTS_AT, 1.0), ERROR_STARTS_AT)
