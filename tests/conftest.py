@@ -9,6 +9,8 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Before anything imports Triton, diffusers included: its kernels, and those it brings along, then run on a CPU.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from pathlib import Path
 from typing import Any

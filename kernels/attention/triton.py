@@ -267,6 +267,8 @@ def _refuses(*tensors: Tensor, blocks: tuple[int, int]) -> str | None:
         return f"blocks of {blocks[0]} x {blocks[1]}: has {', '.join(map(str, BLOCKS))} on either side"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "it has no gradients; call it under torch.no_grad()"
+    if INTERPRETED and q.device.type != "cpu":
+        return "TRITON_INTERPRET is set: the kernels would run on the CPU"
     if INTERPRETED:
         # github.com/triton-lang/triton/issues/11584: `dot` multiplies the bits of bfloat16 as if they were integers.
         return "bfloat16 under Triton's interpreter, which multiplies it wrongly" if q.dtype == torch.bfloat16 else None
