@@ -45,7 +45,7 @@ _SLOWER = ("pcie", "nvl", "laptop", "mig")
 
 _HOPPER = (
     "dense: FlashAttention-3 reaches 620-648 TFLOP/s on an H100 SXM at 16k tokens, width 128 (Shah et al. 2024, arXiv "
-    "2407.08608); sparse: assumed 400, what dense Triton attention reaches there (395), not yet timed; products 650 and "
+    "2407.08608); sparse: assumed 400, what dense Triton attention reaches there (395), not timed; products 650 and "
     "search 450: assumed, 82 % and 57 % of the most that one H200 was seen to do (790); an H200 computes as an H100"
 )
 DEVICES.add("h200", Device(name="h200", dense=620, gemm=650, sparse=400, mass=450, memory_bytes=141e9, source=_HOPPER))

@@ -12,7 +12,8 @@ from .calls import Latent, Signature
 from .cost import FEWEST_TOKENS, Cost, break_even, count_cost, worthwhile
 from .devices import Device, find_device
 from .models import Model
-from .source import build_on_meta, find_model, signature_of
+from .source import build_on_meta, find_model, settings_of, signature_of
+from .words import describe
 
 WORTH = 1.2
 """A predicted speed-up below this is not worth an approximation: leaving out one step in six gives as much."""
@@ -63,7 +64,7 @@ class Estimate:
     """Speed-up if self-attention cost nothing at all, at every step."""
     sparsity: float
     dense_steps: int
-    """Warm-up steps that run dense; the last of them is the first to look for blocks."""
+    """Steps that run dense: the warm-up, the last step of which looks for blocks, and later searches where fresh."""
     searches: int
     effective_sparsity: float
     """What is left out in truth: blocks of text tokens are always kept."""
@@ -84,8 +85,6 @@ class Estimate:
 
     def summary(self) -> str:
         """The estimate as a few lines of text."""
-        from .words import describe
-
         return describe(self)
 
 
@@ -100,6 +99,7 @@ def estimate(
     sparsity: float = 0.8,
     warmup: float = 0.1,
     searches: int = 2,
+    fresh: bool = True,
     text_tokens: int | None = None,
     calls: int | None = None,
 ) -> Estimate:
@@ -117,6 +117,7 @@ def estimate(
         sparsity: share of the attention left out, 0..1.
         warmup: share of the steps that stay dense at the beginning.
         searches: how many times the blocks are looked for in a run.
+        fresh: every search runs dense attention again, as `AdaSpa` does unless told otherwise; False: only the first.
         text_tokens: of the prompt as the denoiser gets it.
         calls: of the denoiser a step: 2 with classifier-free guidance.
 
@@ -130,7 +131,7 @@ def estimate(
     signature = signature_of(found.transformer)
     rates = find_device(device)
     transformer = build_on_meta(found.transformer, dict(found.config))
-    config: dict[str, Any] = dict(transformer.config)  # pyright: ignore[reportArgumentType]
+    config = settings_of(transformer)
     text = next(
         n for n in (text_tokens, found.text, config.get("max_text_seq_length"), signature.text) if n is not None
     )
@@ -152,6 +153,7 @@ def estimate(
         sparsity=sparsity,
         warmup=warmup,
         searches=searches,
+        fresh=fresh,
     )
 
 
@@ -223,6 +225,7 @@ def _judge(
     sparsity: float,
     warmup: float,
     searches: int,
+    fresh: bool,
 ) -> Estimate:
     own, other = calls * cost.attention_flops, calls * cost.other_attention_flops
     rest = calls * cost.other_flops
@@ -231,9 +234,9 @@ def _judge(
     share = attention_seconds / seconds
 
     dense_steps = min(steps, max(1, round(warmup * steps)))
-    sparse_steps = steps - dense_steps
-    searches = min(searches, sparse_steps)
-    fraction = sparse_steps / steps
+    searches = min(searches, steps - dense_steps)
+    dense_steps += max(0, searches - 1) if fresh else 0
+    fraction = (steps - dense_steps) / steps
     search_cost = searches * 0.5 * rates.dense / rates.mass / steps
     kept_text = (cost.tokens / cost.sequence) ** 2 if cost.sequence else 1.0
     effective = sparsity * kept_text

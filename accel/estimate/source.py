@@ -41,11 +41,16 @@ def find_model(model: Any) -> Model:
     return _local(
         name=type(model).__name__,
         transformer=_known_class(transformer),
-        config=_settings(transformer.config),
+        config=settings_of(transformer),
         space_time=_compression(vae) if vae is not None else (8, 4),
         time_per_token=bool(getattr(getattr(model, "config", None), "expand_timesteps", False)),
         copies=2 if getattr(model, "transformer_2", None) is not None else 1,
     )
+
+
+def settings_of(model: Any) -> dict[str, Any]:
+    """The arguments that a diffusers model was made with."""
+    return {key: value for key, value in dict(model.config).items() if not key.startswith("_")}
 
 
 def signature_of(name: str) -> Signature:
@@ -144,10 +149,6 @@ def _longest_prompt(folder: Path) -> int | None:
 def _known_class(transformer: nn.Module) -> str:
     names = [cls.__name__ for cls in type(transformer).__mro__]
     return next((name for name in names if name in SIGNATURES), names[0])
-
-
-def _settings(config: Any) -> dict[str, Any]:
-    return {key: value for key, value in dict(config).items() if not key.startswith("_")}
 
 
 def _compression(vae: Any) -> tuple[int, int]:

@@ -48,7 +48,7 @@ def _room(e: Estimate) -> str:
 def _how(e: Estimate) -> str:
     searches = "1 search" if e.searches == 1 else f"{e.searches} searches"
     text = "" if abs(e.effective_sparsity - e.sparsity) < 0.005 else f" ({e.effective_sparsity:.2f} with text kept)"
-    return f"at sparsity {e.sparsity:g}{text} with {e.dense_steps} dense steps of warm-up and {searches}"
+    return f"at sparsity {e.sparsity:g}{text} with {e.dense_steps} of {e.steps} steps dense and {searches}"
 
 
 def _even(e: Estimate) -> str:

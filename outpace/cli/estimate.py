@@ -40,6 +40,9 @@ MODEL: a published model, a pocket ('outpace pocket list'), or a folder of a dif
     "--warmup", type=FiniteRange(min=0, max=1), default=0.1, show_default=True, help="Share of steps that stay dense."
 )
 @click.option("--searches", type=click.IntRange(min=1), default=2, show_default=True, help="Searches for blocks a run.")
+@click.option(
+    "--fresh/--no-fresh", default=True, show_default=True, help="Later searches run dense again, as AdaSpa's."
+)
 @click.option("--text-tokens", type=click.IntRange(min=1), metavar="N", help="Of the prompt [default: the longest].")
 @click.option("--calls", type=click.IntRange(min=1), metavar="N", help="Of the denoiser a step [default: the model's].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -54,6 +57,7 @@ def estimate(
     sparsity: float,
     warmup: float,
     searches: int,
+    fresh: bool,
     text_tokens: int | None,
     calls: int | None,
     as_json: bool,
@@ -77,6 +81,7 @@ def estimate(
         sparsity=sparsity,
         warmup=warmup,
         searches=searches,
+        fresh=fresh,
         text_tokens=text_tokens,
         calls=calls,
     )

@@ -19,7 +19,7 @@ def test_a_published_model_in_words_and_in_json() -> None:
     result = run("flux.1", "--device", "h100")
     assert result.exit_code == 0, result.output
     assert "4,096 + 512 of text" in result.stdout and "leave it alone: attention is 21 % of the time" in result.stdout
-    data = json.loads(run("flux.1", "--device", "h100", "--steps", 10, "--sparsity", 0.5, "--json").stdout)
+    data = json.loads(run("flux.2-klein-4b", "--device", "h100", "--steps", 10, "--sparsity", 0.5, "--json").stdout)
     assert (data["tokens"], data["steps"], data["sparsity"], data["worth"]) == (4096, 10, 0.5, False)
 
 
