@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError, UnsupportedModelError
-from ...kernels.attention import DENSE, MASS, SPARSE, BlockIndex, block_mass, dense_attention, sparse_attention
+from ...kernels.attention import DENSE, MASS, SPARSE, BlockIndex, dense_attention, sparse_attention
 from ..conductor import Conductor, Current
 from ..denoiser import Denoiser, Interception
 from ..methods.adaspa import AdaSpa
@@ -24,10 +24,8 @@ from ..trace import Trace
 from .layout import Layout, make_layout, token_grid
 from .record import AttentionRecord, Drift, Search
 from .redirect import Attended, Redirect, hidden_keys, native_backend
-from .selection import Selection, recall_for_error, select
+from .search import index_of, search
 
-MASS_BYTES = 256 << 20
-"""Heads are searched in groups whose mass fits in this."""
 SAMPLED = 16
 """Every so many rows of the normaliser are kept to measure its drift."""
 EFFICIENCY = {"cpu": 0.75, "cuda": 0.65}
@@ -145,6 +143,8 @@ class AttentionEngine:
         self._masks.clear()
         self._drifts.clear()
         self._refused.clear()
+        self._counts.clear()
+        self._reached, self._left_out = 0, False
 
     def finish(self, current: Current, computed: bool) -> bool:
         """The denoiser call under way is over: read the drifts of all its layers at once.
@@ -401,49 +401,19 @@ class AttentionEngine:
     def _choose(self, call: Call, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, dense: Tensor | None) -> None:
         """Search: the mass of every block, and what to keep of it. `dense` is the output, where `lse` is its own."""
         settings, begin = self.settings, time.perf_counter()
-        blocks = -(-q.shape[2] // settings.block)
-        group = max(1, MASS_BYTES // (4 * blocks * blocks * q.shape[0]))
-        ratio = q.shape[1] // k.shape[1]
-        group = max(ratio, group // ratio * ratio)
-        parts: list[Selection] = []
-        errors: list[Tensor] = []
-        for start in range(0, q.shape[1], group):
-            heads = slice(start, min(start + group, q.shape[1]))
-            shared = slice(heads.start // ratio, -(-heads.stop // ratio))
-            queries, keys, values = q[:, heads], k[:, shared], v[:, shared]
-            mass = block_mass(
-                queries,
-                keys,
-                lse[:, heads],
-                query_block=settings.block,
-                key_block=settings.block,
-                scale=call.scale,
-                key_lengths=call.lengths,
-            )
-            found = select(mass, settings, call.layout.always)
-            if settings.target.name == "error" and dense is not None:
-                index = self._index(found.keep, q, call.lengths)
-                tried = sparse_attention(queries, keys, values, index, scale=call.scale, backend=settings.backend)
-                assert isinstance(tried, Tensor)
-                truth = dense[:, heads].double()
-                error = (tried.double() - truth).flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2).clamp_min(1e-30)
-                errors.append(error)
-                needed = recall_for_error(found.recall, error, settings.target.value)
-                if bool((error > settings.target.value).any()):
-                    found = select(mass, settings, call.layout.always, recall=needed)
-            parts.append(found)
-        keep = torch.cat([part.keep for part in parts], 1)
-        density = torch.cat([part.density for part in parts], 1).tolist()
-        recall = torch.cat([part.recall for part in parts], 1).tolist()
-        least = torch.cat([part.least_recall for part in parts], 1).tolist()
-        error = torch.cat(errors, 1).tolist() if errors else None
+        found = search(q, k, v, lse, settings, call.layout.always, dense=dense, scale=call.scale, lengths=call.lengths)
+        keep = found.selection.keep
+        density, recall, least = (
+            part.tolist() for part in (found.selection.density, found.selection.recall, found.selection.least_recall)
+        )
+        error = None if found.error is None else found.error.tolist()
         self._note("mass", len(call.rows), 0.5 * len(call.rows))
         self.record.backends["mass"] = MASS.last or ""
         planned = self._planned(call.current)
         for place, row in enumerate(call.rows):
             state = call.state.rows[row]
             lengths = None if call.lengths is None else call.lengths[place : place + 1]
-            index = self._index(keep[place : place + 1], q, lengths)
+            index = index_of(keep[place : place + 1], settings, q.shape[2], lengths)
             cause = "drift" if state.drifted and planned <= state.due else "schedule"
             kept = self._worth(call.layer, q, sum(density[place]) / len(density[place]))
             self.record.searches.append(
@@ -469,12 +439,6 @@ class AttentionEngine:
                 state.lse = lse[place : place + 1].clone()
         call.state.joined = None
         self._clock("mass", begin, q)
-
-    def _index(self, keep: Tensor, q: Tensor, lengths: Tensor | None) -> BlockIndex:
-        block, tokens = self.settings.block, q.shape[2]
-        return BlockIndex.from_mask(
-            keep, queries=tokens, keys=tokens, query_block=block, key_block=block, key_lengths=lengths
-        )
 
     def _sparse(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over the kept blocks; its normaliser tells the drift."""

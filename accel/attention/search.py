@@ -1,0 +1,130 @@
+"""One search: the exact mass of every block, what to keep of it, and the error that this makes where it is asked for.
+
+Shapes: B batch, H query heads, G key heads, N tokens, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ...kernels.attention import BlockIndex, block_mass, sparse_attention
+from ..methods.adaspa import AdaSpa
+from .selection import Selection, recall_for_error, select
+
+MASS_BYTES = 256 << 20
+"""Heads are searched in groups whose mass fits in this. Their number does not depend on the batch, so that neither does
+what is found for a sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search gives."""
+
+    selection: Selection
+    error: Tensor | None
+    """Relative L2 error of the output at the recall that was tried, (B, H), where the target is an error."""
+
+
+def search(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: Tensor,
+    settings: AdaSpa,
+    always: Tensor,
+    *,
+    dense: Tensor | None,
+    scale: float | None,
+    lengths: Tensor | None,
+) -> Found:
+    """What `settings` asks for of the attention of q (B, H, N, D) to k (B, G, N, D).
+
+    Args:
+        lse: the normaliser (B, H, N) that ranks.
+        always: bool (R, C), see `select`.
+        dense: the dense output, where `lse` is its own; without it no error can be measured.
+        lengths: integers (B): keys from there on are padding.
+    """
+    blocks = -(-q.shape[2] // settings.block)
+    ratio = q.shape[1] // k.shape[1]
+    fitting = max(1, MASS_BYTES // (4 * blocks * blocks))
+    heads = min(q.shape[1], max(ratio, fitting // ratio * ratio))
+    samples = max(1, fitting // heads)
+    batches: list[Found] = []
+    for first in range(0, q.shape[0], samples):
+        rows = slice(first, first + samples)
+        groups: list[Found] = []
+        for start in range(0, q.shape[1], heads):
+            own, shared = slice(start, start + heads), slice(start // ratio, -(-(start + heads) // ratio))
+            groups.append(
+                _search_group(
+                    q[rows, own],
+                    k[rows, shared],
+                    v[rows, shared],
+                    lse[rows, own],
+                    settings,
+                    always,
+                    dense=None if dense is None else dense[rows, own],
+                    scale=scale,
+                    lengths=None if lengths is None else lengths[rows],
+                )
+            )
+        batches.append(_joined(groups, 1))
+    return _joined(batches, 0)
+
+
+def _search_group(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    lse: Tensor,
+    settings: AdaSpa,
+    always: Tensor,
+    *,
+    dense: Tensor | None,
+    scale: float | None,
+    lengths: Tensor | None,
+) -> Found:
+    block, accepted = settings.block, settings.target.value
+    mass = block_mass(q, k, lse, query_block=block, key_block=block, scale=scale, key_lengths=lengths)
+    found = select(mass, settings, always)
+    if settings.target.name != "error" or dense is None:
+        return Found(found, None)
+    index = index_of(found.keep, settings, q.shape[2], lengths)
+    tried = sparse_attention(q, k, v, index, scale=scale, backend=settings.backend)
+    assert isinstance(tried, Tensor)
+    truth = dense.double()
+    error = (tried.double() - truth).flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2).clamp_min(1e-30)
+    if bool((error > accepted).any()):
+        found = select(mass, settings, always, recall=recall_for_error(found.recall, error, accepted))
+    return Found(found, error)
+
+
+def index_of(keep: Tensor, settings: AdaSpa, tokens: int, lengths: Tensor | None) -> BlockIndex:
+    """The index of kept blocks, bool (B, H, R, C)."""
+    return BlockIndex.from_mask(
+        keep,
+        queries=tokens,
+        keys=tokens,
+        query_block=settings.block,
+        key_block=settings.block,
+        key_lengths=lengths,
+    )
+
+
+def _joined(parts: list[Found], along: int) -> Found:
+    if len(parts) == 1:
+        return parts[0]
+    selections = [part.selection for part in parts]
+    errors = [part.error for part in parts if part.error is not None]
+    return Found(
+        Selection(
+            torch.cat([s.keep for s in selections], along),
+            torch.cat([s.recall for s in selections], along),
+            torch.cat([s.least_recall for s in selections], along),
+        ),
+        torch.cat(errors, along) if errors else None,
+    )
