@@ -1,10 +1,11 @@
 """What a model costs and what sparse attention can gain on it, from configurations alone: no weights, no network."""
 
-from .calls import SIGNATURES
+from . import calls as calls  # registers the classes
 from .cost import Cost, break_even, count_cost, worthwhile
 from .devices import DEVICES, Device, find_device
 from .models import MODELS, Model
 from .predict import Estimate, estimate
+from .signature import SIGNATURES
 
 __all__ = [
     "DEVICES",

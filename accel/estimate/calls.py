@@ -2,66 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...registry import Registry
+from .signature import SIGNATURES, Config, Latent, Patch, Signature
 
-Config = Mapping[str, Any]
-Patch = tuple[int, int, int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Latent:
-    """One sample as the denoiser gets it, before it is cut into tokens."""
-
-    frames: int
-    """T: latent frames; 1 for pictures."""
-    height: int
-    """Y: latent rows."""
-    width: int
-    """X: latent columns."""
-    text: int
-    """Text tokens."""
-    patch: Patch
-    """Latent frames, rows and columns that make one token."""
-    time_per_token: bool = False
-    """True where every token has a time of its own (Wan 2.2 5B)."""
-
-    @property
-    def grid(self) -> Patch:
-        """Tokens along frames, rows and columns."""
-        (t, y, x), (pt, py, px) = (self.frames, self.height, self.width), self.patch
-        return -(-t // pt), y // py, x // px
-
-    @property
-    def tokens(self) -> int:
-        """Tokens that become the picture."""
-        t, y, x = self.grid
-        return t * y * x
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Signature:
-    """One way of calling a transformer, shared by the classes it is registered for."""
-
-    inputs: Callable[[Config, Latent], dict[str, Any]]
-    """Keyword arguments of one call, with a batch of one, on the default device."""
-    patch: Callable[[Config], Patch]
-    """Latent frames, rows and columns that make one token."""
-    video: bool = False
-    """True where it makes clips."""
-    text: int = 512
-    """Text tokens of its pipeline's longest prompt, where nobody says otherwise."""
-    guided: Callable[[Config], bool] = lambda _: True
-    """True where its pipeline calls it twice a step, for classifier-free guidance."""
-
-
-SIGNATURES: Registry[Signature] = Registry("transformer class")
+_GLYPHS, _IMAGE_TOKENS = 256, 729
+"""What HunyuanVideo 1.5 gets beside its prompt: text to be written in the clip, and a picture's features (or zeros)."""
 
 
 def _register(signature: Signature, *classes: str) -> None:
@@ -236,6 +185,39 @@ def _hunyuan_image(config: Config, latent: Latent) -> dict[str, Any]:
     return given
 
 
+def _hunyuan_video15(config: Config, latent: Latent) -> dict[str, Any]:
+    given = {
+        "hidden_states": _clip(config, latent),
+        "encoder_hidden_states": _text(config, latent, "text_embed_dim"),
+        "encoder_attention_mask": torch.empty(1, latent.text, dtype=torch.bool),
+        "encoder_hidden_states_2": torch.empty(1, _GLYPHS, config["text_embed_2_dim"]),
+        "encoder_attention_mask_2": torch.empty(1, _GLYPHS, dtype=torch.bool),
+        "image_embeds": torch.empty(1, _IMAGE_TOKENS, config["image_embed_dim"]),
+        "timestep": torch.empty(1),
+    }
+    if config.get("use_meanflow"):
+        given["timestep_r"] = torch.empty(1)
+    return given
+
+
+def _lumina2(config: Config, latent: Latent) -> dict[str, Any]:
+    return {
+        "hidden_states": _picture(config, latent),
+        "encoder_hidden_states": _text(config, latent, "cap_feat_dim"),
+        # Its values lay out the positions: a real one.
+        "encoder_attention_mask": torch.ones(1, latent.text, dtype=torch.bool, device="cpu"),
+        "timestep": torch.empty(1),
+    }
+
+
+def _z_image(config: Config, latent: Latent) -> dict[str, Any]:
+    return {
+        "x": [torch.empty(config["in_channels"], latent.frames, latent.height, latent.width)],
+        "t": torch.empty(1),
+        "cap_feats": [torch.empty(latent.text, config["cap_feat_dim"])],
+    }
+
+
 def _dit(config: Config, latent: Latent) -> dict[str, Any]:
     label = torch.empty(1, dtype=torch.long)
     return {"hidden_states": _picture(config, latent), "timestep": label, "class_labels": label}
@@ -283,5 +265,11 @@ _register(
 _register(
     Signature(inputs=_hunyuan_image, patch=lambda config: (1, *config["patch_size"]), text=1000),
     "HunyuanImageTransformer2DModel",
+)
+_register(Signature(inputs=_hunyuan_video15, patch=_cube, video=True, text=1000), "HunyuanVideo15Transformer3DModel")
+_register(Signature(inputs=_lumina2, patch=_square, text=256), "Lumina2Transformer2DModel")
+_register(
+    Signature(inputs=_z_image, patch=lambda config: (1, config["all_patch_size"][0], config["all_patch_size"][0])),
+    "ZImageTransformer2DModel",
 )
 _register(Signature(inputs=_dit, patch=_square, text=0), "DiTTransformer2DModel")

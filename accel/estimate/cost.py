@@ -94,6 +94,33 @@ class _AttentionRecorder(TorchFunctionMode):
         return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
+class _HidingNothing(TorchFunctionMode):
+    """Answers what only values could tell, for a prompt as long as it may be: masks hide nothing, conditions fail.
+
+    On the meta device a mask has no values, and picking by one would have no shape.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inverted: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__bool__ and args[0].is_meta:
+            return False
+        if (
+            func is Tensor.__getitem__
+            and isinstance(args[1], Tensor)
+            and args[1].is_meta
+            and args[1].dtype == torch.bool
+        ):
+            kept, mask = args
+            return kept[:0] if any(mask is one for one in self._inverted) else kept
+        result = func(*args, **(kwargs or {}))
+        if func is Tensor.__invert__:
+            self._inverted.append(result)
+        return result
+
+
 class _ProductCounter(TorchDispatchMode):
     """Sums the FLOPs of products and convolutions by torch's own formulas.
 
@@ -127,9 +154,9 @@ def count_cost(transformer: nn.Module, inputs: Mapping[str, Any], tokens: int) -
     """
     from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
 
-    products, recorder = _ProductCounter(), _AttentionRecorder()
+    products, recorder, native = _ProductCounter(), _AttentionRecorder(), attention_backend(AttentionBackendName.NATIVE)
     try:
-        with torch.no_grad(), torch.device("meta"), attention_backend(AttentionBackendName.NATIVE), products, recorder:
+        with torch.no_grad(), torch.device("meta"), native, products, _HidingNothing(), recorder:
             transformer(**inputs, return_dict=False)
     except (ValueError, RuntimeError, NotImplementedError) as error:
         shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in inputs.items() if isinstance(v, Tensor))

@@ -74,6 +74,8 @@ _add(
 )
 _add("chroma", "ChromaTransformer2DModel", steps=35)
 _add("qwen-image", "QwenImageTransformer2DModel", height=1328, width=1328)
+_add("z-image", "ZImageTransformer2DModel")
+_add("lumina-2", "Lumina2Transformer2DModel", {"cap_feat_dim": 2304}, steps=30)
 
 _SD35 = {"joint_attention_dim": 4096, "pooled_projection_dim": 2048, "qk_norm": "rms_norm"}
 _add(
@@ -118,6 +120,16 @@ _add(
     time_per_token=True,
 )
 _add("hunyuanvideo", "HunyuanVideoTransformer3DModel", time=4, height=720, width=1280, frames=129)
+_add(
+    "hunyuanvideo-1.5",
+    "HunyuanVideo15Transformer3DModel",
+    {"task_type": "t2v", "target_size": 960},
+    space=16,
+    time=4,
+    height=720,
+    width=1280,
+    frames=121,
+)
 _add("cogvideox-2b", "CogVideoXTransformer3DModel", time=4, height=480, width=720, frames=49)
 _COG5B = {"num_attention_heads": 48, "num_layers": 42, "use_rotary_positional_embeddings": True}
 _add("cogvideox-5b", "CogVideoXTransformer3DModel", _COG5B, time=4, height=480, width=720, frames=49)

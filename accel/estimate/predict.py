@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 from ...errors import ConfigError, InputError
-from .calls import Latent, Signature
 from .cost import FEWEST_TOKENS, Cost, break_even, count_cost, worthwhile
 from .devices import Device, find_device
 from .models import Model
+from .signature import Latent, Signature
 from .source import build_on_meta, find_model, settings_of, signature_of
 from .words import describe
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from ...errors import InputError, UnsupportedModelError
-from .calls import SIGNATURES, Signature
 from .models import MODELS, Model
+from .signature import SIGNATURES, Signature
 
 _LARGE_TOKENIZER = 128
 """Tokenizers that allow as many tokens are those of published models, whose pipelines ask for a number of their own."""

@@ -25,7 +25,7 @@ from outpace.accel.estimate import (
     find_device,
     worthwhile,
 )
-from outpace.accel.estimate.calls import Latent
+from outpace.accel.estimate.signature import Latent
 from outpace.accel.estimate.source import build_on_meta
 from outpace.errors import ConfigError, InputError, UnknownNameError, UnsupportedModelError
 
@@ -113,6 +113,8 @@ PUBLISHED_BILLIONS = {
     "flux.2-klein-9b": 9,
     "chroma": 8.9,
     "qwen-image": 20,
+    "z-image": 6.2,
+    "lumina-2": 2.6,
     "sd3.5-medium": 2.5,
     "sd3.5-large": 8.1,
     "wan2.1-1.3b": 1.4,
@@ -120,6 +122,7 @@ PUBLISHED_BILLIONS = {
     "wan2.2-a14b": 14,
     "wan2.2-5b": 5,
     "hunyuanvideo": 13,
+    "hunyuanvideo-1.5": 8.3,
     "cogvideox-2b": 1.7,
     "cogvideox-5b": 5.6,
     "cogvideox1.5-5b": 5.6,
@@ -138,15 +141,22 @@ def test_parameters_are_the_published_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_every_class_can_be_called_without_weights(name: str) -> None:
-    tiny = TINY_MODELS[name]
+    transformer = build_on_meta(name, TINY_MODELS[name].settings)
     frames = 5 if SIGNATURES[name].video else None
-    told = estimate(tiny.build(), height=64, width=64, frames=frames, device="h100", text_tokens=5)
+    told = estimate(transformer, height=64, width=64, frames=frames, device="h100", text_tokens=5)
     whole_latents = name.startswith(("LTX", "Sana"))  # their patches are one latent, those of the others two by two
     assert told.tokens == (64 if whole_latents else 16) * (2 if frames else 1)
     assert told.other_flops_per_step > 0
     linear_only = name == "SanaTransformer2DModel"
     assert (told.attention_flops_per_step == 0) == linear_only
     assert not told.worth and told.verdict.startswith("leave it alone")
+
+
+def test_masks_without_values_hide_nothing() -> None:
+    name = "HunyuanVideo15Transformer3DModel"
+    transformer = build_on_meta(name, TINY_MODELS[name].settings)
+    told = estimate(transformer, height=64, width=64, frames=5, device="h100", text_tokens=5)
+    assert told.sequence == told.tokens + 5 + 256 + 729
 
 
 def test_products_are_counted_as_torch_counts_them() -> None:
