@@ -26,16 +26,16 @@ class Curve:
     name: str
     kind: str
     plain_R: np.ndarray
-    """Blocks of the plain pipeline."""
+    """Work of the plain pipeline, in blocks."""
 
-    blocks_PR: np.ndarray
+    work_PR: np.ndarray
     quality_PR: np.ndarray
 
 
 def reach(curve: Curve, speedup: float, draws_BR: np.ndarray) -> tuple[float, np.ndarray]:
     """Quality of `curve` at `speedup`, on all requests and on each bootstrap draw [B]; NaN where not reached."""
-    value = at_speedup(curve.plain_R.sum() / curve.blocks_PR.sum(axis=1), curve.quality_PR.mean(axis=1), speedup)
-    speedups_BP = (curve.plain_R[draws_BR].sum(axis=1)[None] / curve.blocks_PR[:, draws_BR].sum(axis=2)).T
+    value = at_speedup(curve.plain_R.sum() / curve.work_PR.sum(axis=1), curve.quality_PR.mean(axis=1), speedup)
+    speedups_BP = (curve.plain_R[draws_BR].sum(axis=1)[None] / curve.work_PR[:, draws_BR].sum(axis=2)).T
     return value, at_speedup_of_draws(speedups_BP, curve.quality_PR[:, draws_BR].mean(axis=2).T, speedup)
 
 

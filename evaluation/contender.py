@@ -28,6 +28,8 @@ KINDS.add("plain", Kind(label="plain pipeline"))
 KINDS.add("converged", Kind(label="converged solution"))
 KINDS.add("gated", Kind(label="gated forecast", ours=True))
 KINDS.add("gated+solver", Kind(label="gated forecast on a second-order solver", ours=True))
+KINDS.add("sparse", Kind(label="sparse attention", ours=True))
+KINDS.add("gated+sparse", Kind(label="gated forecast with sparse attention", ours=True))
 KINDS.add("interval", Kind(label="fixed-interval forecast"))
 KINDS.add("fewer-steps", Kind(label="fewer steps"))
 KINDS.add("solver", Kind(label="second-order solver, fewer steps"))
@@ -66,7 +68,8 @@ class Result:
 
     trace: dict[str, Any] | None = None
     """Decisions for this request alone: {"family", "blocks", "calls": [{"step", "branch", "sigma", "timestep",
-    "computed", "reason", "error", "order"}]}, or None where nothing decides."""
+    "computed", "reason", "error", "order"}], "warnings", "attention": what sparse attention did, see `attention`}, or
+    None where nothing decides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +102,9 @@ class Contender:
 
     curve: str = ""
     """Points of one curve differ in one setting only, and may be interpolated. Empty: the kind."""
+
+    shown: bool = False
+    """Timed, and shown among the pictures, whatever its speed-up: somebody asked for this very one."""
 
     batch: int = 64
     """Most requests it may be given at once; 1 where its decisions depend on batch mates."""

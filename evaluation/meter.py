@@ -1,7 +1,8 @@
 """Counts computed blocks from outside: the same counter for every contender, whatever it skips and however.
 
 A block's work is counted by the multiply-adds of its linear and convolution layers, in units of one full call of that
-block. A cache that skips half of a block's layers counts half a block; attention scores are not counted.
+block. A cache that skips half of a block's layers counts half a block; attention scores are not counted, so what sparse
+attention leaves out of a block comes from its trace instead.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .attention import merge
 from .cells import SPEEDUPS, Curve, compare_at
 from .contender import KINDS
 from .intervals import mean_interval, percentile_interval, resamples
@@ -40,7 +41,7 @@ def build_results(
         speedups: where curves are compared.
     """
     plain = next(row for row in rows if row.contender.name == study.plain)
-    plain_R = np.array([s["blocks"] for s in plain.samples])
+    plain_R = np.array([s["work"] for s in plain.samples])
     contenders = [describe(row, plain_R, study) for row in rows]
     mark_front(contenders, study.references)
     return {
@@ -60,6 +61,7 @@ def build_results(
             "target": study.target,
             "device": study.device,
             "headline": HEADLINE,
+            "compute": "work" if any(c.get("attention") for c in contenders) else "blocks",
         },
         "metrics": {name: {k: v for k, v in asdict_without_call(metric).items()} for name, metric in METRICS.items()},
         "kinds": {name: {"label": kind.label, "ours": kind.ours} for name, kind in KINDS.items()},
@@ -85,17 +87,19 @@ def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
         "curve": contender.curve,
         "steps": contender.steps,
         "settings": contender.settings,
+        "shown": contender.shown,
         "batch": min(study.batch, contender.batch),
         "error": row.error,
     }
     if row.error is not None:
         return entry
     entry["samples"] = [
-        {"index": s["index"], "blocks": s["blocks"], "metrics": s["metrics"], "checks": s["checks"]}
+        {"index": s["index"], "blocks": s["blocks"], "work": s["work"], "metrics": s["metrics"], "checks": s["checks"]}
         for s in row.samples
     ]
     entry["blocks"] = float(np.mean([s["blocks"] for s in row.samples]))
-    entry["speedup"] = speedup_interval(plain_R, np.array([s["blocks"] for s in row.samples]))
+    entry["work"] = float(np.mean([s["work"] for s in row.samples]))
+    entry["speedup"] = speedup_interval(plain_R, np.array([s["work"] for s in row.samples]))
     entry["metrics"] = {ref: means(row.samples, ref) for ref in study.compared_with(contender.name)}
     entry["not_finite"] = sum(
         any(v is None for v in table.values()) for s in row.samples for table in list(s["metrics"].values())[:1]
@@ -108,6 +112,7 @@ def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
         else None
     )
     entry["timeline"] = timeline(row.samples)
+    entry["attention"] = merge([s["trace"]["attention"] for s in row.samples if (s["trace"] or {}).get("attention")])
     entry["worst"] = {
         ref: min(
             (s for s in row.samples if s["metrics"][ref].get(HEADLINE) is not None),
@@ -119,13 +124,16 @@ def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
     return entry
 
 
-def speedup_interval(plain_R: np.ndarray, blocks_R: np.ndarray) -> dict[str, Any] | None:
-    """Blocks of the plain pipeline over blocks computed, all requests together, with its bootstrap interval."""
-    if blocks_R.sum() <= 0:
+def speedup_interval(plain_R: np.ndarray, work_R: np.ndarray) -> dict[str, Any] | None:
+    """Work of the plain pipeline over work computed, all requests together, with its bootstrap interval.
+
+    Work is counted in blocks; one whose attention is sparse counts for less.
+    """
+    if work_R.sum() <= 0:
         return None
     draws = resamples(plain_R.size)
-    low, high = percentile_interval(plain_R[draws].sum(axis=1) / blocks_R[draws].sum(axis=1))
-    return {"value": float(plain_R.sum() / blocks_R.sum()), "low": low, "high": high, "n": int(plain_R.size)}
+    low, high = percentile_interval(plain_R[draws].sum(axis=1) / work_R[draws].sum(axis=1))
+    return {"value": float(plain_R.sum() / work_R.sum()), "low": low, "high": high, "n": int(plain_R.size)}
 
 
 def means(samples: Sequence[dict[str, Any]], reference: str) -> dict[str, Any]:
@@ -224,9 +232,9 @@ def curves_of(rows: Sequence[Row], plain_R: np.ndarray, study: Study, reference:
             name=name,
             kind=members[0].contender.kind,
             plain_R=plain_R,
-            blocks_PR=np.array([[s["blocks"] for s in row.samples] for row in members]),
+            work_PR=np.array([[s["work"] for s in row.samples] for row in members]),
             quality_PR=np.array([[s["metrics"][reference][HEADLINE] for s in row.samples] for row in members]),
         )
         for name, members in grouped.items()
-        if len(members) > 1 and all(s["blocks"] > 0 for row in members for s in row.samples)
+        if len(members) > 1 and all(s["work"] > 0 for row in members for s in row.samples)
     ]

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..errors import ConfigError, MeasurementError
+from .attention import block_work, digest
 from .contender import Contender, Request, Result
 from .metrics import METRICS
 from .pareto import nearest_of_each
@@ -27,7 +28,7 @@ class Row:
 
     contender: Contender
     samples: list[dict[str, Any]] = field(default_factory=list)
-    """One entry a request: index, blocks, metrics {reference: {metric: value or None}}, checks, trace."""
+    """One entry a request: index, blocks, work, metrics {reference: {metric: value or None}}, checks, trace."""
 
     pairs: list[Pair] = field(default_factory=list)
     error: str | None = None
@@ -69,10 +70,11 @@ class Study:
     """How often the timed requests are gone over."""
 
     timed: Literal["shown", "every"] = "shown"
-    """Who is timed: of each curve the contender nearest to `target`, which reports show in pictures, or every one."""
+    """Who is timed: of each curve the contender nearest to `target`, which reports show in pictures, and those asked
+    for by name; or every one."""
 
     target: float = 2.5
-    """The speed-up in blocks at which curves are shown."""
+    """The speed-up in computed work at which curves are shown."""
 
     device: str = "cpu"
     """Where the contenders run, for the clock."""
@@ -155,17 +157,18 @@ def run_study(study: Study, *, progress: bool = True) -> list[Row]:
 
 def rows_to_time(study: Study, by_name: dict[str, Row]) -> list[Row]:
     """The rows whose contenders are timed, as `study.timed` says; never a reference, never one that failed."""
-    plain = sum(sample["blocks"] for sample in by_name[study.plain].samples)
-    blocks = {
-        name: sum(sample["blocks"] for sample in row.samples)
+    plain = sum(sample["work"] for sample in by_name[study.plain].samples)
+    work = {
+        name: sum(sample["work"] for sample in row.samples)
         for name, row in by_name.items()
         if name not in study.references and row.error is None
     }
     if study.timed == "every":
-        return [by_name[name] for name in blocks]
-    speedups = {name: plain / spent for name, spent in blocks.items() if spent > 0}
+        return [by_name[name] for name in work]
+    speedups = {name: plain / spent for name, spent in work.items() if spent > 0}
     curves = {name: by_name[name].contender.curve for name in speedups}
-    return [by_name[name] for name in nearest_of_each(speedups, curves, study.target)]
+    near = nearest_of_each(speedups, curves, study.target)
+    return [row for name, row in by_name.items() if name in work and (name in near or row.contender.shown)]
 
 
 def mark_of(study: Study, contender: Contender, requests: Sequence[Request]) -> str:
@@ -191,7 +194,7 @@ def run_contender(
         if kept is None:
             kept = run_batch(study, records, contender, batch)
             records.save(path, mark, kept)
-        samples += kept
+        samples += [{"work": sample["blocks"], **sample} for sample in kept]
         advance(len(batch))
     return samples
 
@@ -212,12 +215,20 @@ def run_batch(study: Study, records: Records, contender: Contender, batch: list[
         {
             "index": request.index,
             "blocks": float(result.blocks),
+            "work": float(result.blocks) * block_work((result.trace or {}).get("attention")),
             "metrics": measure(study, records, contender.name, request, result),
             "checks": check,
-            "trace": result.trace,
+            "trace": kept_of(result.trace),
         }
         for request, result, check in zip(batch, results, checks, strict=True)
     ]
+
+
+def kept_of(trace: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The part of a trace that is kept: its calls as they are, of its attention a digest."""
+    if not trace or not trace.get("attention"):
+        return trace
+    return {**trace, "attention": digest(trace["attention"], trace.get("warnings", ()))}
 
 
 def run_check(study: Study, batch: list[Request], results: list[Result]) -> list[dict[str, float] | None]:

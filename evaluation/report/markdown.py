@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .attention import figures, percent, sparse_contenders
 from .tables import cell_table, contender_table, margin_table
-from .verdict import reference_words, span, verdict
+from .verdict import counts_work, reference_words, span, verdict
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -30,6 +31,7 @@ def markdown(results: dict[str, Any]) -> str:
     for reference in study["references"]:
         lines += cells_in_markdown(results, reference)
     lines += contenders_in_markdown(results)
+    lines += attention_in_markdown(results)
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -67,7 +69,8 @@ def cells_in_markdown(results: dict[str, Any], reference: str) -> list[str]:
 def contenders_in_markdown(results: dict[str, Any]) -> list[str]:
     """One line a contender."""
     table = contender_table(results)
-    heads = ["contender", "steps", "blocks", "speed-up", "time"]
+    work = counts_work(results)
+    heads = ["contender", "steps", "blocks", *(["work"] if work else []), "speed-up", "time"]
     for reference in table["references"]:
         for name in table["metrics"]:
             heads.append(f"{results['metrics'][name]['label']} vs {reference}")
@@ -77,7 +80,7 @@ def contenders_in_markdown(results: dict[str, Any]) -> list[str]:
         if c["error"]:
             lines.append(f"| {c['label']} | did not run: {c['error'].replace('|', '/')} |" + " |" * (len(heads) - 2))
             continue
-        cells = [c["label"], str(c["steps"]), f"{c['blocks']:.0f}"]
+        cells = [c["label"], str(c["steps"]), f"{c['blocks']:.0f}"] + ([f"{c['work']:.0f}"] if work else [])
         cells.append(f"{c['speedup']['value']:.2f}x" if c["speedup"] else "")
         cells.append(f"{c['time']['wall']['value']:.2f}x" if c["time"] else "")
         for reference in table["references"]:
@@ -87,3 +90,29 @@ def contenders_in_markdown(results: dict[str, Any]) -> list[str]:
         cells += [f"{c['checks'][key]['value']:.2f}" if key in c["checks"] else "" for key in table["checks"]]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def attention_in_markdown(results: dict[str, Any]) -> list[str]:
+    """One line a contender with sparse attention; nothing where there is none."""
+    found = [figures(c) for c in sparse_contenders(results)]
+    if not found:
+        return []
+    heads = ["sparse attention", "blocks kept", "mass kept", "least", "work", "searches", "for drift", "drift"]
+    heads += ["dense calls", "mass", "sparse", "index", "search time"]
+    lines = ["## Attention", "", "| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    for row in found:
+        shares = [percent(v, d) if v is not None else "" for v, d in ((row["density"], 0), (row["recall"], 1))]
+        cells = [row["label"], *shares, percent(row["least"], 1) if row["least"] is not None else ""]
+        cells += [percent(row["work"]) if row["work"] is not None else "", f"{row['searches']:.0f}"]
+        cells += [f"{row['for_drift']:.0f}", f"{row['drift']:.2g}" if row["drift"] is not None else ""]
+        calls = row["calls"]
+        cells += [f"{calls.get('dense', 0) + calls.get('fallback', 0):.0f}"]
+        cells += [f"{calls.get(kind, 0):.0f}" for kind in ("mass", "sparse")]
+        cells += [f"{row['bytes'] / 1e6:.2f} MB", percent(row["overhead"], 1) if row["overhead"] is not None else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    said = (
+        "Shares of the blocks and of the attention mass that are kept; work relative to dense attention, searches "
+        "counted; calls of a layer for one request; search time (mass and selection) relative to the dense attention "
+        "that the sparse calls replace."
+    )
+    return [*lines, "", said, ""]

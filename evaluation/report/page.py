@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from .attention import attention_section, percent
 from .curves import styles
 from .pictures import AMPLIFIED, Album, side_by_side, worst_cases
 from .plot import lines_of, scatter
@@ -27,7 +28,9 @@ def page(results: dict[str, Any], folder: Path) -> str:
     )
     environment.filters["span"] = span
     environment.filters["number"] = number
+    environment.filters["percent"] = lambda value, digits=0: "–" if value is None else percent(value, digits)
     study = results["study"]
+    compute = study.get("compute", "blocks")
     album = Album(folder)
     style_of = styles(results)
     metric = results["metrics"][study["headline"]]
@@ -55,6 +58,8 @@ def page(results: dict[str, Any], folder: Path) -> str:
         worst=worst_cases(results, album),
         amplified=AMPLIFIED,
         timelines=timelines(results),
+        attention=attention_section(results),
+        compute=compute,
     )
 
 
@@ -71,6 +76,7 @@ def draw(results: dict[str, Any], reference: str, style_of: dict[str, Any], **sh
     return scatter(
         lines_of(results, reference, style_of),
         y_label=f"{metric['label']} in {metric['unit']}, mean with 95 % interval",
+        compute=study.get("compute", "blocks"),
         targets=results["speedups"],
         level=level,
         **shape,

@@ -65,7 +65,8 @@ def data_address(picture: Image.Image) -> str:
 
 
 def representatives(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One contender a curve: the one nearest to the middle of the compared speed-ups, ours first."""
+    """One contender a curve, the one nearest to the middle of the compared speed-ups, and those asked for by name; ours
+    first."""
     target = results["study"]["target"]
     runners = {
         c["name"]: c
@@ -77,7 +78,8 @@ def representatives(results: dict[str, Any]) -> list[dict[str, Any]]:
         {name: c["curve"] for name, c in runners.items()},
         target,
     )
-    return sorted((runners[n] for n in names), key=lambda c: not results["kinds"][c["kind"]]["ours"])
+    chosen = [c for name, c in runners.items() if name in names or c.get("shown")]
+    return sorted(chosen, key=lambda c: not results["kinds"][c["kind"]]["ours"])
 
 
 def quality_of(contender: dict[str, Any], index: int, reference: str, metric: str) -> float | None:

@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 from .curves import Style
+from .verdict import counts_work
 
 LINE_HEIGHT = 16.0
 
@@ -96,7 +97,7 @@ def lines_of(results: dict[str, Any], reference: str, style_of: dict[str, Style]
                 y_low=quality["low"],
                 y_high=quality["high"],
                 front=c["front"].get(reference, False),
-                title=f"{c['label']}: {speed['value']:.2f}x fewer blocks, "
+                title=f"{c['label']}: {speed['value']:.2f}x {'less work' if counts_work(results) else 'fewer blocks'}, "
                 f"{quality['value']:.1f} {metric['unit']} ({quality['low']:.1f} to {quality['high']:.1f})",
             )
         )
@@ -142,6 +143,7 @@ def scatter(
     width: float,
     height: float,
     y_label: str,
+    compute: str = "blocks",
     targets: Sequence[float] = (),
     level: tuple[float, str] | None = None,
     direct_labels: bool = True,
@@ -149,6 +151,7 @@ def scatter(
     """The plot as one <svg> element.
 
     Args:
+        compute: what the speed-up counts, "blocks" or "work".
         targets: speed-ups to mark with a line, where curves are compared.
         level: a value with its words, drawn across the plot: how far the plain pipeline itself is.
         direct_labels: name each curve at its end; without, the page's legend does.
@@ -166,7 +169,7 @@ def scatter(
         right=min(190.0, 0.3 * width) if direct_labels else 14.0,
     )
     drawing = Drawing()
-    draw_axes(drawing, frame, y_label, targets)
+    draw_axes(drawing, frame, y_label, compute, targets)
     edge = frame.width - frame.right
     if level:
         y = frame.y(level[0])
@@ -189,11 +192,11 @@ def scatter(
             drawing.text(edge + 8, at + 4, line.label, "label", f"fill:{line.style.colour}{weight}")
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'aria-label="{escape(y_label)} over speed-up in computed blocks">' + "".join(drawing.parts) + "</svg>"
+        f'aria-label="{escape(y_label)} over speed-up in computed {compute}">' + "".join(drawing.parts) + "</svg>"
     )
 
 
-def draw_axes(drawing: Drawing, frame: Frame, y_label: str, targets: Sequence[float]) -> None:
+def draw_axes(drawing: Drawing, frame: Frame, y_label: str, compute: str, targets: Sequence[float]) -> None:
     """Grid, ticks and names; the compared speed-ups get a line of their own."""
     edge, floor = frame.width - frame.right, frame.height - frame.bottom
     for value in nice_ticks(*frame.y_range):
@@ -207,7 +210,7 @@ def draw_axes(drawing: Drawing, frame: Frame, y_label: str, targets: Sequence[fl
             drawing.text(x, floor + 18, f"{value:g}x", "tick middle" + (" strong" if value in targets else ""))
             named.append(x)
     drawing.line(frame.left, floor, edge, floor, "axis")
-    drawing.text((frame.left + edge) / 2, frame.height - 6, "speed-up in computed blocks", "name middle")
+    drawing.text((frame.left + edge) / 2, frame.height - 6, f"speed-up in computed {compute}", "name middle")
     drawing.parts.append(
         f'<text class="name middle" transform="translate(12 {(frame.top + floor) / 2:.1f}) rotate(-90)">'
         f"{escape(y_label)}</text>"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+EVERY_STEP = ("plain", "converged", "fewer-steps", "solver", "sparse")
+"""Kinds that compute every step, of which a timeline would say nothing."""
+
 
 def timelines(results: dict[str, Any]) -> list[dict[str, Any]]:
     """One entry a contender whose decisions are known: branches with their steps, ready to draw.
@@ -13,7 +16,7 @@ def timelines(results: dict[str, Any]) -> list[dict[str, Any]]:
     """
     entries = []
     for c in results["contenders"]:
-        if c["error"] or not c.get("timeline") or c["kind"] in ("plain", "converged", "fewer-steps", "solver"):
+        if c["error"] or not c.get("timeline") or c["kind"] in EVERY_STEP:
             continue
         errors = [s["error"] for s in c["timeline"] if s["error"] is not None]
         largest = max(errors, default=0.0)

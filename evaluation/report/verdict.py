@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from .attention import attention_lines
+
 
 def span(entry: dict[str, Any], digits: int = 1, signed: bool = False) -> str:
     """A value with its range: "51.2 (50.1 to 52.4)"."""
@@ -18,13 +20,25 @@ def reference_words(results: dict[str, Any], reference: str) -> str:
     return "the plain pipeline" if reference == results["study"]["plain"] else "the converged solution"
 
 
+def less_computed(results: dict[str, Any]) -> str:
+    """What a speed-up that was counted says: "fewer computed blocks", "less computed work"."""
+    return "less computed work" if counts_work(results) else "fewer computed blocks"
+
+
+def counts_work(results: dict[str, Any]) -> bool:
+    """Whether blocks with sparse attention are among what is counted, so that not all blocks are alike."""
+    return results["study"].get("compute") == "work"
+
+
 def headline_cell(results: dict[str, Any], reference: str) -> dict[str, Any] | None:
     """The cell the summary speaks of: our first curve of the fitting kind, at the middle speed-up it reaches.
 
     Against the plain pipeline that is a gate on the same solver; against the converged solution, a gate on the
-    second-order solver where there is one.
+    second-order solver where there is one. Where attention is sparse, that is what the study is about.
     """
     wanted = ("gated", "gated+solver") if reference == results["study"]["plain"] else ("gated+solver", "gated")
+    if counts_work(results):
+        wanted = ("gated+sparse", "sparse", *wanted)
     speedups = results["speedups"]
     order = sorted(speedups, key=lambda s: abs(speedups.index(s) - len(speedups) // 2))
     for kind in wanted:
@@ -64,7 +78,8 @@ def time_in_words(results: dict[str, Any], curve: str, speedup: float) -> str | 
     if wall["n"] == 1:
         pairs = "one pair only"
     return (
-        f"Measured at batch 1, {nearest['label']} computes {nearest['speedup']['value']:.2f}x fewer blocks and is "
+        f"Measured at batch 1, {nearest['label']} computes {nearest['speedup']['value']:.2f}x "
+        f"{'less' if counts_work(results) else 'fewer blocks'} and is "
         f"{wall['value']:.2f}x as fast as the plain pipeline ({pairs})."
     )
 
@@ -96,7 +111,8 @@ def verdict(results: dict[str, Any]) -> dict[str, list[str]]:
     """The result in words.
 
     Returns: "sentences", the summary; "losses", what was lost by the curves it speaks of, then by others of ours;
-        "other_losses", the second part of these; "gaps", what is missing from the comparison.
+        "other_losses", the second part of these; "gaps", what is missing from the comparison; "attention", a line for
+        each contender whose attention is sparse.
     """
     unit = results["metrics"][results["study"]["headline"]]["unit"]
     label = results["metrics"][results["study"]["headline"]]["label"]
@@ -109,7 +125,7 @@ def verdict(results: dict[str, Any]) -> dict[str, list[str]]:
         spoken_of.add((reference, cell["curve"]))
         words = reference_words(results, reference)
         sentence = (
-            f"At {cell['speedup']:g}x fewer computed blocks, {cell['curve']} lies at {label} "
+            f"At {cell['speedup']:g}x {less_computed(results)}, {cell['curve']} lies at {label} "
             f"{span(cell['quality'])} {unit} against {words}"
         )
         sentences.append(sentence + (f": {margins_in_words(cell, unit, fewer_steps)}." if cell["margins"] else "."))
@@ -134,4 +150,10 @@ def verdict(results: dict[str, Any]) -> dict[str, list[str]]:
         for c in results["contenders"]
         if not c["error"] and c["not_finite"]
     ]
-    return {"sentences": sentences, "losses": first + others, "other_losses": others, "gaps": gaps}
+    return {
+        "sentences": sentences,
+        "losses": first + others,
+        "other_losses": others,
+        "gaps": gaps,
+        "attention": attention_lines(results),
+    }

@@ -73,12 +73,12 @@ class Bench:
         ]
 
     def under(self, methods: tuple[Method, ...], requests: list[Request], steps: int) -> list[Result]:
-        """Run the pipeline under methods that swap the solver only, or forecast; blocks then come from their trace."""
+        """Run the pipeline under methods that swap the solver only, or decide; blocks then come from their trace."""
         from outpace.accel import accelerate
 
         self.calibrate(requests[0])
         with accelerate(self.loaded.pipe, *methods) as run:
-            if not any(hasattr(method, "policy") for method in methods):
+            if all(method.place == "solver" for method in methods):
                 return self.answer(requests, steps)
             with decoder_inputs(self.loaded.pipe) as latents:
                 media = self.run(requests, steps)
@@ -158,13 +158,14 @@ def blocks_of(trace: dict[str, Any], sample: int) -> float:
 
 
 def of_sample(trace: dict[str, Any], sample: int) -> dict[str, Any]:
-    """The decisions of one sample."""
+    """The decisions of one sample. What attention left out is recorded for a batch, so ask for one sample at a time."""
     keys = ("computed", "reason", "error", "order")
     calls = [
         {k: call[k] for k in ("step", "branch", "sigma", "timestep")} | {k: call[k][sample] for k in keys}
         for call in trace["calls"]
     ]
-    return {"family": trace["family"], "blocks": trace["blocks"], "warnings": trace["warnings"], "calls": calls}
+    kept = {key: trace.get(key) for key in ("family", "blocks", "warnings", "attention")}
+    return {**kept, "calls": calls}
 
 
 def weights_digest(pipe: Any) -> str:

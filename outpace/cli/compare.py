@@ -20,6 +20,7 @@ Examples:
   outpace compare dit --prompts 8 --out out/dit
   outpace compare flux --methods all --prompts 32 --steps 28 --timing-prompts 5 --out out/flux28
   outpace compare wan --methods gated,fewer-steps,taylorseer-lite --out out/wan
+  outpace compare wan-long --method adaspa:recall=0.9 --method "threshold=0.1 + adaspa:recall=0.95" --prompts 2
   outpace compare owner/model --prompts prompts.txt --device cuda --batch 4 --out out/mine
 
 \b
@@ -29,7 +30,13 @@ METHODS: "main", "all", or a comma list of
   interval interval-order2            the last block forecast at fixed intervals
   fewer-steps dpm++ unipc             fewer steps of the same solver, of second-order ones
   first-block-cache taylorseer taylorseer-lite      what diffusers holds
-or of single contenders, such as gated-0.15 or steps-25.
+or of single contenders, such as gated-0.15 or steps-25. For long attention, only where named:
+  adaspa adaspa-sparsity adaspa-paper    sparse attention: by recall, by the paper's rule, as published
+  gated+adaspa fewer-steps-slightly      with our gate; 1.15 to 1.55 times fewer steps
+
+\b
+--method NAME:KEY=VALUE,... takes part as one contender, several joined by "+" as one together ('outpace methods' lists
+them). It is always timed and shown, beside fewer steps unless --methods says otherwise ("none": nothing else).
 
 Results are kept as they come: the same command in the same folder continues where it stopped.
 'outpace report DIR' draws the page again without running anything.
@@ -38,7 +45,8 @@ Results are kept as they come: the same command in the same folder continues whe
 
 @click.command(epilog=EPILOG, short_help="Measure speed against fidelity, beside every rival.")
 @click.argument("pipeline")
-@click.option("--methods", default="main", show_default=True, metavar="METHODS", help="Who takes part, see below.")
+@click.option("--methods", metavar="METHODS", help="Who takes part, see below [default: main, or fewer steps].")
+@click.option("--method", "asked", multiple=True, metavar="METHOD[+METHOD]", help="One more contender (repeatable).")
 @click.option(
     "--prompts", default="8", show_default=True, metavar="N|FILE", help="How many of the pocket's, or a file."
 )
@@ -51,6 +59,9 @@ Results are kept as they come: the same command in the same folder continues whe
 )
 @click.option("--timing-rounds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Repeats.")
 @click.option("--time-every", is_flag=True, help="Time every contender, not only one of each curve near 2.5x.")
+@click.option(
+    "--converged-steps", type=click.IntRange(min=0), default=200, show_default=True, metavar="N", help="0: without it."
+)
 @click.option("--guidance", type=FiniteRange(min=0), metavar="SCALE", help="Classifier-free guidance scale.")
 @click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
 @click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
@@ -61,7 +72,8 @@ Results are kept as they come: the same command in the same folder continues whe
 @show_traceback_option
 def compare(
     pipeline: str,
-    methods: str,
+    methods: str | None,
+    asked: tuple[str, ...],
     prompts: str,
     out: str,
     seed: int,
@@ -69,6 +81,7 @@ def compare(
     timing_prompts: int,
     timing_rounds: int,
     time_every: bool,
+    converged_steps: int,
     dtype: str | None,
     device: str,
     as_json: bool,
@@ -77,8 +90,8 @@ def compare(
     """Run PIPELINE plainly, under our methods and under their rivals, on the same prompts and seeds.
 
     Every contender is compared with the plain pipeline at the same steps and with the converged solution; speed is
-    counted in computed blocks and timed in turns with the plain pipeline. Writes report.html, results.md and
-    results.json to DIR.
+    counted in computed blocks, less what sparse attention leaves out of them, and timed in turns with the plain
+    pipeline. Writes report.html, results.md and results.json to DIR.
     """
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
     from outpace.pipelines.media import check_writable
@@ -92,16 +105,25 @@ def compare(
 
     from outpace.cli.answering import Bench
     from outpace.cli.contenders import build_contenders
+    from outpace.cli.method_option import parse_combination
+    from outpace.cli.sparse_contenders import SPEEDUPS as SPARSE_SPEEDUPS
     from outpace.evaluation import Study, build_results, run_study
     from outpace.evaluation.atomic import write_json
+    from outpace.evaluation.cells import SPEEDUPS
     from outpace.evaluation.environment import environment
     from outpace.evaluation.report import render
 
+    for text in asked:
+        parse_combination(text)
+    if methods is None:
+        methods = "fewer-steps,fewer-steps-slightly" if asked else "main"
     loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device)
     loaded.pipe.set_progress_bar_config(disable=True)
     bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings))
+    contenders = build_contenders(bench, methods, asked, converged_steps)
+    sparse = any("sparse" in c.kind for c in contenders)
     study = Study(
-        contenders=build_contenders(bench, methods),
+        contenders=contenders,
         requests=requests_for(loaded, wanted, seed),
         folder=home,
         check=loaded.pocket.check if loaded.pocket else None,
@@ -109,6 +131,8 @@ def compare(
         timing_requests=timing_prompts,
         timing_rounds=timing_rounds,
         timed="every" if time_every else "shown",
+        target=1.5 if sparse else 2.5,
+        converged="converged" if converged_steps else None,
         device=loaded.pipe.device.type,
         identity=identity(bench),
     )
@@ -119,6 +143,7 @@ def compare(
         pipeline=describe(bench),
         command=command_line(),
         environment=environment(study.device),
+        speedups=SPARSE_SPEEDUPS if sparse else SPEEDUPS,
     )
     write_json(home / "results.json", results)
     page = render(results, home)
@@ -207,7 +232,8 @@ def command_line() -> str:
         if isinstance(parameter, click.Argument):
             words.insert(2, str(value))
         elif context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE:
-            words += [parameter.opts[0]] if value is True else [parameter.opts[0], str(value)]
+            several = value if isinstance(value, tuple) else (value,)
+            words += [w for v in several for w in ([parameter.opts[0]] if v is True else [parameter.opts[0], str(v)])]
     return shlex.join(words)
 
 
@@ -218,17 +244,15 @@ def show(results: dict[str, Any], home: Path, page: Path, as_json: bool) -> None
     said = verdict(results)
     files = {"report": str(page), "table": str(home / "results.md"), "results": str(home / "results.json")}
     if as_json:
-        brief = [
-            {k: c.get(k) for k in ("name", "label", "kind", "steps", "error", "blocks", "speedup", "metrics", "checks")}
-            for c in results["contenders"]
-        ]
+        keys = ("name", "label", "kind", "steps", "error", "blocks", "work", "speedup", "time", "metrics", "checks")
+        brief = [{k: c.get(k) for k in (*keys, "attention")} for c in results["contenders"]]
         click.echo(
             json.dumps({"verdict": said, "contenders": brief, "cells": results["cells"], "files": files}, indent=2)
         )
         return
     for sentence in said["sentences"]:
         click.echo(sentence)
-    for title, lines in (("Lost:", said["losses"]), ("Missing:", said["gaps"])):
+    for title, lines in (("Attention:", said["attention"]), ("Lost:", said["losses"]), ("Missing:", said["gaps"])):
         if lines:
             click.echo(title)
             for line in lines:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from outpace.accel import GatedTaylor, IntervalTaylor, Solver
@@ -29,37 +29,51 @@ SHORT = 0.56
 Build = Callable[["Bench"], list[Contender]]
 CURVES: Registry[Build] = Registry("curve of contenders")
 MAIN = ("gated", "gated+solver", "gated+solver-short", "interval", "fewer-steps", "dpm++", "unipc")
-"""What `--methods main` runs; `all` adds every other curve and every peer."""
+"""What `--methods main` runs; `all` adds every other curve and every peer but those for sparse attention."""
 
 
-def build_contenders(bench: Bench, methods: str) -> list[Contender]:
-    """The references, then what `methods` names: "all", "main", or curves and contenders separated by commas.
+def build_contenders(
+    bench: Bench, methods: str, asked: Sequence[str] = (), converged_steps: int = CONVERGED_STEPS
+) -> list[Contender]:
+    """The references, then what is asked for one by one, then what `methods` names.
 
-    Raises: UnknownNameError for a name that is none of these.
+    Args:
+        methods: "all", "main", or curves and contenders separated by commas; "none" adds nothing.
+        asked: combinations of methods as `--method` spells them.
+        converged_steps: of the converged reference; 0 leaves it out.
+
+    Raises: UnknownNameError for a name that is none of these; ConfigError, ConflictError for a combination.
     """
+    from outpace.cli.asked import asked_contenders
+    from outpace.cli.sparse_contenders import SPARSE_CURVES
+
     built = {name: build(bench) for name, build in all_curves().items()}
-    references = [plain(bench), converged(bench)]
+    first = [plain(bench), *([converged(bench, converged_steps)] if converged_steps else [])]
+    first += asked_contenders(bench, asked, bench.steps)
     every = {c.name: c for contenders in built.values() for c in contenders}
     chosen: dict[str, Contender] = {}
     for word in (w.strip() for w in methods.split(",") if w.strip()):
         if word in ("all", "main"):
-            found = [c for name in (built if word == "all" else MAIN) for c in built[name]]
+            names = [name for name in built if name not in SPARSE_CURVES] if word == "all" else MAIN
+            found = [c for name in names for c in built[name]]
         elif word in built:
             found = built[word]
         elif word in every:
             found = [every[word]]
-        elif word in ("plain", "converged"):
+        elif word in ("plain", "converged", "none"):
             found = []
         else:
             known = ["all", "main", *built]
             raise UnknownNameError(f"--methods: no method '{word}'{suggestion(word, known)}")
         chosen.update({c.name: c for c in found})
-    return [*references, *chosen.values()]
+    return [*first, *chosen.values()]
 
 
 def all_curves() -> dict[str, Build]:
     """Every curve by name, the peers at the end."""
-    return dict(CURVES.items()) | {name: peer_curve(name) for name in PEERS}
+    from outpace.cli.sparse_contenders import SPARSE_CURVES
+
+    return dict(CURVES.items()) | SPARSE_CURVES | {name: peer_curve(name) for name in PEERS}
 
 
 def plain(bench: Bench) -> Contender:
@@ -74,12 +88,14 @@ def plain(bench: Bench) -> Contender:
     )
 
 
-def converged(bench: Bench) -> Contender:
+def converged(bench: Bench, steps: int = CONVERGED_STEPS) -> Contender:
     """Near the exact solution: many steps of a second-order multistep solver."""
-    return ours(bench, "converged", f"converged, {CONVERGED_STEPS} steps", "converged", "", CONVERGED_STEPS, Solver())
+    return ours(bench, "converged", f"converged, {steps} steps", "converged", "", steps, Solver())
 
 
-def ours(bench: Bench, name: str, label: str, kind: str, curve: str, steps: int, *methods: Method) -> Contender:
+def ours(
+    bench: Bench, name: str, label: str, kind: str, curve: str, steps: int, *methods: Method, shown: bool = False
+) -> Contender:
     """A contender that runs the pipeline under methods of this library."""
 
     def generate(requests: list[Request]) -> Any:
@@ -92,8 +108,18 @@ def ours(bench: Bench, name: str, label: str, kind: str, curve: str, steps: int,
     for method in methods:
         if isinstance(method, GatedTaylor):
             described |= {"gate": method.gate, "threshold": method.threshold}
+    sparse = any(method.place == "attention" for method in methods)
     return Contender(
-        name=name, label=label, kind=kind, curve=curve, steps=steps, settings=described, generate=generate, timed=timed
+        name=name,
+        label=label,
+        kind=kind,
+        curve=curve,
+        steps=steps,
+        settings=described,
+        generate=generate,
+        timed=timed,
+        shown=shown,
+        **({"batch": 1} if sparse else {}),  # what attention left out is recorded for a whole batch
     )
 
 
@@ -203,26 +229,28 @@ def interval_of_order(bench: Bench, order: int) -> list[Contender]:
     ]
 
 
-def fewer(steps: int) -> list[int]:
+def fewer(steps: int, ratios: Sequence[float] = FEWER) -> list[int]:
     """Step counts around the compared speed-ups, most first."""
-    return sorted({max(1, round(steps / ratio)) for ratio in FEWER}, reverse=True)
+    return sorted({max(1, round(steps / ratio)) for ratio in ratios}, reverse=True)
 
 
 @CURVES.register("fewer-steps")
 def fewer_steps(bench: Bench) -> list[Contender]:
     """The pipeline's own solver with fewer steps: the rival that costs no code."""
-    return [
-        Contender(
-            name=f"steps-{n}",
-            label=f"{n} steps",
-            kind="fewer-steps",
-            curve="fewer steps",
-            steps=n,
-            generate=lambda requests, n=n: bench.answer(requests, n),
-            timed=lambda requests, n=n: bench.run(requests, n),
-        )
-        for n in fewer(bench.steps)
-    ]
+    return [with_steps(bench, n) for n in fewer(bench.steps)]
+
+
+def with_steps(bench: Bench, n: int) -> Contender:
+    """The plain pipeline with `n` steps."""
+    return Contender(
+        name=f"steps-{n}",
+        label=f"{n} steps",
+        kind="fewer-steps",
+        curve="fewer steps",
+        steps=n,
+        generate=lambda requests: bench.answer(requests, n),
+        timed=lambda requests: bench.run(requests, n),
+    )
 
 
 @CURVES.register("dpm++")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from outpace.errors import InputError
@@ -70,3 +71,24 @@ def parse_method(text: str) -> Method:
 
     name, settings = split_method(text)
     return METHODS[name].from_dict({"method": name, **settings})
+
+
+def split_combination(text: str) -> list[str]:
+    """The methods that `text` joins with "+", each as it would stand alone.
+
+    >>> split_combination("threshold=0.2 + adaspa:recall=0.9"), split_combination("solver:solver=dpm+++adaspa")
+    (['threshold=0.2', 'adaspa:recall=0.9'], ['solver:solver=dpm++', 'adaspa'])
+    """
+    # A plus parts methods where a name follows, so that those in "dpm++" and "1e+3" stay.
+    return [part.strip() for part in re.split(r"\+(?=\s*[A-Za-z_]\w*\s*(?:[:=+]|$))", text)]
+
+
+def parse_combination(text: str) -> list[Method]:
+    """The methods that `text` joins with "+". Raises: as `parse_method`, and ConflictError where they exclude each
+    other.
+    """
+    from outpace.accel.methods import check_combination
+
+    methods = [parse_method(part) for part in split_combination(text)]
+    check_combination(methods)
+    return methods

@@ -68,7 +68,7 @@ def curve(name: str, kind: str, quality: float, noise: np.ndarray) -> Curve:
         name=name,
         kind=kind,
         plain_R=np.full(requests, 100.0),
-        blocks_PR=np.repeat([[60.0], [30.0]], requests, axis=1),
+        work_PR=np.repeat([[60.0], [30.0]], requests, axis=1),
         quality_PR=np.stack([quality + 10 + noise, quality + noise]),
     )
 
