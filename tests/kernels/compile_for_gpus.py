@@ -84,7 +84,7 @@ def describe(kernel: str, dtype: torch.dtype, width: int, blocks: tuple[int, int
         "shared_limit": SHARED_BYTES[capability],
         "buffers": max(map(int, re.findall(rf"memdesc<(\d+)x{tile}x{padded}x", loop)), default=0),
         "warp_group_products": ptx.count("wgmma.mma_async"),
-        "asynchronous_copies": ptx.count("cp.async.cg"),
+        "asynchronous_copies": len(re.findall(r"cp\.async\.c[ag]\.", ptx)),
     }
 
 
