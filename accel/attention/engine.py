@@ -35,6 +35,8 @@ FEWEST_SPARSE = 4
 """Steps that have to be left for a search after the first to be worth its cost."""
 
 DENSE_CALL, SEARCH, RANKED, SPARSE_CALL = "dense", "search", "ranked", "sparse"
+Hidden = tuple[int, ...]
+"""Places of the keys that a mask hides from a row of the batch, rising."""
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ class AttentionEngine:
         self._layers: dict[str, list[Layer]] = {}
         self._states: dict[tuple[str, str, str, int], LayerState] = {}
         self._layouts: dict[tuple[Any, ...], Layout] = {}
-        self._masks: dict[int, tuple[Tensor, tuple[Tensor | None, str]]] = {}
+        self._masks: dict[int, tuple[Tensor, list[Hidden], str]] = {}
         self._drifts: list[tuple[Drift, RowState, Tensor]] = []
         self._shares: dict[str, float] = {}
         self._refused: set[tuple[str, str]] = set()
@@ -194,7 +196,8 @@ class AttentionEngine:
         if redirect.seen == 0:
             layer.unreachable = True
             self.trace.warn(
-                f"{type(site.module).__name__} does not end in scaled_dot_product_attention, so it is left as it is"
+                f"{type(site.module).__name__} does not end in scaled_dot_product_attention of its tokens to "
+                "themselves, so it is left as it is"
             )
         return result
 
@@ -251,11 +254,6 @@ class AttentionEngine:
             self._refused.add((current.denoiser.name, layer.name))
             self._note("fallback", len(rows), float(len(rows)))
             return dense()
-        padding, lengths = None, None
-        if hidden is not None:
-            padding = hidden[0]
-            lengths = (q.shape[2] - hidden.sum(-1)).to(torch.int32)
-        layout = self._layout(current, layer, q, padding)
         state = self._state(current, layer, nth, q)
         self._measure(layer, q)
         if not self._worth(layer, q, density=0.0):
@@ -267,62 +265,53 @@ class AttentionEngine:
             state.hopeless = True
             self._note("dense", len(rows), float(len(rows)))
             return dense()
-        call = Call(current, layer, state, rows, layout, lengths, attended.scale)
         planned = self._planned(current)
-        phases = [self._phase(state.rows[row], current, planned) for row in rows]
-        if len(set(phases)) == 1:
-            return self._run(phases[0], call, attended, list(range(len(rows))), dense)
+        kinds = [(self._phase(state.rows[row], current, planned), own) for row, own in zip(rows, hidden, strict=True)]
+        if len(set(kinds)) == 1:
+            return self._run(*kinds[0], current, layer, state, rows, attended, dense)
+        # Rows of other needs, or with other keys hidden, are answered apart, each as it would be alone.
         out = torch.empty_like(q)
-        for phase in dict.fromkeys(phases):
-            places = [place for place, own in enumerate(phases) if own == phase]
+        for phase, own in dict.fromkeys(kinds):
+            places = [place for place, kind in enumerate(kinds) if kind == (phase, own)]
             picked = torch.tensor(places, device=q.device)
             part = Attended(
                 *(x.index_select(0, picked) for x in (attended.query, attended.key, attended.value)),
                 scale=attended.scale,
             )
-            part_call = Call(
-                current,
-                layer,
-                state,
-                [rows[place] for place in places],
-                layout,
-                None if lengths is None else lengths[picked],
-                attended.scale,
-            )
-            out.index_copy_(0, picked, self._run(phase, part_call, part, places, None))
+            own_rows = [rows[place] for place in places]
+            out.index_copy_(0, picked, self._run(phase, own, current, layer, state, own_rows, part, None))
         return out
 
-    def _doubt(self, attended: Attended, rows: list[int]) -> tuple[Tensor | None, str]:
-        """Keys that are hidden (B, N), and why an attention cannot be made sparse; empty where it can."""
+    def _doubt(self, attended: Attended, rows: list[int]) -> tuple[list[Hidden], str]:
+        """The keys hidden from every row, and why an attention cannot be made sparse; empty where it can."""
         q, k = attended.query, attended.key
-        if q.shape[2] != k.shape[2]:
-            return None, f"{q.shape[2]} queries and {k.shape[2]} keys are not self-attention"
+        if q.ndim != 4:
+            return [], f"queries of {q.ndim} dimensions do not tell heads from batch"
         if q.shape[2] < self.settings.min_tokens:
-            return None, f"{q.shape[2]} tokens are fewer than min_tokens={self.settings.min_tokens}"
+            return [], f"{q.shape[2]} tokens are fewer than min_tokens={self.settings.min_tokens}"
         if attended.is_causal or attended.dropout_p > 0:
-            return None, "it is causal or drops out"
+            return [], "it is causal or drops out"
         if q.shape[0] != len(rows):
-            return None, f"its batch of {q.shape[0]} is not that of the block, {len(rows)}"
+            return [], f"its batch of {q.shape[0]} is not that of the block, {len(rows)}"
         mask = attended.attn_mask
         if mask is None:
-            return None, ""
+            return [()] * len(rows), ""
         if id(mask) not in self._masks:
-            self._masks[id(mask)] = (mask, hidden_keys(mask, q.shape[0], k.shape[2]))
-        hidden, doubt = self._masks[id(mask)][1]
-        if hidden is not None and hidden.shape[0] > 1:
-            # Rows with paddings of their own are fine where all pads lie at the end anyway.
-            tail = torch.arange(hidden.shape[1], device=hidden.device) >= (~hidden).sum(-1, keepdim=True)
-            if not bool((hidden == hidden[:1]).all()) and not torch.equal(hidden, tail):
-                return None, "its mask hides other keys in every row of the batch"
-        return hidden, doubt
+            keys, doubt = hidden_keys(mask, q.shape[0], k.shape[2])
+            hidden = [()] * len(rows) if keys is None else [tuple(row.nonzero()[:, 0].tolist()) for row in keys]
+            self._masks[id(mask)] = (mask, hidden, doubt)
+        return self._masks[id(mask)][1:]
 
-    def _layout(self, current: Current, layer: Layer, q: Tensor, padding: Tensor | None) -> Layout:
+    def _layout(self, current: Current, layer: Layer, q: Tensor, hidden: Hidden) -> Layout:
         transformer, family = current.denoiser.transformer, current.denoiser.family
         grid = token_grid(transformer, family, current.named)
         picture = current.tokens if 0 < current.tokens < q.shape[2] else None
-        hidden = None if padding is None else tuple(padding.nonzero().flatten().tolist())
         key = (q.shape[2], picture, grid, layer.text, hidden, q.device)
         if key not in self._layouts:
+            padding = None
+            if hidden:
+                padding = torch.zeros(q.shape[2], dtype=torch.bool)
+                padding[list(hidden)] = True
             self._layouts[key] = make_layout(
                 q.shape[2],
                 self.settings.block,
@@ -359,23 +348,41 @@ class AttentionEngine:
         return attention_share(layer, q) * (1.0 - density / rate) >= self.settings.min_gain
 
     def _run(
-        self, phase: str, call: Call, attended: Attended, places: list[int], dense: Callable[[], Tensor] | None
+        self,
+        phase: str,
+        hidden: Hidden,
+        current: Current,
+        layer: Layer,
+        state: LayerState,
+        rows: list[int],
+        attended: Attended,
+        dense: Callable[[], Tensor] | None,
     ) -> Tensor:
+        """The output of rows that run the same, with the same keys hidden. `dense` is what all of them came with."""
         q, k, v = attended.query, attended.key, attended.value
         begin = time.perf_counter()
-        if phase == DENSE_CALL:
-            if dense is not None:
-                out = dense()
-            else:
-                out = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths)
-                assert isinstance(out, Tensor)
-            self._note("dense", len(call.rows), float(len(call.rows)))
+        if phase == DENSE_CALL and dense is not None:
+            out = dense()
+            self._note("dense", len(rows), float(len(rows)))
             self._clock("dense", begin, q)
             return out
-        self._left_out = True
-        q, k, v = (call.layout.visit(x) for x in (q, k, v))
-        out = {SEARCH: self._search, RANKED: self._rank, SPARSE_CALL: self._sparse}[phase](call, q, k, v)
-        return call.layout.undo(out)
+        self._left_out = self._left_out or phase != DENSE_CALL
+        lengths = None
+        if hidden:
+            lengths = torch.full((len(rows),), q.shape[2] - len(hidden), dtype=torch.int32, device=q.device)
+        layout = self._layout(current, layer, q, hidden)
+        call = Call(current, layer, state, rows, layout, lengths, attended.scale)
+        answer = {DENSE_CALL: self._dense, SEARCH: self._search, RANKED: self._rank, SPARSE_CALL: self._sparse}[phase]
+        return layout.undo(answer(call, *(layout.visit(x) for x in (q, k, v))))
+
+    def _dense(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Dense output of some rows of a batch."""
+        begin = time.perf_counter()
+        out = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths)
+        assert isinstance(out, Tensor)
+        self._note("dense", len(call.rows), float(len(call.rows)))
+        self._clock("dense", begin, q)
+        return out
 
     def _search(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Dense output with its normaliser, the exact mass, and the index from it (paper, algorithm 1)."""
@@ -392,10 +399,7 @@ class AttentionEngine:
         held = [call.state.rows[row].lse for row in call.rows]
         self._choose(call, q, k, v, torch.cat([lse for lse in held if lse is not None]), None)
         if any(call.state.rows[row].dense for row in call.rows):
-            out = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths)
-            assert isinstance(out, Tensor)
-            self._note("dense", len(call.rows), float(len(call.rows)))
-            return out
+            return self._dense(call, q, k, v)
         return self._sparse(call, q, k, v)
 
     def _choose(self, call: Call, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, dense: Tensor | None) -> None:

@@ -52,7 +52,8 @@ def token_grid(transformer: nn.Module, family: Family, named: dict[str, Any]) ->
         return (1, latents.shape[2] // patch[1], latents.shape[3] // patch[2])
     ids, shapes = named.get("img_ids"), named.get("img_shapes")
     if isinstance(ids, Tensor) and ids.shape[-1] >= 3:
-        return _product_of(latents, ids.reshape(-1, ids.shape[-1])[:, -3:].long().amax(0).add(1).tolist())
+        axes = ids.reshape(-1, ids.shape[-1])[:, :3].long()  # a fourth axis tells text tokens apart
+        return _product_of(latents, (axes.amax(0) - axes.amin(0) + 1).tolist())
     if isinstance(shapes, (list, tuple)) and shapes:
         first = shapes[0][0] if isinstance(shapes[0], (list, tuple)) and len(shapes[0]) == 1 else shapes[0]
         if isinstance(first, (list, tuple)) and len(first) == 3:
@@ -123,16 +124,21 @@ def make_layout(
     picture = picture or (size if 0 < size < tokens else tokens)
     if size != picture:
         grid = None
-    words = tokens - picture
-    first = words if text == "start" else 0  # the picture's first token
-    order = torch.arange(tokens)
-    inside = tile_order(grid, block) if tile and grid is not None else torch.arange(picture)
-    is_text = torch.ones(tokens, dtype=torch.bool)
-    is_text[first : first + picture] = False
-    if (tile and grid is not None) or padding is not None:
-        order = torch.cat([inside + first, order[is_text]])
+    first = tokens - picture if text == "start" else 0  # the picture's first token
     if padding is not None:
-        order = order[padding.cpu()[order].long().argsort(dim=0, stable=True)]
+        padding = padding.cpu()
+        if text == "start":  # a text shorter than that of another row leaves its padding behind the picture
+            first = max(0, first - int(padding.flip(0).long().cumprod(0).sum()))
+    order = torch.arange(tokens)
+    beside = torch.ones(tokens, dtype=torch.bool)
+    beside[first : first + picture] = False
+    if (tile and grid is not None) or padding is not None:
+        inside = tile_order(grid, block) if tile and grid is not None else torch.arange(picture)
+        order = torch.cat([inside + first, order[beside]])
+    is_text = beside
+    if padding is not None:
+        order = order[padding[order].long().argsort(dim=0, stable=True)]
+        is_text = beside & ~padding
     blocks = -(-tokens // block)
     visited = torch.nn.functional.pad(is_text[order], (0, blocks * block - tokens)).view(blocks, block).any(1)
     always = visited[:, None] | visited[None, :]

@@ -37,6 +37,8 @@ class Attended:
 class Redirect(TorchFunctionMode):
     """While it is entered, `handler(attended, dense)` answers scaled_dot_product_attention; `dense()` is the original.
 
+    Attention to other tokens than its own, as an image adapter adds, passes through.
+
     Attributes:
         seen: calls answered.
     """
@@ -49,8 +51,11 @@ class Redirect(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is not F.scaled_dot_product_attention:
             return func(*args, **kwargs)
+        attended = Attended(*args, **kwargs)
+        if attended.query.shape[-2] != attended.key.shape[-2]:
+            return func(*args, **kwargs)
         self.seen += 1
-        return self.handler(Attended(*args, **kwargs), lambda: func(*args, **kwargs))
+        return self.handler(attended, lambda: func(*args, **kwargs))
 
 
 @contextmanager
@@ -93,7 +98,8 @@ def hidden_keys(mask: Tensor | None, batch: int, keys: int) -> tuple[Tensor | No
     else:
         seen = mask > NEGLIGIBLE
         if bool((mask.masked_fill(~seen, 0) != 0).any()):
-            return None, "its mask adds a bias"
+            # What is added to every key of a query alike changes nothing.
+            return None, "" if bool((mask == mask[..., :1]).all()) else "its mask adds a bias"
     seen = seen if seen.ndim == 4 else seen[None, None]
     if seen.shape[1] > 1 and not bool((seen == seen[:, :1]).all()):
         return None, "its mask differs between heads"

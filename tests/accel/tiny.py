@@ -32,13 +32,15 @@ class TinyPipeline:
     """Has what `accelerate` looks for: `.transformer`, `.scheduler`, perhaps `.transformer_2`.
 
     Args:
-        cls: class name of the transformer.
+        cls: class name of the transformer, or a model of the size that a test needs.
         scheduler: any diffusers scheduler; Euler on a rectified flow by default.
         boundary: time in 0..1000 below which a second transformer takes over, as in Wan 2.2.
     """
 
-    def __init__(self, cls: str, scheduler: Any = None, *, boundary: float | None = None, **settings: Any) -> None:
-        self.model = TINY_MODELS[cls]
+    def __init__(
+        self, cls: str | TinyModel, scheduler: Any = None, *, boundary: float | None = None, **settings: Any
+    ) -> None:
+        self.model = TINY_MODELS[cls] if isinstance(cls, str) else cls
         self.transformer: Any = self.model.build(**settings)
         self.scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
         self.boundary = boundary

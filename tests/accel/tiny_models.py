@@ -6,6 +6,7 @@ out, at a time in 0..1000, with a few text tokens a sample; what a model needs b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -47,9 +48,16 @@ class TinyModel:
         return model
 
 
+def rectangle(count: int) -> tuple[int, int]:
+    """Height and width of `count` packed tokens, as near to a square as can be: 4 x 4 of 16, 8 x 12 of 96."""
+    height = max(side for side in range(1, math.isqrt(count) + 1) if count % side == 0)
+    return height, count // height
+
+
 def positions(count: int, axes: int) -> torch.Tensor:
-    ids = torch.zeros(count, axes)
-    ids[:, -1] = torch.arange(count)
+    """Where each packed token lies, as pipelines tell it: (frame, row, column), and a fourth axis that counts text."""
+    ids, width = torch.zeros(count, axes), rectangle(count)[1]
+    ids[:, 1], ids[:, 2] = torch.arange(count) // width, torch.arange(count) % width
     return ids
 
 
@@ -164,14 +172,15 @@ def qwen(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor,
         encoder_hidden_states=text,
         encoder_hidden_states_mask=torch.ones(text.shape[:2], dtype=torch.long),
         timestep=t / 1000,
-        img_shapes=[[(1, 4, 4)]] * len(x),
+        img_shapes=[[(1, *rectangle(x.shape[1]))]] * len(x),
         return_dict=False,
         **more,
     )[0]
 
 
 def ltx(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    return masked(model, x, t, text, num_frames=2, height=2, width=4)
+    height, width = rectangle(x.shape[1] // 2)
+    return masked(model, x, t, text, num_frames=2, height=height, width=width)
 
 
 def z_image(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
