@@ -42,6 +42,8 @@ class Model:
     """Denoisers of this size in memory, of which one runs at a time (Wan 2.2 A14B: 2)."""
     time_per_token: bool = False
     """True where every token has a time of its own."""
+    notes: tuple[str, ...] = ()
+    """What had to be assumed."""
 
 
 MODELS: Registry[Model] = Registry("published model")

@@ -78,6 +78,8 @@ class Estimate:
     """Block indices of every layer and call, held between searches."""
     worth: bool
     verdict: str
+    notes: tuple[str, ...] = ()
+    """What had to be assumed."""
 
     def to_dict(self) -> dict[str, Any]:
         """Every field, for JSON."""
@@ -284,6 +286,7 @@ def _judge(
         index_bytes=calls * cost.index_bytes(1.0 - effective),
         worth=worth,
         verdict=verdict,
+        notes=found.notes,
     )
 
 

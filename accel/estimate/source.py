@@ -14,6 +14,10 @@ from ...errors import InputError, UnsupportedModelError
 from .models import MODELS, Model
 from .signature import SIGNATURES, Signature
 
+_USUAL = (8, 4)
+"""Pixels and frames a latent, of most autoencoders."""
+
+_TOKENIZERS = ("tokenizer", "tokenizer_2")
 _LARGE_TOKENIZER = 128
 """Tokenizers that allow as many tokens are those of published models, whose pipelines ask for a number of their own."""
 
@@ -42,7 +46,8 @@ def find_model(model: Any) -> Model:
         name=type(model).__name__,
         transformer=_known_class(transformer),
         config=settings_of(transformer),
-        space_time=_compression(vae) if vae is not None else (8, 4),
+        space_time=_compression(vae) if vae is not None else None,
+        text=_longest([getattr(getattr(model, part, None), "model_max_length", None) for part in _TOKENIZERS]),
         time_per_token=bool(getattr(getattr(model, "config", None), "expand_timesteps", False)),
         copies=2 if getattr(model, "transformer_2", None) is not None else 1,
     )
@@ -85,16 +90,17 @@ def _read_folder(folder: Path) -> Model:
         return _local(name=folder.name, transformer=config.get("_class_name", ""), config=config)
     parts = _read(index)
     config = _read(folder / "transformer" / "config.json")
-    space_time = (8, 4)
+    space_time = None
     if (folder / "vae" / "config.json").is_file():
         vae = _read(folder / "vae" / "config.json")
         space_time = _compression(build_on_meta(vae.get("_class_name", ""), vae))
+    tokenizers = [folder / part / "tokenizer_config.json" for part in _TOKENIZERS]
     return _local(
         name=folder.name,
         transformer=config.get("_class_name", ""),
         config=config,
         space_time=space_time,
-        text=_longest_prompt(folder),
+        text=_longest([_read(file).get("model_max_length") for file in tokenizers if file.is_file()]),
         time_per_token=bool(parts.get("expand_timesteps")),
         copies=2 if (folder / "transformer_2" / "config.json").is_file() else 1,
     )
@@ -119,11 +125,14 @@ def _local(
     name: str,
     transformer: str,
     config: dict[str, Any],
-    space_time: tuple[int, int] = (8, 4),
+    space_time: tuple[int, int] | None = None,
     **facts: Any,
 ) -> Model:
     video = signature_of(transformer).video
-    space, time = space_time
+    space, time = space_time or _USUAL
+    notes = (
+        () if space_time else (f"without its autoencoder, {space} pixels{_frames(time, video)} a latent are assumed",)
+    )
     side = config.get("sample_size")
     side = side * space if isinstance(side, int) else None
     return Model(
@@ -134,14 +143,17 @@ def _local(
         time=time if video else 1,
         height=side,
         width=side,
+        notes=notes,
         **facts,
     )
 
 
-def _longest_prompt(folder: Path) -> int | None:
+def _frames(time: int, video: bool) -> str:
+    return f" and {time} frames" if video else ""
+
+
+def _longest(lengths: list[Any]) -> int | None:
     # Only a tokenizer of fewer tokens than the pipeline asks for says anything: the large ones allow thousands.
-    found = [folder / part / "tokenizer_config.json" for part in ("tokenizer", "tokenizer_2")]
-    lengths = [_read(file).get("model_max_length") for file in found if file.is_file()]
     longest = max((n for n in lengths if isinstance(n, int)), default=0)
     return longest if 0 < longest < _LARGE_TOKENIZER else None
 

@@ -31,6 +31,7 @@ def describe(e: Estimate) -> str:
         ("index", f"{memory(e.index_bytes)} of block indices (64 x 64)"),
         ("verdict", e.verdict),
         ("rates", e.device_source),
+        *(("note", note) for note in e.notes),
     ]
     return "\n".join(_row(label, said) if label else said for label, said in lines)
 

@@ -34,15 +34,17 @@ MODEL: a published model, a pocket ('outpace pocket list'), or a folder of a dif
     help="h200, a100 ..., cpu or this (measured), auto: GPU here or h100.",
 )
 @click.option(
-    "--sparsity", type=FiniteRange(min=0, max=1, max_open=True), default=0.8, show_default=True, help="Left out."
+    "--sparsity",
+    type=FiniteRange(min=0, max=1, max_open=True),
+    default=0.8,
+    show_default=True,
+    help="Share of attention left out.",
 )
 @click.option(
     "--warmup", type=FiniteRange(min=0, max=1), default=0.1, show_default=True, help="Share of steps that stay dense."
 )
 @click.option("--searches", type=click.IntRange(min=1), default=2, show_default=True, help="Searches for blocks a run.")
-@click.option(
-    "--fresh/--no-fresh", default=True, show_default=True, help="Later searches run dense again, as AdaSpa's."
-)
+@click.option("--fresh/--no-fresh", default=True, show_default=True, help="Later searches run dense attention again.")
 @click.option("--text-tokens", type=click.IntRange(min=1), metavar="N", help="Of the prompt [default: the longest].")
 @click.option("--calls", type=click.IntRange(min=1), metavar="N", help="Of the denoiser a step [default: the model's].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")

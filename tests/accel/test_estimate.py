@@ -181,6 +181,7 @@ def test_a_folder_a_pipeline_and_its_transformer_say_the_same(tiny_folder: Path,
     for name in ("tokens", "parameters", "flops_total", "predicted_speedup"):
         assert getattr(by_folder, name) == getattr(by_pipe, name)
     alone = estimate(tiny_folder / "transformer", height=256, width=256, device="h100")
+    assert not by_folder.notes and "8 pixels a latent are assumed" in alone.summary()
     assert alone.tokens == by_folder.tokens and alone.flops_total == by_folder.flops_total
     assert estimate(tiny_folder, device="h100").tokens == 16  # the size it was made for
 
