@@ -12,6 +12,8 @@ WIDTH, LEFT, RIGHT = 360.0, 46.0, 10.0
 """Of both drawings, in units of their own; so that the page can set them side by side."""
 LARGEST, LEAST_HEIGHT = 26.0, 3.0
 CURVE_HEIGHT = 104.0
+SPOKEN = 4
+"""Events of searching that are told in words."""
 SHADES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 """Densities that the legend shows."""
 
@@ -52,6 +54,8 @@ def attention_section(results: dict[str, Any]) -> dict[str, Any] | None:
         ],
         "legend": [(density, shade(density)) for density in SHADES],
         "clocked": any(c["attention"]["seconds"] for c in found),
+        "stays": any(dense == 1 for c in found for dense in c["attention"]["dense"]),
+        "drifted": any(e["cause"] == "drift" for c in found for e in c["attention"]["searches"]),
     }
 
 
@@ -85,24 +89,19 @@ def figures(contender: dict[str, Any]) -> dict[str, Any]:
 
 
 def searches_in_words(attention: dict[str, Any]) -> str:
-    """When was searched: "searches at step 6 (20) and 26 (20, 3 of them for drift)"."""
+    """When was searched: "For each prompt 20 searches at step 6, 20 at step 26, 3 at step 31 for drift."."""
     if not attention["searches"]:
         return "Nothing was searched, so everything ran dense."
-    by_step: dict[int, dict[str, int]] = {}
-    for event in attention["searches"]:
-        held = by_step.setdefault(event["step"], {"count": 0, "drift": 0})
-        held["count"] += event["count"]
-        held["drift"] += event["count"] if event["cause"] == "drift" else 0
-    spoken = []
-    for step, held in sorted(by_step.items(), key=lambda item: -item[1]["count"])[:4]:
-        spoken.append(
-            (step, f"{step + 1} ({held['count']}" + (f", {held['drift']} for drift)" if held["drift"] else ")"))
-        )
-    words = ", ".join(text for _, text in sorted(spoken))
-    rest = len(by_step) - len(spoken)
     requests = attention["totals"]["requests"]
-    of = f", {requests} requests together" if requests > 1 else ""
-    return f"Searches at step {words}" + (f" and at {rest} others" if rest else "") + of + "."
+    events = sorted(attention["searches"], key=lambda e: -e["count"])
+    told = [
+        f"{e['count'] / requests:.3g} at step {e['step'] + 1}" + (" for drift" if e["cause"] == "drift" else "")
+        for e in sorted(events[:SPOKEN], key=lambda e: e["step"])
+    ]
+    rest = sum(e["count"] for e in events[SPOKEN:])
+    if rest:
+        told.append(f"{rest / requests:.3g} at other steps")
+    return f"Searches{' for each prompt' if requests > 1 else ''}: {', '.join(told)}."
 
 
 def layer_names(layers: Sequence[str]) -> list[str]:

@@ -60,6 +60,7 @@ def page(results: dict[str, Any], folder: Path) -> str:
         timelines=timelines(results),
         attention=attention_section(results),
         compute=compute,
+        clock=by_the_clock(results, style_of) if compute == "work" else None,
     )
 
 
@@ -76,11 +77,33 @@ def draw(results: dict[str, Any], reference: str, style_of: dict[str, Any], **sh
     return scatter(
         lines_of(results, reference, style_of),
         y_label=f"{metric['label']} in {metric['unit']}, mean with 95 % interval",
-        compute=study.get("compute", "blocks"),
+        x_label=f"speed-up in computed {study.get('compute', 'blocks')}",
         targets=results["speedups"],
         level=level,
         **shape,
     )
+
+
+def by_the_clock(results: dict[str, Any], style_of: dict[str, Any]) -> dict[str, Markup] | None:
+    """The plot over measured times, wide and narrow; None where fewer than two contenders were timed."""
+    lines = lines_of(results, results["study"]["plain"], style_of, timed=True)
+    if sum(len(line.marks) for line in lines) < 2:
+        return None
+    metric = results["metrics"][results["study"]["headline"]]
+    shapes = {"wide": (1040, 380, True), "narrow": (380, 360, False)}
+    return {
+        name: Markup(
+            scatter(
+                lines,
+                y_label=f"{metric['label']} in {metric['unit']}, mean with 95 % interval",
+                x_label="times as fast, measured",
+                width=width,
+                height=height,
+                direct_labels=direct,
+            )
+        )
+        for name, (width, height, direct) in shapes.items()
+    }
 
 
 def number(value: float | None, digits: int = 2) -> str:

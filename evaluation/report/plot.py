@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from ..pareto import Point, front
 from .curves import Style
 from .verdict import counts_work
 
@@ -76,18 +77,31 @@ class Drawing:
         self.parts.append(f'<text class="{css}" x="{x:.1f}" y="{y:.1f}"{extra}>{escape(words)}</text>')
 
 
-def lines_of(results: dict[str, Any], reference: str, style_of: dict[str, Style]) -> list[Line]:
-    """The curves against `reference`; contenders without a finite mean, and those at the metric's cap, stay out."""
+def lines_of(results: dict[str, Any], reference: str, style_of: dict[str, Style], *, timed: bool = False) -> list[Line]:
+    """The curves against `reference`; contenders without a finite mean, and those at the metric's cap, stay out.
+
+    Args:
+        timed: over the measured times of those that were timed, instead of what was counted.
+    """
     headline = results["study"]["headline"]
     metric = results["metrics"][headline]
-    grouped: dict[str, list[Mark]] = {}
+    found = []
     for c in results["contenders"]:
         quality = (c.get("metrics") or {}).get(reference, {}).get(headline)
-        if not quality or c["kind"] in ("plain", "converged") or not c["speedup"]:
+        speed = (c.get("time") or {}).get("wall") if timed else c.get("speedup")
+        if not quality or c["kind"] in ("plain", "converged") or not speed:
             continue
         if metric["cap"] is not None and quality["value"] >= metric["cap"]:
             continue
-        speed = c["speedup"]
+        found.append((c, speed, quality))
+    if timed:
+        points = [Point(name=c["name"], speedup=speed["value"], quality=q["value"]) for c, speed, q in found]
+        best = {point.name for point in front(points)}
+    else:
+        best = {c["name"] for c, _, _ in found if c["front"].get(reference, False)}
+    faster = "as fast" if timed else "less work" if counts_work(results) else "fewer blocks"
+    grouped: dict[str, list[Mark]] = {}
+    for c, speed, quality in found:
         grouped.setdefault(c["curve"], []).append(
             Mark(
                 x=speed["value"],
@@ -96,8 +110,8 @@ def lines_of(results: dict[str, Any], reference: str, style_of: dict[str, Style]
                 y=quality["value"],
                 y_low=quality["low"],
                 y_high=quality["high"],
-                front=c["front"].get(reference, False),
-                title=f"{c['label']}: {speed['value']:.2f}x {'less work' if counts_work(results) else 'fewer blocks'}, "
+                front=c["name"] in best,
+                title=f"{c['label']}: {speed['value']:.2f}x {faster}, "
                 f"{quality['value']:.1f} {metric['unit']} ({quality['low']:.1f} to {quality['high']:.1f})",
             )
         )
@@ -143,7 +157,7 @@ def scatter(
     width: float,
     height: float,
     y_label: str,
-    compute: str = "blocks",
+    x_label: str,
     targets: Sequence[float] = (),
     level: tuple[float, str] | None = None,
     direct_labels: bool = True,
@@ -151,7 +165,6 @@ def scatter(
     """The plot as one <svg> element.
 
     Args:
-        compute: what the speed-up counts, "blocks" or "work".
         targets: speed-ups to mark with a line, where curves are compared.
         level: a value with its words, drawn across the plot: how far the plain pipeline itself is.
         direct_labels: name each curve at its end; without, the page's legend does.
@@ -166,10 +179,10 @@ def scatter(
         height=height,
         x_range=(min(1.0, *(m.x_low for m in marks)), max(m.x_high for m in marks) * 1.04),
         y_range=(min(values) - pad, max(values) + pad),
-        right=min(190.0, 0.3 * width) if direct_labels else 14.0,
+        right=min(max(190.0, 7.4 * max(len(line.label) for line in lines)), 0.3 * width) if direct_labels else 14.0,
     )
     drawing = Drawing()
-    draw_axes(drawing, frame, y_label, compute, targets)
+    draw_axes(drawing, frame, y_label, x_label, targets)
     edge = frame.width - frame.right
     if level:
         y = frame.y(level[0])
@@ -192,11 +205,11 @@ def scatter(
             drawing.text(edge + 8, at + 4, line.label, "label", f"fill:{line.style.colour}{weight}")
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
-        f'aria-label="{escape(y_label)} over speed-up in computed {compute}">' + "".join(drawing.parts) + "</svg>"
+        f'aria-label="{escape(y_label)} over {escape(x_label)}">' + "".join(drawing.parts) + "</svg>"
     )
 
 
-def draw_axes(drawing: Drawing, frame: Frame, y_label: str, compute: str, targets: Sequence[float]) -> None:
+def draw_axes(drawing: Drawing, frame: Frame, y_label: str, x_label: str, targets: Sequence[float]) -> None:
     """Grid, ticks and names; the compared speed-ups get a line of their own."""
     edge, floor = frame.width - frame.right, frame.height - frame.bottom
     for value in nice_ticks(*frame.y_range):
@@ -210,7 +223,7 @@ def draw_axes(drawing: Drawing, frame: Frame, y_label: str, compute: str, target
             drawing.text(x, floor + 18, f"{value:g}x", "tick middle" + (" strong" if value in targets else ""))
             named.append(x)
     drawing.line(frame.left, floor, edge, floor, "axis")
-    drawing.text((frame.left + edge) / 2, frame.height - 6, f"speed-up in computed {compute}", "name middle")
+    drawing.text((frame.left + edge) / 2, frame.height - 6, x_label, "name middle")
     drawing.parts.append(
         f'<text class="name middle" transform="translate(12 {(frame.top + floor) / 2:.1f}) rotate(-90)">'
         f"{escape(y_label)}</text>"

@@ -6,9 +6,10 @@ Those that differ in one setting only become the points of one curve.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
+from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor
 from outpace.cli.method_option import parse_combination
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 Place = tuple[str, str]
 """A method's name and one of its settings."""
+
+PLACES = ("attention", "forecast", "solver")
+"""The order in which labels tell what is on top of what."""
 
 NAMES = {"gated_taylor": "gated", "interval_taylor": "interval", "adaspa": "AdaSpa", "solver": "second-order solver"}
 
@@ -30,10 +34,20 @@ def asked_contenders(bench: Bench, texts: Sequence[str], steps: int) -> list[Con
     from outpace.cli.contenders import ours
 
     asked = {text.strip(): parse_combination(text) for text in texts}
-    curves = curves_of(list(asked.values()))
+    shared = shared_settings(list(asked.values()))
+    curves = varied_settings(list(asked.values()))
     return [
-        ours(bench, file_name(text), label_of(methods), kind_of(methods), curve, steps, *methods, shown=True)
-        for (text, methods), curve in zip(asked.items(), curves, strict=True)
+        ours(
+            bench,
+            file_name(text),
+            label_of(methods, without=shared),
+            kind_of(methods),
+            label_of(methods, without=shared, varied=varied),
+            steps,
+            *methods,
+            shown=True,
+        )
+        for (text, methods), varied in zip(asked.items(), curves, strict=True)
     ]
 
 
@@ -52,31 +66,65 @@ def file_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9@.+_-]+", "-", text).strip("-")
 
 
+def known_by(method: Method) -> tuple[str, Any] | None:
+    """The setting that a method goes by, with its value, whether it was given or not."""
+    if isinstance(method, AdaSpa):
+        return method.target.name, method.target.value
+    if isinstance(method, GatedTaylor):
+        return "threshold", method.threshold
+    return ("interval", method.interval) if isinstance(method, IntervalTaylor) else None
+
+
 def settings_of(methods: Sequence[Method]) -> dict[Place, Any]:
-    """The settings of a combination that differ from the defaults, or the default that a method is known by."""
+    """The settings of a combination that differ from the defaults, first the one that each method goes by."""
     found: dict[Place, Any] = {}
     for method in methods:
-        found[method.name, ""] = True
-        found |= {(method.name, k): v for k, v in method.to_dict().items() if k not in ("method", "version")}
-        if method.name == "gated_taylor":
-            found[method.name, "threshold"] = method.threshold  # pyright: ignore[reportAttributeAccessIssue]
-        elif method.name == "adaspa":
-            found[method.name, method.target.name] = method.target.value  # pyright: ignore[reportAttributeAccessIssue]
+        known = known_by(method)
+        if known:
+            found[method.name, known[0]] = known[1]
+        given = {(method.name, k): v for k, v in method.to_dict().items() if k not in ("method", "version")}
+        found |= {place: value for place, value in given.items() if place not in found}
     return found
 
 
-def label_of(methods: Sequence[Method], without: Place | None = None) -> str:
-    """A combination for people: "AdaSpa, recall 0.9 on gated, threshold 0.2"; without the value of one setting."""
+def shared_settings(asked: Sequence[Sequence[Method]]) -> set[Place]:
+    """Settings that tell none of the combinations apart, so that labels need not repeat them."""
+    held: dict[Place, list[Any]] = {}
+    users: dict[str, int] = {}
+    for methods in asked:
+        for place, value in settings_of(methods).items():
+            held.setdefault(place, []).append(value)
+        for method in methods:
+            users[method.name] = users.get(method.name, 0) + 1
+    known = {(m.name, by[0]) for methods in asked for m in methods if (by := known_by(m))}
+    return {
+        place
+        for place, values in held.items()
+        if place not in known and len(values) == users[place[0]] > 1 and all(value == values[0] for value in values)
+    }
+
+
+def label_of(methods: Sequence[Method], *, without: Collection[Place] = (), varied: Place | None = None) -> str:
+    """A combination for people: "AdaSpa, recall 0.9 on gated 0.2".
+
+    Args:
+        without: settings not to speak of.
+        varied: the setting whose value is not told, for the name of a curve.
+    """
     settings = settings_of(methods)
     words = []
-    for method in sorted(methods, key=lambda m: ("attention", "forecast", "solver").index(m.place)):
-        name = NAMES.get(method.name, method.name)
-        parts = [
-            key if (name_, key) == without else f"{key} {worded(value)}"
-            for (name_, key), value in settings.items()
-            if name_ == method.name and key
-        ]
-        words.append(", ".join([name, *parts]))
+    for method in sorted(methods, key=lambda m: PLACES.index(m.place)):
+        name, known = NAMES.get(method.name, method.name), known_by(method)
+        parts = []
+        for place, value in settings.items():
+            if place[0] != method.name or place in without:
+                continue
+            # A forecast goes by its one number; a target of attention needs its name.
+            key = "" if known and place[1] == known[0] and not isinstance(method, AdaSpa) else place[1]
+            parts.append(" ".join(filter(None, (key, "" if place == varied else worded(value)))))
+        if parts and parts[0][:1].isdecimal():
+            name = f"{name} {parts.pop(0)}"
+        words.append(", ".join([name, *filter(None, parts)]))
     return " on ".join(words)
 
 
@@ -87,19 +135,19 @@ def worded(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def curves_of(asked: Sequence[Sequence[Method]]) -> list[str]:
-    """The curve of each combination: combinations with the same settings but for the values of one share one.
+def varied_settings(asked: Sequence[Sequence[Method]]) -> list[Place | None]:
+    """The setting that varies along the curve of each combination; None where there is no other to form one with.
 
-    Which one that is, is the setting whose values tell the most of them apart.
+    It is the one whose values tell the most combinations of the same settings apart.
     """
     settings = [settings_of(methods) for methods in asked]
-    curves = []
-    for own, methods in zip(settings, asked, strict=True):
+    varied = []
+    for own in settings:
         alike = [other for other in settings if set(other) == set(own)]
 
         def together(place: Place, own: dict[Place, Any] = own, alike: list[dict[Place, Any]] = alike) -> int:
             return sum(all(other[p] == own[p] for p in own if p != place) for other in alike)
 
-        varied = max((place for place in own if place[1]), key=together, default=None)
-        curves.append(label_of(methods, without=varied))
-    return curves
+        best = max(own, key=together, default=None)
+        varied.append(best if best and together(best) > 1 else None)
+    return varied

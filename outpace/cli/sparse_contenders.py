@@ -31,7 +31,7 @@ def curve(
     made = []
     for value in values:
         methods = (*others, make(value))
-        words = label_of(methods, without=("adaspa", setting))
+        words = label_of(methods, varied=("adaspa", setting))
         kind = kind_of(methods)
         made.append(ours(bench, f"{name}-{value:g}", label_of(methods), kind, words, bench.steps, *methods))
     return made

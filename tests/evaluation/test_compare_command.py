@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from outpace.cli import main
 from outpace.cli.answering import Bench, blocks_of
+from outpace.cli.sparse_contenders import SPARSE_CURVES
 from outpace.errors import UnknownNameError
 from outpace.evaluation import Request
 
@@ -93,15 +94,85 @@ def test_every_named_curve_can_be_built_and_names_are_unique(bench: Bench) -> No
     assert len({c.name for c in built}) == len(built)
     for name in all_curves():
         chosen = build_contenders(bench, name)
-        assert len(chosen) > 3 and {c.name for c in chosen} <= {c.name for c in built}
+        assert len(chosen) > 3
+        if name not in SPARSE_CURVES:
+            assert {c.name for c in chosen} <= {c.name for c in built}
+    assert not any("sparse" in c.kind for c in built)
     assert {c.name for c in build_contenders(bench, "main")} < {c.name for c in built}
     with pytest.raises(UnknownNameError, match="did you mean 'gated'"):
         build_contenders(bench, "gatd")
 
 
+@pytest.fixture(scope="module")
+def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline whose attention runs over 256 tokens: 16 blocks of 16."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=3, sample_size=16,
+        patch_size=1, num_embeds_ada_norm=1000, norm_elementwise_affine=False,
+    )  # fmt: skip
+    for name, weight in transformer.named_parameters():
+        if "linear" in name and weight.ndim > 1:  # adaLN starts at zero, and every block would be an identity
+            torch.nn.init.normal_(weight, std=0.1)
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=16)
+    folder = tmp_path_factory.mktemp("long") / "dit"
+    DiTPipeline(transformer.eval(), vae.eval(), DDIMScheduler()).save_pretrained(folder)
+    return folder
+
+
+def test_methods_asked_for_take_part_with_what_their_attention_left_out(long_folder: Path, tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("1\n2\n", encoding="utf-8")
+    words = [str(long_folder), "--prompts", str(prompts), "--steps", "10", "--converged-steps", "12", "--methods"]
+    words += ["steps-6", "--timing-prompts", "1", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    for target in ("recall=0.6", "recall=0.9"):
+        words += ["--method", f"adaspa:{target},min_tokens=1,min_gain=0,block=16"]
+    words += ["--method", "threshold=1 + adaspa:recall=0.6,min_tokens=1,min_gain=0,block=16"]
+    words += ["--method", "adaspa:recall=0.6"]  # 256 tokens are fewer than its least
+    ran = run(*words, "--json")
+    assert ran.exit_code == 0, ran.output
+    told = json.loads(ran.stdout)
+    less, more, both, short = (c for c in told["contenders"] if "AdaSpa" in c["label"])
+    attention = less["attention"]
+    assert less["blocks"] == more["blocks"] == 3 * 10 and less["work"] < more["work"]
+    assert both["kind"] == "gated+sparse" and both["blocks"] < 3 * 10 and both["work"] < both["blocks"]
+    assert len(attention["layers"]) == 3 and attention["heads"] == 2 and attention["tokens"] == 256
+    assert all(0 < d <= 1 for row in attention["density"] for d in row)
+    assert attention["totals"]["least_recall"] >= 0.6 - 1e-6
+    assert attention["totals"]["calls"]["sparse"] > attention["totals"]["calls"]["mass"]
+    work = 1 - attention["share"] * (1 - attention["totals"]["work"])
+    assert less["speedup"]["value"] == pytest.approx(1 / work, rel=1e-6)
+    assert short["work"] == short["blocks"] and any("256 tokens" in w for w in short["attention"]["warnings"])
+    assert all(c["time"] for c in (less, more, both, short))
+    assert [line.split(":")[0] for line in told["verdict"]["attention"]] == [
+        c["label"] for c in (less, more, both, short)
+    ]
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert results["command"].count("--method ") == 4 and results["speedups"][0] == 1.25
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert page.count('<rect class="cell') == 3 * 3 * 2 and 'id="attention"' in page
+    again = run(*words)
+    assert again.exit_code == 0 and "Attention:" in again.output
+
+
+def test_a_method_alone_stands_beside_fewer_steps_and_the_converged_reference_can_be_left_out(bench: Bench) -> None:
+    from outpace.cli.contenders import build_contenders
+
+    built = build_contenders(bench, "fewer-steps,fewer-steps-slightly", ["adaspa:recall=0.9"], 0)
+    assert [c.name for c in built[:2]] == ["plain", "adaspa-recall-0.9"]
+    assert built[1].shown and built[1].batch == 1
+    assert {c.kind for c in built[2:]} == {"fewer-steps"} and {c.curve for c in built[2:]} == {"fewer steps"}
+    assert [c.name for c in build_contenders(bench, "none", [], 0)] == ["plain"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["dit", "--method", "adaspa:recall=1.5"], "recall must be"),
+        (["dit", "--method", "adspa"], "did you mean 'adaspa'"),
         (["dit", "--prompts", "0"], "at least one prompt"),
         (["dit", "--prompts", "nowhere.txt"], "cannot read the prompts file"),
         (["dit", "--steps", "0"], "--steps"),
