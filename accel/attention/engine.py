@@ -235,9 +235,10 @@ class AttentionEngine:
         moment = current.moment
         left = FEWEST_SPARSE if moment.num_steps is None else moment.num_steps - moment.step - 1
         first = state.searches == 0
-        if first or (planned > state.due and left >= FEWEST_SPARSE) or (state.drifted and left >= FEWEST_SPARSE):
+        again = state.searches < self.settings.most_searches and (planned > state.due or state.drifted)
+        if (first and left > 0) or (again and left >= FEWEST_SPARSE):
             return RANKED if not first and not self.settings.fresh and state.lse is not None else SEARCH
-        return DENSE_CALL if state.dense else SPARSE_CALL
+        return DENSE_CALL if first or state.dense else SPARSE_CALL
 
     def _answer(self, current: Current, layer: Layer, attended: Attended, dense: Callable[[], Tensor]) -> Tensor:
         """The output of one scaled_dot_product_attention inside a layer."""
