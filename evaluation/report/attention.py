@@ -38,7 +38,7 @@ def attention_section(results: dict[str, Any]) -> dict[str, Any] | None:
     )
     largest = max((e["max"] for c in found for e in c["attention"]["drift"]), default=0.0)
     return {
-        "rows": [figures(c) for c in found],
+        "rows": [figures(c) | {"quality": quality_of(results, c)} for c in found],
         "cards": [
             {
                 "label": c["label"],
@@ -57,6 +57,12 @@ def attention_section(results: dict[str, Any]) -> dict[str, Any] | None:
         "stays": any(dense == 1 for c in found for dense in c["attention"]["dense"]),
         "drifted": any(e["cause"] == "drift" for c in found for e in c["attention"]["searches"]),
     }
+
+
+def quality_of(results: dict[str, Any], contender: dict[str, Any]) -> dict[str, Any] | None:
+    """The headline metric against the plain pipeline."""
+    study = results["study"]
+    return contender["metrics"].get(study["plain"], {}).get(study["headline"])
 
 
 def figures(contender: dict[str, Any]) -> dict[str, Any]:
@@ -239,26 +245,28 @@ def svg(height: float, label: str, parts: Sequence[str], least: float = 0.0) -> 
 
 def attention_lines(results: dict[str, Any]) -> list[str]:
     """One line a contender with sparse attention, for a terminal."""
+    metric = results["metrics"][results["study"]["headline"]]
     lines = []
     for c in sparse_contenders(results):
-        row = figures(c)
+        row, quality = figures(c), quality_of(results, c)
         parts = []
-        if row["density"] is not None:
+        predicted = f"{row['speedup']['value']:.2f}x predicted" if row["speedup"] else ""
+        measured = f"{row['time']['wall']['value']:.2f}x measured" if row["time"] else "not timed"
+        parts.append(", ".join(filter(None, (measured, predicted))))
+        if quality:
+            parts.append(f"{metric['label']} {quality['value']:.1f} {metric['unit']} to plain")
+        parts += [", ".join(f"{key} {read['value']:.2f}" for key, read in c["checks"].items())] if c["checks"] else []
+        if row["density"] is None:
+            parts.append("nothing was left out of attention")
+        else:
             kept = f"kept {percent(row['density'])} of the blocks"
             if row["recall"] is not None:
                 kept += f" with {percent(row['recall'], 1)} of the mass (least {percent(row['least'], 1)})"
-            parts.append(kept)
-        else:
-            parts.append("nothing was left out")
-        if row["work"] is not None:
-            parts.append(f"{percent(row['work'])} of dense attention's work")
-        parts.append(
-            f"{row['searches']:.0f} searches" + (f", {row['for_drift']:.0f} for drift" if row["for_drift"] else "")
-        )
+            parts += [kept, f"{percent(row['work'])} of dense attention's work"]
+        if row["searches"]:
+            drifted = f", {row['for_drift']:.0f} for drift" if row["for_drift"] else ""
+            parts.append(f"{row['searches']:.0f} searches{drifted}")
         if row["stay_dense"]:
             parts.append(f"{row['stay_dense']} of {row['layers']} layers stay dense")
-        predicted = f"{row['speedup']['value']:.2f}x predicted" if row["speedup"] else ""
-        measured = f"{row['time']['wall']['value']:.2f}x measured" if row["time"] else "not timed"
-        parts.append(", ".join(filter(None, (predicted, measured))))
         lines.append(f"{c['label']}: " + "; ".join(parts))
     return lines

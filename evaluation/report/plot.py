@@ -13,6 +13,8 @@ from .curves import Style
 from .verdict import counts_work
 
 LINE_HEIGHT = 16.0
+LETTER = 7.6
+"""Width of a letter of a label."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +138,12 @@ def speed_ticks(low: float, high: float) -> list[float]:
     return [v for v in candidates if low * 0.999 <= v <= high * 1.001]
 
 
+def fitted(words: str, room: float) -> str:
+    """`words`, cut where they would not fit into `room`."""
+    letters = int(room / LETTER)
+    return words if len(words) <= letters else words[: letters - 1].rstrip(" ,") + "…"
+
+
 def spread_labels(wanted: Sequence[float], low: float, high: float) -> list[float]:
     """Heights for labels near `wanted`, a line apart, inside low..high; order is kept."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
@@ -179,7 +187,9 @@ def scatter(
         height=height,
         x_range=(min(1.0, *(m.x_low for m in marks)), max(m.x_high for m in marks) * 1.04),
         y_range=(min(values) - pad, max(values) + pad),
-        right=min(max(190.0, 7.4 * max(len(line.label) for line in lines)), 0.3 * width) if direct_labels else 14.0,
+        right=min(max(190.0, LETTER * max(len(line.label) for line in lines) + 8), 0.3 * width)
+        if direct_labels
+        else 14.0,
     )
     drawing = Drawing()
     draw_axes(drawing, frame, y_label, x_label, targets)
@@ -202,7 +212,8 @@ def scatter(
                 f'points="{start:.1f},{end:.1f} {max(start, edge - 10):.1f},{end:.1f} {edge + 4:.1f},{at:.1f}"/>'
             )
             weight = ";font-weight:650" if line.style.ours else ""
-            drawing.text(edge + 8, at + 4, line.label, "label", f"fill:{line.style.colour}{weight}")
+            words = fitted(line.label, frame.right - 8)
+            drawing.text(edge + 8, at + 4, words, "label", f"fill:{line.style.colour}{weight}")
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-label="{escape(y_label)} over {escape(x_label)}">' + "".join(drawing.parts) + "</svg>"
