@@ -340,3 +340,25 @@ def test_every_kernel_compiles_for_every_generation_of_gpus() -> None:
     assert {kernel["capability"] for kernel in compiled} == {80, 89, 90}
     for kernel in compiled:
         check_compiled(kernel)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available() or kernels.INTERPRETED, reason="needs CUDA and TRITON_INTERPRET=0")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_on_a_gpu_it_equals_the_reference(dtype: torch.dtype) -> None:
+    tolerance = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}[dtype]
+    sizes = {"batch": 2, "groups": 4, "queries": 700, "keys": 900, "lengths": [900, 611]}
+    for blocks in [(64, 64), (128, 64), (128, 128), (16, 32)]:
+        index = random_index(seed=2, blocks=blocks, **sizes)
+        for width in (32, 64, 96, 128):
+            q, k, v = random_inputs(index, heads=4, key_heads=2, width=width, dtype=dtype, layout="BNHD")
+            truth, truth_lse = reference_sparse(q, k, v, index)
+            lse = reference_dense(q, k, v, key_lengths=index.key_lengths)[1].float()
+            options = {"query_block": blocks[0], "key_block": blocks[1]}
+            truth_mass = reference_mass(q, k, lse, key_lengths=index.key_lengths, **options)
+            q, k, v, on_gpu = q.cuda(), k.cuda(), v.cuda(), index.to("cuda")
+            out, found_lse = sparse_attention(q, k, v, on_gpu, return_lse=True, backend="triton")
+            assert difference(out.cpu(), truth) < tolerance, (blocks, width)
+            assert difference(found_lse.cpu(), truth_lse) < tolerance, (blocks, width)
+            mass = block_mass(q, k, lse.cuda(), key_lengths=on_gpu.key_lengths, **options, backend="triton")
+            assert difference(mass.cpu(), truth_mass) < tolerance * blocks[0], (blocks, width)
