@@ -28,11 +28,16 @@ class Layout:
 
     def visit(self, x: Tensor) -> Tensor:
         """Tokens (B, H, N, D) in the order of the blocks."""
-        return x if self.order is None else x.index_select(2, self.order)
+        return x if self.order is None else _taken(x, self.order)
 
     def undo(self, x: Tensor) -> Tensor:
         """Tokens (B, H, N, D) in the order of the model."""
-        return x if self.back is None else x.index_select(2, self.back)
+        return x if self.back is None else _taken(x, self.back)
+
+
+def _taken(x: Tensor, order: Tensor) -> Tensor:
+    # diffusers keeps (B, N, H, D) in memory, where all heads of a token are moved at once.
+    return x.transpose(1, 2).index_select(1, order).transpose(1, 2)
 
 
 def token_grid(transformer: nn.Module, family: Family, named: dict[str, Any]) -> Grid | None:
