@@ -37,9 +37,13 @@ class Finding:
     """What to do, where something is missing."""
     needed: bool = False
     """True where outpace does not work without it."""
+    others: tuple[str, ...] = ()
+    """What was passed over, with the reason."""
 
 
 CHECKS: Registry[Callable[[], Finding]] = Registry("check")
+BROKEN = (OSError, RuntimeError, AttributeError)
+"""What importing a package raises that was built for another torch, or another machine."""
 
 
 @click.command(epilog=EPILOG, short_help="Say what this machine can run.")
@@ -54,9 +58,9 @@ def doctor(as_json: bool) -> None:
     else:
         for name, finding in findings.items():
             mark = click.style("ok", fg="green") if finding.ok else click.style("--", fg="yellow")
-            click.echo(f"{mark}  {name:<14}{finding.detail}")
-            if finding.advice and not finding.ok:
-                click.echo(f"{'':<18}{finding.advice}")
+            click.echo(f"{mark}  {name:<18}{finding.detail}")
+            for line in ([finding.advice] if finding.advice and not finding.ok else []) + list(finding.others):
+                click.echo(f"{'':<22}{line}")
         click.echo(f"needed but missing: {', '.join(broken)}" if broken else "Everything that outpace needs is here.")
     if broken:
         raise SystemExit(1)
@@ -74,7 +78,7 @@ def _package(name: str, *, needed: bool, advice: str) -> Finding:
         module = importlib.import_module(name)
     except ImportError as error:
         return Finding(ok=False, detail=f"cannot be imported: {error}", advice=advice, needed=needed)
-    except (OSError, RuntimeError, AttributeError) as error:
+    except BROKEN as error:
         return Finding(ok=False, detail=f"installed but broken: {error}", advice=advice, needed=needed)
     return Finding(ok=True, detail=str(getattr(module, "__version__", "found")), needed=needed)
 
@@ -125,6 +129,51 @@ def _triton() -> Finding:
 @CHECKS.register("xformers")
 def _xformers() -> Finding:
     return _package("xformers", needed=False, advice="optional, one more attention: pip install 'outpace[xformers]'")
+
+
+@CHECKS.register("dense attention")
+def _dense_attention() -> Finding:
+    return _operation("dense attention")
+
+
+@CHECKS.register("sparse attention")
+def _sparse_attention() -> Finding:
+    return _operation("sparse attention")
+
+
+@CHECKS.register("block mass")
+def _block_mass() -> Finding:
+    return _operation("block mass")
+
+
+def _operation(name: str) -> Finding:
+    """Which implementation is taken here, log-sum-exp included, for heads of width 64; and why not the others."""
+    try:
+        import torch
+
+        from outpace.kernels.attention import BlockIndex
+        from outpace.kernels.dispatch import OPERATIONS
+    except ImportError as error:
+        return Finding(ok=False, detail=f"unknown without torch: {error}")
+    device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+    q = torch.zeros(1, 1, 64, 64, device=device, dtype=dtype)
+    index = BlockIndex.full(1, 1, queries=64, keys=64, query_block=64, key_block=64, device=device)
+    inputs = {
+        "dense attention": (q, q, q, True),
+        "sparse attention": (q, q, q, index, True),
+        "block mass": (q, q, q[..., 0].float(), 64, 64),
+    }[name]
+    usable, others = [], []
+    for backend in OPERATIONS[name].backends:
+        try:
+            # In this order: "no CUDA device here" tells more than "not unless asked for by name".
+            objection = backend.missing() or backend.refuses(*inputs) or backend.hesitates(*inputs)
+        except (ImportError, *BROKEN) as error:
+            objection = f"installed but broken: {error}"
+        usable += [backend.name] if objection is None else []
+        others += [f"not {backend.name}: {objection}"] if objection is not None else []
+    detail = f"{', else '.join(usable) or 'nothing'}, for {str(dtype).removeprefix('torch.')} on {device}"
+    return Finding(ok=bool(usable), detail=detail, others=tuple(others))
 
 
 @CHECKS.register("torch.compile")

@@ -101,6 +101,16 @@ def test_doctor_reports_what_is_needed_and_what_is_optional() -> None:
     assert data["torch"]["ok"] and data["torch"]["needed"] and not data["triton"]["needed"]
 
 
+def test_doctor_says_which_attention_is_taken_and_why_not_the_others() -> None:
+    data = json.loads(run("doctor", "--json").stdout)
+    for operation in ("dense attention", "sparse attention", "block mass"):
+        assert data[operation]["ok"] and data[operation]["others"]
+    text = run("doctor").stdout
+    for package in ("xformers", "flash-attn"):
+        assert f"not {package}: " in text or package in data["dense attention"]["detail"]
+    assert "not triton: " in text or "triton" in data["sparse attention"]["detail"]
+
+
 def test_doctor_survives_a_broken_optional_package(tmp_path: Path) -> None:
     (tmp_path / "triton.py").write_text("raise OSError('libcuda.so.1: cannot open shared object file')\n")
     code = "from outpace.cli.doctor import CHECKS; print(CHECKS['triton']())"
