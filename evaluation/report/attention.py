@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from markupsafe import Markup
 
-WIDTH, LEFT, RIGHT = 360.0, 46.0, 10.0
-"""Of both drawings, in units of their own; so that the page can set them side by side."""
-LARGEST, LEAST_HEIGHT = 26.0, 3.0
-CURVE_HEIGHT = 104.0
+from ..pareto import Point, dominates
+from .heat_map import drift_curve, heat_map, percent, shade
+
 SPOKEN = 4
 """Events of searching that are told in words."""
 SHADES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
@@ -21,11 +18,6 @@ SHADES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0)
 def sparse_contenders(results: dict[str, Any]) -> list[dict[str, Any]]:
     """The contenders whose attention was recorded."""
     return [c for c in results["contenders"] if not c["error"] and c.get("attention")]
-
-
-def shade(density: float) -> float:
-    """Opacity for a density: finer where little is kept, which is where attention is sparse."""
-    return 0.04 + 0.96 * max(0.0, min(1.0, density)) ** 0.5
 
 
 def attention_section(results: dict[str, Any]) -> dict[str, Any] | None:
@@ -44,9 +36,7 @@ def attention_section(results: dict[str, Any]) -> dict[str, Any] | None:
                 "label": c["label"],
                 "curve": c["curve"],
                 "heat": Markup(heat_map(c)) if any(c["attention"]["density"]) else None,
-                "drift": Markup(drift_curve(c, max(steps, c["steps"]), largest))
-                if c["attention"]["searches"]
-                else None,
+                "drift": Markup(drift_curve(c, max(steps, c["steps"]), largest)) if c["attention"]["drift"] else None,
                 "words": searches_in_words(c["attention"]),
                 "notes": c["attention"]["warnings"],
             }
@@ -110,139 +100,6 @@ def searches_in_words(attention: dict[str, Any]) -> str:
     return f"Searches{' for each prompt' if requests > 1 else ''}: {', '.join(told)}."
 
 
-def layer_names(layers: Sequence[str]) -> list[str]:
-    """Layers as people count them: the number of the block where that tells them apart."""
-    numbers = [name.split(".")[0] for name in layers]
-    return numbers if len(set(numbers)) == len(numbers) else list(layers)
-
-
-def heat_map(contender: dict[str, Any]) -> str:
-    """Layers from left to right, heads from top to bottom; the darker, the more blocks are kept."""
-    attention = contender["attention"]
-    layers, heads = attention["layers"], max((len(row) for row in attention["density"] if row), default=1)
-    wide = min(LARGEST, (WIDTH - LEFT - RIGHT) / len(layers))
-    high = max(LEAST_HEIGHT, min(wide, LARGEST, 320.0 / heads))
-    top, names = 4.0, layer_names(layers)
-    parts = []
-    for place, (name, density) in enumerate(zip(layers, attention["density"], strict=True)):
-        recall, least, dense = (attention[key][place] for key in ("recall", "least", "dense"))
-        for head in range(heads):
-            css, style = "cell", ""
-            if density is None:
-                css, words = "cell none", f"layer {name}: never searched, dense throughout"
-            elif dense == 1:
-                css, words = "cell stays", f"layer {name}: too little to leave out, stays dense"
-            else:
-                style = f' style="fill-opacity:{shade(density[head]):.3f}"'
-                words = f"layer {name}, head {head}: {percent(density[head])} of the blocks kept"
-                if recall is not None:
-                    words += f", {percent(recall[head], 1)} of the mass"
-                if least is not None:
-                    words += f" (row with the least {percent(least[head], 1)})"
-                if dense:
-                    words += f"; {percent(dense)} of its searches left it dense"
-            parts.append(
-                f'<rect class="{css}"{style} x="{LEFT + place * wide:.2f}" y="{top + head * high:.2f}" '
-                f'width="{wide - gap(wide):.2f}" height="{high - gap(high):.2f}"><title>{escape(words)}</title></rect>'
-            )
-    floor = top + heads * high
-    for head in evenly(heads, room=heads * high, least=14.0):
-        parts.append(text(LEFT - 6, top + (head + 0.5) * high + 4, str(head), "tick end"))
-    for place in evenly(len(layers), room=len(layers) * wide, least=22.0):
-        short = names[place] if len(names[place]) <= 4 else str(place)
-        parts.append(text(LEFT + (place + 0.5) * wide, floor + 14, short, "tick middle"))
-    parts.append(text(LEFT + len(layers) * wide / 2, floor + 30, "layer", "name middle"))
-    parts.append(
-        f'<text class="name middle" transform="translate(12 {top + heads * high / 2:.1f}) rotate(-90)">head</text>'
-    )
-    label = f"Density of attention by layer and head, {contender['label']}"
-    return svg(floor + 36, label, parts, least=70.0 if heads * high < 30 else 0.0)
-
-
-def drift_curve(contender: dict[str, Any], steps: int, largest: float) -> str:
-    """Mean and largest drift over the steps, on axes that all contenders share; ticks where was searched."""
-    attention = contender["attention"]
-    top, floor, edge = 18.0, CURVE_HEIGHT - 32.0, WIDTH - RIGHT
-    ceiling = max(largest, 1e-3)
-
-    def x(step: int) -> float:
-        return LEFT + (step + 0.5) / steps * (edge - LEFT)
-
-    def y(value: float) -> float:
-        return floor - value / ceiling * (floor - top)
-
-    parts = [f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{edge}" y2="{floor}"/>']
-    for value in (0.0, ceiling):
-        parts.append(text(LEFT - 6, y(value) + 4, f"{value:.2g}", "tick end"))
-    parts.append(f'<line class="grid" x1="{LEFT}" y1="{top}" x2="{edge}" y2="{top}"/>')
-    for event in attention["searches"]:
-        cause = "for drift" if event["cause"] == "drift" else "as planned"
-        words = (
-            f"step {event['step'] + 1}: {event['count']} searches {cause}, {event['kept']} found enough to leave out"
-        )
-        css = "search drifted" if event["cause"] == "drift" else "search"
-        at = x(event["step"])
-        parts.append(
-            f'<line class="{css}" x1="{at:.1f}" y1="{top - 8}" x2="{at:.1f}" y2="{floor}">'
-            f"<title>{escape(words)}</title></line>"
-        )
-    for run in stretches(attention):
-        for key, css in (("max", "curve faint"), ("mean", "curve")):
-            points = " ".join(f"{x(e['step']):.1f},{y(e[key]):.1f}" for e in run)
-            if len(run) > 1:
-                parts.append(f'<polyline class="drift {css}" points="{points}"/>')
-        for e in run:
-            words = f"step {e['step'] + 1}: mean {e['mean']:.3g}, largest {e['max']:.3g} of {e['count']} calls"
-            parts.append(
-                f'<circle class="drift" cx="{x(e["step"]):.1f}" cy="{y(e["mean"]):.1f}" r="1.8">'
-                f"<title>{escape(words)}</title></circle>"
-            )
-    for step in (0, *(s for s in (steps // 2, steps - 1) if s > 0)):
-        parts.append(text(x(step), floor + 14, str(step + 1), "tick middle"))
-    parts.append(text((LEFT + edge) / 2, floor + 29, "step", "name middle"))
-    parts.append(
-        f'<text class="name middle" transform="translate(12 {(top + floor) / 2:.1f}) rotate(-90)">drift</text>'
-    )
-    return svg(CURVE_HEIGHT, f"Drift of the normaliser over the steps, {contender['label']}", parts)
-
-
-def stretches(attention: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """The steps with a drift, parted at the planned searches, where it starts anew."""
-    planned = [e["step"] for e in attention["searches"] if e["cause"] == "schedule"]
-    parts: dict[int, list[dict[str, Any]]] = {}
-    for entry in attention["drift"]:
-        parts.setdefault(sum(step <= entry["step"] for step in planned), []).append(entry)
-    return list(parts.values())
-
-
-def evenly(count: int, *, room: float, least: float) -> list[int]:
-    """Places of 0..count-1 to name, so that names are `least` apart."""
-    stride = max(1, round(0.5 + least * count / max(room, 1e-9)) if least * count > room else 1)
-    return list(range(0, count, stride))
-
-
-def gap(size: float) -> float:
-    """Room between cells."""
-    return 1.0 if size > 6 else 0.3
-
-
-def percent(share: float, digits: int = 0) -> str:
-    """A share in words: 0.234 is "23 %"."""
-    return f"{100 * share:.{digits}f} %"
-
-
-def text(x: float, y: float, words: str, css: str) -> str:
-    return f'<text class="{css}" x="{x:.1f}" y="{y:.1f}">{escape(words)}</text>'
-
-
-def svg(height: float, label: str, parts: Sequence[str], least: float = 0.0) -> str:
-    return (
-        f'<svg viewBox="0 0 {WIDTH:.0f} {max(height, least):.0f}" role="img" aria-label="{escape(label)}">'
-        + "".join(parts)
-        + "</svg>"
-    )
-
-
 def attention_lines(results: dict[str, Any]) -> list[str]:
     """One line a contender with sparse attention, for a terminal."""
     metric = results["metrics"][results["study"]["headline"]]
@@ -268,5 +125,28 @@ def attention_lines(results: dict[str, Any]) -> list[str]:
             parts.append(f"{row['searches']:.0f} searches{drifted}")
         if row["stay_dense"]:
             parts.append(f"{row['stay_dense']} of {row['layers']} layers stay dense")
+        parts += behind(results, c)
         lines.append(f"{c['label']}: " + "; ".join(parts))
     return lines
+
+
+def behind(results: dict[str, Any], contender: dict[str, Any]) -> list[str]:
+    """Who is at least as fast and closer to the plain pipeline: in computed work, and by the clock."""
+    label = {c["name"]: c["label"] for c in results["contenders"]}
+    rivals = contender.get("beaten_by", {}).get(results["study"]["plain"], [])
+    quality, told = quality_of(results, contender), []
+    if rivals:
+        told.append(f"behind {', '.join(label[name] for name in rivals)} in work and fidelity")
+    if quality and contender["time"]:
+        own = Point(name="", speedup=contender["time"]["wall"]["value"], quality=quality["value"])
+        faster = [
+            c["label"]
+            for c in results["contenders"]
+            if not c["error"]
+            and c["time"]
+            and not results["kinds"][c["kind"]]["ours"]
+            and (q := quality_of(results, c))
+            and dominates(Point(name="", speedup=c["time"]["wall"]["value"], quality=q["value"]), own)
+        ]
+        told += [f"behind {', '.join(faster)} in time and fidelity"] if faster else []
+    return told

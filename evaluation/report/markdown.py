@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .attention import figures, percent, sparse_contenders
+from .attention import figures, sparse_contenders
+from .heat_map import percent
 from .tables import cell_table, contender_table, margin_table
 from .verdict import counts_work, reference_words, span, verdict
 

@@ -8,8 +8,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from .attention import attention_section, percent
+from .attention import attention_section
 from .curves import styles
+from .heat_map import percent
 from .pictures import AMPLIFIED, Album, side_by_side, worst_cases
 from .plot import lines_of, scatter
 from .tables import cell_table, contender_table, margin_table

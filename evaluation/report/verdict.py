@@ -107,12 +107,12 @@ def lost(results: dict[str, Any], spoken_of: set[tuple[str, str]]) -> tuple[list
     return first, others
 
 
-def verdict(results: dict[str, Any]) -> dict[str, list[str]]:
+def verdict(results: dict[str, Any]) -> dict[str, Any]:
     """The result in words.
 
     Returns: "sentences", the summary; "losses", what was lost by the curves it speaks of, then by others of ours;
-        "other_losses", the second part of these; "gaps", what is missing from the comparison; "attention", a line for
-        each contender whose attention is sparse.
+        "other_losses", the second part of these; "gaps", what is missing from the comparison; "compared", whether
+        anything of ours met a rival at equal speed; "attention", a line for each contender whose attention is sparse.
     """
     unit = results["metrics"][results["study"]["headline"]]["unit"]
     label = results["metrics"][results["study"]["headline"]]["label"]
@@ -155,5 +155,6 @@ def verdict(results: dict[str, Any]) -> dict[str, list[str]]:
         "losses": first + others,
         "other_losses": others,
         "gaps": gaps,
+        "compared": any(cell["margins"] for cells in results["cells"].values() for cell in cells),
         "attention": attention_lines(results),
     }
