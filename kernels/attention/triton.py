@@ -7,6 +7,9 @@ NaN; at the door they are natural, and -inf.
 Shapes: B batch, H query heads, G key heads, J head groups of the index, N queries, M keys, D width, R x C blocks.
 """
 
+# Type checkers see a kernel as the Python function it is written as, not as what `triton.jit` makes of it.
+# pyright: reportCallIssue=false, reportAssignmentType=false
+
 from __future__ import annotations
 
 import functools
@@ -280,7 +283,7 @@ def _refuses(*tensors: Tensor, blocks: tuple[int, int]) -> str | None:
 
 
 def _padded(width: int) -> int:
-    return triton.next_power_of_2(width)
+    return 1 << (width - 1).bit_length()
 
 
 def _precision(q: Tensor) -> str:

@@ -211,6 +211,22 @@ def test_a_full_index_asked_for_by_name_runs_in_the_kernel() -> None:
 
 
 @interpreted
+@pytest.mark.parametrize("which", ["q", "k"])
+def test_tensors_may_span_more_than_32_bits(which: str) -> None:
+    torch.use_deterministic_algorithms(False)  # what is not written is not to be touched: it is 4 gigabytes
+    index = random_index(seed=4, batch=1, groups=2, queries=40, keys=40, blocks=(32, 32), lengths=None)
+    q, k, v = random_inputs(index, heads=2, key_heads=2, width=32, dtype=torch.float16, layout="BHND")
+    far = torch.empty(2**31 + 40 * 32 + 100, dtype=torch.float16)
+    wide = far.as_strided(q.shape, (0, 2**31 + 100, 32, 1)).copy_(q if which == "q" else k)
+    q, k = (wide, k) if which == "q" else (q, wide)
+    out, lse = sparse_attention(q, k, v, index, return_lse=True, backend="triton")
+    truth, truth_lse = reference_sparse(q, k, v, index)
+    assert difference(out, truth) < 4e-3 and difference(lse, truth_lse) < 4e-3
+    mass = block_mass(q, k, lse, query_block=32, key_block=32, backend="triton")
+    assert difference(mass, reference_mass(q, k, lse, query_block=32, key_block=32)) < 0.1
+
+
+@interpreted
 def test_results_repeat_bit_for_bit() -> None:
     index = random_index(seed=8, batch=1, groups=1, queries=64, keys=200, blocks=(32, 32), lengths=[170])
     q, k, v = random_inputs(index, heads=2, key_heads=1, width=32, dtype=torch.float16, layout="BHND")
