@@ -22,12 +22,11 @@ from ..denoiser import Denoiser, Interception
 from ..methods.adaspa import AdaSpa
 from ..trace import Trace
 from .layout import Layout, make_layout, token_grid
-from .record import AttentionRecord, Drift, Search
+from .record import AttentionRecord, Search
 from .redirect import Attended, Redirect, hidden_keys, native_backend
 from .search import index_of, search
+from .watch import Watch
 
-SAMPLED = 16
-"""Every so many rows of the normaliser are kept to measure its drift."""
 EFFICIENCY = {"cpu": 0.75, "cuda": 0.65}
 """Rate of the sparse kernels over that of dense attention, block for block: measured on a CPU
 (benchmarks/attention_cpu.py); published kernels on an H100 give 0.65 to 0.85. Decides what is worth while."""
@@ -49,7 +48,10 @@ class RowState:
     index: BlockIndex | None = None
     lse: Tensor | None = None
     """Dense normaliser (1, H, N) of the first search, kept where later searches rank with it."""
+    recall: float | None = None
+    """Mean over the heads, measured at the search."""
     reference: Tensor | None = None
+    """Some of the normaliser of the first sparse call after the search."""
     drifted: bool = False
     dense: bool = False
     """Searched and found not worth it: dense until the next search of the schedule."""
@@ -104,7 +106,7 @@ class AttentionEngine:
         self._states: dict[tuple[str, str, str, int], LayerState] = {}
         self._layouts: dict[tuple[Any, ...], Layout] = {}
         self._masks: dict[int, tuple[Tensor, list[Hidden], str]] = {}
-        self._drifts: list[tuple[Drift, RowState, Tensor]] = []
+        self._watch = Watch(settings, self.record)
         self._shares: dict[str, float] = {}
         self._refused: set[tuple[str, str]] = set()
         self._counts: defaultdict[str, int] = defaultdict(int)
@@ -143,13 +145,13 @@ class AttentionEngine:
         self._states.clear()
         self._layouts.clear()
         self._masks.clear()
-        self._drifts.clear()
+        self._watch.clear()
         self._refused.clear()
         self._counts.clear()
         self._reached, self._left_out = 0, False
 
     def finish(self, current: Current, computed: bool) -> bool:
-        """The denoiser call under way is over: read the drifts of all its layers at once.
+        """The denoiser call under way is over: read what was measured in all its layers at once.
 
         Args:
             computed: whether blocks ran in it.
@@ -165,14 +167,7 @@ class AttentionEngine:
                 "use AdaSpa without compiling them"
             )
         sparse, self._reached, self._left_out = self._left_out, 0, False
-        if self._drifts:
-            values = torch.stack([value for _, _, value in self._drifts]).tolist()
-            for (drift, state, _), value in zip(self._drifts, values, strict=True):
-                drift.drift = value
-                self.record.drifts.append(drift)
-                allowed = state.searches < self.settings.most_searches
-                state.drifted = state.drifted or (0 < self.settings.drift < value and allowed)
-            self._drifts.clear()
+        self._watch.settle()
         return sparse
 
     def attend(
@@ -440,31 +435,23 @@ class AttentionEngine:
             )
             state.due, state.searches, state.drifted = planned, state.searches + 1, False
             state.index, state.reference, state.dense = index if kept else None, None, not kept
+            state.recall = sum(recall[place]) / len(recall[place]) if dense is not None else None
             if not settings.fresh and dense is not None and len(settings.searches) > 1:
                 state.lse = lse[place : place + 1].clone()
         call.state.joined = None
         self._clock("mass", begin, q)
 
     def _sparse(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention over the kept blocks; its normaliser tells the drift."""
+        """Attention over the kept blocks, watched."""
         begin, settings = time.perf_counter(), self.settings
         states = [call.state.rows[row] for row in call.rows]
         parts = [state.index for state in states if state.index is not None]
         index = self._joined(call.state, parts)
-        watch = settings.drift > 0
-        result = sparse_attention(q, k, v, index, scale=call.scale, return_lse=watch, backend=settings.backend)
+        watched = self._watch.wanted
+        result = sparse_attention(q, k, v, index, scale=call.scale, return_lse=watched, backend=settings.backend)
         out, lse = result if isinstance(result, tuple) else (result, None)
         if lse is not None:
-            sampled = lse[:, :, ::SAMPLED]
-            for place, (row, state) in enumerate(zip(call.rows, states, strict=True)):
-                if state.reference is None:
-                    state.reference = sampled[place].clone()
-                    continue
-                moment = call.current.moment
-                drift = Drift(
-                    run=moment.run, step=moment.step, branch=moment.branch, layer=call.layer.name, row=row, drift=0.0
-                )
-                self._drifts.append((drift, state, (sampled[place] - state.reference).abs().mean()))
+            self._watch.look(call, q, k, v, lse)
         self.record.calls["sparse"] += len(call.rows)
         self.record.work += sum(part.indices.numel() / (part.groups * part.rows * part.columns) for part in parts)
         self.record.backends["sparse"] = SPARSE.last or ""

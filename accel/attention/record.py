@@ -36,7 +36,7 @@ class Search:
 
 @dataclass(slots=True, kw_only=True)
 class Drift:
-    """Mean change of the sparse normaliser's logarithm since the first sparse call after a search."""
+    """How well the pattern of a layer fitted at one sparse call after its search."""
 
     run: int
     step: int
@@ -44,6 +44,11 @@ class Drift:
     layer: str
     row: int
     drift: float
+    """Mean change of the sparse normaliser's logarithm since the first sparse call after the search."""
+    recall: float | None
+    """Share of the mass kept, mean over the heads, of some queries that were attended to densely too."""
+    least_recall: float | None = None
+    """That of the head with the least."""
 
 
 @dataclass(slots=True)
@@ -77,6 +82,7 @@ class AttentionRecord:
         """Means over everything recorded."""
         kept = [s for s in self.searches if s.kept]
         recalls = [s.recall for s in kept if s.recall is not None]
+        later = [d.recall for d in self.drifts if d.recall is not None]
         attended = self.calls["dense"] + self.calls["sparse"] + self.calls["fallback"]
         return {
             "calls": dict(self.calls),
@@ -86,6 +92,8 @@ class AttentionRecord:
             "recall": mean(mean(r) for r in recalls) if recalls else None,
             "least_recall": min(min(s.least_recall) for s in kept if s.least_recall is not None) if recalls else None,
             "drift": max((d.drift for d in self.drifts), default=None),
+            "recall_later": mean(later) if later else None,
+            "least_recall_later": min(later) if later else None,
             "work": self.work / attended if attended else None,
             "index_bytes": sum({(s.denoiser, s.layer, s.branch, s.row): s.bytes for s in self.searches}.values()),
         }
@@ -130,7 +138,12 @@ class AttentionRecord:
                 f"    {dense} of {len(self.searches)} searches left their layer dense: too little to leave out"
             )
         if totals["drift"] is not None:
-            lines.append(f"    drift: largest {totals['drift']:.2g}; searches for it: {totals['searches_for_drift']}")
+            line = "    in the sparse calls "
+            if totals["recall_later"] is not None:
+                line += f"{totals['recall_later']:.1%} of the mass (layer and step with the least: "
+                line += f"{totals['least_recall_later']:.1%}), "
+            line += f"drift up to {totals['drift']:.2g}; searches for either: {totals['searches_for_drift']}"
+            lines.append(line)
         if totals["index_bytes"]:
             lines.append(f"    index: {totals['index_bytes'] / 1e6:.1f} MB")
         if self.seconds:

@@ -89,5 +89,6 @@ PLACES: dict[str, Place] = {
 
 
 def adaspa(**changes: Any) -> AdaSpa:
-    """Blocks of 16 and no threshold of size or gain: as sparse as tiny models can be."""
-    return AdaSpa(**{"block": 16, "min_tokens": 1, "min_gain": 0.0, **changes})
+    """Blocks of 16 and no threshold of size or gain: as sparse as tiny models can be. Searches by schedule only."""
+    settings = {"block": 16, "min_tokens": 1, "min_gain": 0.0, "searches": (0.1, 0.5), "slack": 0.0}
+    return AdaSpa(**{**settings, **changes})
