@@ -31,7 +31,7 @@ interpreted = pytest.mark.skipif(not kernels.INTERPRETED, reason="TRITON_INTERPR
 
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3}
 quick = settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 
 
@@ -199,6 +199,16 @@ def test_rows_of_text_queries_go_to_dense_attention(monkeypatch: pytest.MonkeyPa
     alone, alone_lse = kernels.sparse(q, k, v, index, scale=32**-0.5, return_lse=True, dense_ends=False)
     assert len(seen) == 2
     assert difference(alone, truth) < 1e-5 and difference(alone_lse, truth_lse) < 1e-5
+
+
+@interpreted
+@pytest.mark.parametrize("scale", [3.0, -3.0])
+def test_scores_far_apart_do_not_overflow(scale: float) -> None:
+    index = random_index(seed=6, batch=1, groups=1, queries=64, keys=200, blocks=(32, 32), lengths=None)
+    q, k, v = random_inputs(index, heads=1, key_heads=1, width=128, dtype=torch.float32, layout="BHND")
+    out, lse = sparse_attention(q, k, v, index, scale=scale, return_lse=True, backend="triton")
+    truth, truth_lse = reference_sparse(q, k, v, index, scale=scale)
+    assert difference(out, truth) < 1e-3 and difference(lse, truth_lse) < 1e-3
 
 
 @interpreted
