@@ -21,6 +21,7 @@ from outpace.accel.attention import engine, search
 from outpace.accel.attention.redirect import Attended, Redirect
 from outpace.accel.attention.search import index_of
 from outpace.accel.attention.selection import ERROR_STARTS_AT, select
+from outpace.accel.attention.watch import Watch
 from outpace.kernels.attention import BlockIndex, block_mass, dense_attention, sparse_attention
 from outpace.kernels.attention.reference import reference_dense, reference_mass, reference_sparse
 
@@ -190,6 +191,33 @@ def test_the_record_reports_what_was_kept(cls: str, searched: list[dict[str, Any
             assert min(one.least_recall) >= 0.6 - EXACT
     assert next(record, None) is None
     assert len(searched) == 2 * len(run.trace.attention.layers)
+
+
+@pytest.mark.parametrize(
+    ("cls", "close"), [("tiny", EXACT), ("larger", 0.02)], ids=["every query is asked", "some queries are asked"]
+)
+def test_the_recall_of_sparse_calls_is_the_mass_they_keep(
+    cls: str, close: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = TinyPipeline(larger("WanTransformer3DModel") if cls == "larger" else "WanTransformer3DModel")
+    truth: list[tuple[float, float]] = []
+    look = Watch.look
+
+    def note(self: Watch, call: Any, q: Tensor, k: Tensor, v: Tensor, lse: Tensor) -> None:
+        for place, row in enumerate(call.rows):
+            one = slice(place, place + 1)
+            heads = kept_mass(q[one], k[one], call.state.rows[row].index)[0].mean(-1)
+            truth.append((float(heads.mean()), float(heads.amin())))
+        look(self, call, q, k, v, lse)
+
+    monkeypatch.setattr(Watch, "look", note)
+    with accelerate(pipe, adaspa(recall=0.6, slack=1.0, searches=(0.0,))) as run:
+        pipe([0, 1], steps=6)
+    seen = [(d.recall, d.least_recall) for d in run.trace.attention.drifts]
+    assert len(seen) == 2 * 4 * 5, "rows, layers, sparse steps"
+    assert torch.tensor(seen) == pytest.approx(torch.tensor(truth), abs=close)
+    totals = run.trace.attention.totals()
+    assert totals["recall_later"] == pytest.approx(sum(mean for mean, _ in truth) / len(truth), abs=close)
 
 
 def relative_error(q: Tensor, k: Tensor, v: Tensor, keep: Tensor, method: Any) -> Tensor:

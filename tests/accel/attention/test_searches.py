@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import weakref
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from diffusers import (
 )
 from larger import adaspa, larger
 from tiny import TinyPipeline, noise, texts
+from tiny_models import TINY_MODELS, TinyModel
 
 from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
 from outpace.accel.attention.record import Search
@@ -232,9 +234,17 @@ def test_a_scheduler_that_calls_twice_a_step() -> None:
     assert run.trace.attention.calls["dense"] + run.trace.attention.calls["sparse"] == calls * LAYERS
 
 
-def drifting(latents: Callable[[int], torch.Tensor], **changes: Any) -> Any:
-    """A run of 20 steps, all at one time, over latents that are given."""
-    pipe = TinyPipeline(WAN)
+def drifting(
+    latents: Callable[[int], torch.Tensor],
+    *,
+    model: TinyModel = TINY_MODELS[WAN],
+    sharpness: float = 1.0,
+    **changes: Any,
+) -> Any:
+    """A run of 20 steps, all at one time, over latents that are given; `sharpness` multiplies the queries."""
+    pipe = TinyPipeline(model)
+    for block in pipe.transformer.blocks:
+        block.attn1.norm_q.weight *= sharpness
     with accelerate(pipe, adaspa(**{"recall": 0.6, "drift": 0.05, "searches": (0.0,), **changes})) as run:
         pipe.scheduler.set_timesteps(20)
         for step, moment in enumerate(pipe.scheduler.timesteps):
@@ -244,14 +254,13 @@ def drifting(latents: Callable[[int], torch.Tensor], **changes: Any) -> Any:
     return run
 
 
+def changing(step: int, model: TinyModel = TINY_MODELS[WAN]) -> torch.Tensor:
+    """The same latents but for a little noise until step 9, then quite others."""
+    return (noise(model, [0]) if step < 9 else 3.0 * noise(model, [1])) + 1e-3 * noise(model, [100 + step])
+
+
 def test_drift_calls_for_a_search_after_a_change_and_not_after_noise() -> None:
-    model = TinyPipeline(WAN).model
-    before, after = noise(model, [0]), 3.0 * noise(model, [1])
-
-    def latents(step: int) -> torch.Tensor:
-        return (before if step < 9 else after) + 1e-3 * noise(model, [100 + step])
-
-    run = drifting(latents)
+    run = drifting(changing)
     record = run.trace.attention
     assert searched_at(run) == [0, 10], "the step after the change"
     assert searched_at(run, cause="drift") == [10]
@@ -260,13 +269,37 @@ def test_drift_calls_for_a_search_after_a_change_and_not_after_noise() -> None:
     large = [d.drift for d in record.drifts if d.step == 9]
     assert max(small) < 0.01 < 0.05 < min(large)
     assert record.totals()["searches_for_drift"] == LAYERS
-    assert searched_at(drifting(latents, drift=0.0)) == [0], "never, where it is switched off"
-    assert searched_at(drifting(latents, drift=100.0)) == [0]
+    assert searched_at(drifting(changing, drift=0.0)) == [0], "never, where it is switched off"
+    assert searched_at(drifting(changing, drift=100.0)) == [0]
+
+
+def test_a_fall_of_the_recall_calls_for_a_search_after_a_change_and_not_after_noise() -> None:
+    model = larger(WAN)
+    given = {"model": model, "sharpness": 3.0, "recall": 0.7, "drift": 0.0}
+    run = drifting(functools.partial(changing, model=model), slack=0.08, **given)
+    record = run.trace.attention
+    for layer in range(LAYERS):
+        assert searched_at(run, layer, cause="schedule") == [0]
+        assert searched_at(run, layer, cause="drift") == [10], "the step after the change"
+    before, at, after = (
+        [d.recall for d in record.drifts if d.step in steps] for steps in (range(1, 9), [9], range(11, 20))
+    )
+    assert max(at) < 0.62, "the old pattern does not fit"
+    assert min(*before, *after) > 0.68
+    patient = drifting(functools.partial(changing, model=model), slack=0.9, **given).trace.attention
+    assert {s.step for s in patient.searches} == {0}
+    assert len(patient.drifts) == 19 * LAYERS
+
+
+def test_nothing_is_measured_that_is_not_asked_for() -> None:
+    record = drifting(changing, drift=0.0, slack=0.0).trace.attention
+    assert not record.drifts
+    assert {s.step for s in record.searches} == {0}
 
 
 @pytest.mark.parametrize("most", [1, 2, 4])
 def test_searches_for_drift_are_bounded(most: int) -> None:
-    model = TinyPipeline(WAN).model
+    model = TINY_MODELS[WAN]
     run = drifting(lambda step: 3.0 * noise(model, [step]), most_searches=most)
     for layer in range(LAYERS):
         assert len(searched_at(run, layer)) == most
@@ -280,7 +313,7 @@ def test_searches_of_the_schedule_count_too() -> None:
 
 
 def test_no_search_near_the_end() -> None:
-    model = TinyPipeline(WAN).model
+    model = TINY_MODELS[WAN]
     run = drifting(lambda step: (3.0 if step >= 16 else 1.0) * noise(model, [int(step >= 16)]))
     assert searched_at(run) == [0], "three steps would not pay for it"
 
