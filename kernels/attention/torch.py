@@ -32,6 +32,7 @@ NEGLIGIBLE = -80.0
 SMALLEST_SUM = math.exp(-40.0)
 """Of a query's weights: beside it any number of weights of exp(NEGLIGIBLE) is nothing."""
 MOST_VIEWS = 1 << 14
+GATHERED, IN_PLACE = -1, -2
 
 
 def sparse(
@@ -122,14 +123,17 @@ class _Workspace:
         self.keys, self.values = (x.view(-1, shape.width) for x in (self.key_blocks, self.value_blocks))
         self.some_keys, self.some_values = (buffer(shape.most, shape.key_block * shape.width) for _ in range(2))
         self.scores = buffer(shape.most * shape.key_block * shape.lanes)
-        self.queries = buffer(shape.shared, rows * shape.query_block, shape.width)
-        self.turned = buffer(rows, shape.width, shape.lanes)
-        self.sums = buffer(rows, shape.lanes)
+        self.sums = buffer(shape.shared * shape.queries)
         self.out = buffer(shape.lanes, shape.width)
-        self.out_by_head = self.out.view(shape.shared, shape.query_block, shape.width)
-        divisors = self.sums.view(rows, shape.shared, shape.query_block, 1)
-        self.by_row = list(zip(self.turned.unbind(), self.sums.unbind(), divisors.unbind(), strict=True))
-        self.views: dict[tuple[str, int, int], tuple[Tensor, ...]] = {}
+        self.by_row = [self._row(r) for r in range(rows)]
+        self.views: dict[tuple[int, int, int], tuple[Tensor, ...]] = {}
+
+    def _row(self, r: int) -> tuple[Tensor, ...]:
+        """Of row `r`: its sums, its output, and both as (S, queries, ...), the last row as short as it is."""
+        shared, block = self.shape.shared, self.shape.query_block
+        queries = min(block, self.shape.queries - r * block)
+        sums, out = self.sums[r * shared * block :][: shared * queries], self.out[: shared * queries]
+        return sums, out, sums.view(shared, queries, 1), out.view(shared, queries, -1)
 
     def run(
         self,
@@ -145,98 +149,105 @@ class _Workspace:
     ) -> None:
         """Fill `out` and `lse` for the heads of `unit`."""
         shape, heads = self.shape, slice(unit.first, unit.end)
-        # In this order every copy is read again while it is in the cache.
-        self.keys[: shape.keys].copy_(k[unit.batch, unit.key_head])
-        longest = self.keys[:valid].norm(dim=-1).max() if valid else 0.0
-        torch.mul(q[unit.batch, heads], scale, out=self.queries[:, : shape.queries])
-        shifts = self._shifts(self.queries.norm(dim=-1).mul_(longest))
-        by_row = self.queries.view(shape.shared, self.rows, shape.query_block, shape.width)
-        self.turned.view(self.rows, shape.width, shape.shared, -1).copy_(by_row.permute(1, 3, 0, 2))
+        torch.mul(k[unit.batch, unit.key_head], scale, out=self.keys[: shape.keys])
+        longest = self.keys[:valid].norm(dim=-1).max() if valid else 0.0  # at once, while they are in the cache
         self.values[: shape.keys].copy_(v[unit.batch, unit.key_head])
+        queries = self._queries(q[unit.batch, heads])
+        shifts = self._shifts(q[unit.batch, heads].to(shape.dtype).norm(dim=-1).mul_(longest))
         if len(rows) < self.rows:
             self.sums.zero_()
             out[unit.batch, heads] = 0.0
         out_by_row = out[unit.batch, heads].split(shape.query_block, dim=1)
         for r, pieces in rows:
-            self._attend(r, pieces, None if shifts is None else shifts[r])
-            self._give(r, out_by_row[r])
+            self._attend(r, pieces, queries[r], None if shifts is None else shifts[r])
+            torch.div(self.by_row[r][3], self.by_row[r][2], out=out_by_row[r])
         if shifts is not None:
-            self._repair(rows, shifts, out_by_row)
+            self._repair(rows, queries, shifts, out_by_row)
         found = self._by_head(self.sums).log()
-        lse[unit.batch, heads] = found if shifts is None else found + self._by_head(shifts)
+        lse[unit.batch, heads] = found if shifts is None else found + self._by_head(torch.cat(shifts))
 
-    def _attend(self, r: int, pieces: list[Piece], shift: Tensor | None) -> None:
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(S * N), one row after another, as (S, N)."""
+        if self.shape.shared == 1:
+            return x[None]
+        parts = x.split(self.shape.lanes)
+        return torch.cat([part.view(self.shape.shared, -1) for part in parts], dim=1)
+
+    def _queries(self, q: Tensor) -> list[Tensor]:
+        """(S, N, D) as (D, lanes) of every row: where they lie, if this is one head of the right type."""
+        if self.shape.shared == 1 and q.dtype == self.shape.dtype:
+            return list(q[0].t().split(self.shape.query_block, dim=1))
+        return [
+            part.to(self.shape.dtype).reshape(-1, self.shape.width).t() for part in q.split(self.shape.query_block, 1)
+        ]
+
+    def _attend(self, r: int, pieces: list[Piece], queries: Tensor, shift: Tensor | None) -> None:
         """Row `r` of `sums`, and `out`, which is not divided by it yet."""
-        queries, sums, _ = self.by_row[r]
-        started = False
+        sums, out, _, _ = self.by_row[r]
+        lanes, started = queries.shape[1], False
         for piece in pieces:
-            parts = [self._in_place(*run) for run in piece.runs] if piece.columns is None else [self._gathered(piece)]
+            if piece.columns is None:
+                parts = [(*self._in_place(*run), run[1]) for run in piece.runs]
+            else:
+                parts = [self._gathered(piece.columns, piece.count)]
             at = 0
-            for keys, _values in parts:
-                scores, _ = self._scores(at, len(keys))
+            for keys, _, count in parts:
+                scores, _ = self._scores(at, count, lanes)
                 if shift is None:
                     torch.mm(keys, queries, out=scores)
                 else:
                     torch.addmm(shift, keys, queries, beta=-1.0, out=scores).clamp_(min=NEGLIGIBLE)
-                at += len(keys)
-            scores, _ = self._scores(0, piece.count)
+                at += count
+            scores, _ = self._scores(0, at, lanes)
             scores.exp_()
             if started:
                 sums.add_(scores.sum(0))
             else:
                 torch.sum(scores, 0, out=sums)
             at = 0
-            for _keys, values in parts:
-                _, weights = self._scores(at, len(values))
+            for _, values, count in parts:
+                _, weights = self._scores(at, count, lanes)
                 if started:
-                    self.out.addmm_(weights, values)
+                    out.addmm_(weights, values)
                 else:
-                    torch.mm(weights, values, out=self.out)
-                started, at = True, at + len(values)
+                    torch.mm(weights, values, out=out)
+                started, at = True, at + count
 
-    def _give(self, r: int, into: Tensor) -> None:
-        queries = into.shape[1]
-        torch.div(self.out_by_head[:, :queries], self.by_row[r][2][:, :queries], out=into)
-
-    def _gathered(self, piece: Piece) -> tuple[Tensor, ...]:
-        blocks, count = len(piece.columns), piece.count  # pyright: ignore[reportArgumentType]
-        found = self.views.get(("gathered", blocks, count))
+    def _gathered(self, columns: Tensor, count: int) -> tuple[Tensor, Tensor, int]:
+        found = self.views.get((GATHERED, count, 0))
         if found is None:
+            blocks = -(-count // self.shape.key_block)
             gathered = self.some_keys[:blocks], self.some_values[:blocks]
             found = *gathered, *(part.view(-1, self.shape.width)[:count] for part in gathered)
-            self._remember(("gathered", blocks, count), found)
-        torch.index_select(self.key_blocks, 0, piece.columns, out=found[0])
-        torch.index_select(self.value_blocks, 0, piece.columns, out=found[1])
-        return found[2:]
+            self._remember((GATHERED, count, 0), found)
+        key_blocks, value_blocks, keys, values = found
+        torch.index_select(self.key_blocks, 0, columns, out=key_blocks)
+        torch.index_select(self.value_blocks, 0, columns, out=value_blocks)
+        return keys, values, count
 
     def _in_place(self, first: int, count: int) -> tuple[Tensor, ...]:
-        found = self.views.get(("in place", first, count))
+        found = self.views.get((IN_PLACE, first, count))
         if found is None:
             found = self.keys[first : first + count], self.values[first : first + count]
-            self._remember(("in place", first, count), found)
+            self._remember((IN_PLACE, first, count), found)
         return found
 
-    def _scores(self, at: int, count: int) -> tuple[Tensor, ...]:
-        found = self.views.get(("scores", at, count))
+    def _scores(self, at: int, count: int, lanes: int) -> tuple[Tensor, ...]:
+        found = self.views.get((at, count, lanes))
         if found is None:
-            scores = self.scores.view(-1, self.shape.lanes)[at : at + count]
+            scores = self.scores[at * lanes : (at + count) * lanes].view(count, lanes)
             found = scores, scores.t()
-            self._remember(("scores", at, count), found)
+            self._remember((at, count, lanes), found)
         return found
 
-    def _remember(self, name: tuple[str, int, int], views: tuple[Tensor, ...]) -> None:
+    def _remember(self, name: tuple[int, int, int], views: tuple[Tensor, ...]) -> None:
         """Keep views that every step makes again: making one takes as long as starting a product."""
         if len(self.views) >= MOST_VIEWS:
             self.views.clear()
         self.views[name] = views
 
-    def _by_head(self, x: Tensor) -> Tensor:
-        """(R, S * query_block) as (S, N)."""
-        by_head = x.view(self.rows, self.shape.shared, self.shape.query_block).transpose(0, 1)
-        return by_head.reshape(self.shape.shared, -1)[:, : self.shape.queries]
-
-    def _shifts(self, limits: Tensor) -> Tensor | None:
-        """What to take off the scores of every query, (R, S * query_block), or None where they need nothing.
+    def _shifts(self, limits: Tensor) -> tuple[Tensor, ...] | None:
+        """What to take off the scores of every row's queries, or None where they need nothing.
 
         `limits` (S, N) are what no score of a query exceeds: |q| max |k|.
 
@@ -246,24 +257,26 @@ class _Workspace:
         """
         if float(limits.max()) <= SAFE_EXPONENT:
             return None
-        limits = limits.view(self.shape.shared, self.rows, -1).transpose(0, 1).reshape(self.rows, -1)
-        return (limits - SAFE_EXPONENT).clamp_(min=0.0)
+        limits = (limits - SAFE_EXPONENT).clamp_(min=0.0)
+        return tuple(part.flatten() for part in limits.split(self.shape.query_block, dim=1))
 
-    def _repair(self, rows: Rows, shifts: Tensor, out_by_row: tuple[Tensor, ...]) -> None:
+    def _repair(
+        self, rows: Rows, queries: list[Tensor], shifts: tuple[Tensor, ...], out_by_row: tuple[Tensor, ...]
+    ) -> None:
         """Repeat the rows with a query whose weights were all but lost, with a running maximum."""
-        lost = (self.sums < SMALLEST_SUM).any(1).tolist()
         for r, pieces in rows:
-            if not lost[r]:
+            sums, out, _, out_by_head = self.by_row[r]
+            if not bool((sums < SMALLEST_SUM).any()):
                 continue
             runs = [self._in_place(*run) for piece in pieces for run in piece.runs]
-            out, found = dense_attention(
-                self.turned[None, None, r].mT,
+            found, found_lse = dense_attention(
+                queries[r].t()[None, None],
                 torch.cat([keys for keys, _ in runs])[None, None],
                 torch.cat([values for _, values in runs])[None, None],
                 scale=1.0,
                 return_lse=True,
             )
-            self.out.copy_(out[0, 0])
-            self.sums[r] = 1.0
-            self._give(r, out_by_row[r])
-            shifts[r] = found[0, 0]
+            out.copy_(found[0, 0])
+            out_by_row[r].copy_(out_by_head)
+            sums.fill_(1.0)
+            shifts[r].copy_(found_lse[0, 0])
