@@ -8,7 +8,7 @@ report shows of it is a number for each layer and head, a curve over the steps, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean
 from typing import Any
 
@@ -36,8 +36,9 @@ def digest(attention: dict[str, Any], warnings: Sequence[str] = ()) -> dict[str,
     Returns:
         "layers": names; "density", "recall", "least": tables over them, means over searches, guidance branches and
         rows (least: the smallest); "dense": share of a layer's searches that left it dense, which count density 1;
-        "searches": [{"step", "cause", "count", "kept"}]; "drift": [{"step", "mean", "max", "count"}]; "fresh": searches
-        whose normaliser was measured by a dense call of their own; the rest as in the record.
+        "searches": [{"step", "cause", "count", "kept"}]; "drift": by step how well the sparse calls fitted, see
+        `fit_of`; "fresh": searches whose normaliser was measured by a dense call of their own; the rest as in the
+        record.
     """
     searches, drifts = attention["searches"], attention["drifts"]
     parts = list(dict.fromkeys(s["denoiser"] for s in searches)) or [""]
@@ -70,16 +71,7 @@ def digest(attention: dict[str, Any], warnings: Sequence[str] = ()) -> dict[str,
             for (step, cause), count in sorted(events.items())
         ],
         "fresh": sum(s["recall"] is not None for s in searches),
-        "drift": [
-            {
-                "step": step,
-                "mean": rounded(mean(some)),
-                "max": rounded(max(some)),
-                "count": len(some),
-            }
-            for step in sorted({d["step"] for d in drifts})
-            if (some := [d["drift"] for d in drifts if d["step"] == step])
-        ],
+        "drift": [fit_of([d for d in drifts if d["step"] == step]) for step in sorted({d["step"] for d in drifts})],
         "error": rounded(max(errors)) if errors else None,
         "seconds": dict(attention["seconds"]),
         "backends": dict(attention["backends"]),
@@ -123,7 +115,7 @@ def merge(digests: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
             for (step, cause), count in sorted(events.items())
         ],
         "fresh": fresh,
-        "drift": [drift_of(step, digests) for step in sorted({e["step"] for d in digests for e in d["drift"]})],
+        "drift": [fit_together(step, digests) for step in sorted({e["step"] for d in digests for e in d["drift"]})],
         "error": max((d["error"] for d in digests if d["error"] is not None), default=None),
         "seconds": seconds_of(spent, calls, fresh),
         "backends": first["backends"],
@@ -136,6 +128,10 @@ def merge(digests: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
             "recall": average(t["recall"] for t in totals),
             "least_recall": min((t["least_recall"] for t in totals if t["least_recall"] is not None), default=None),
             "drift": max((t["drift"] for t in totals if t["drift"] is not None), default=None),
+            "recall_later": average(t.get("recall_later") for t in totals),
+            "least_recall_later": min(
+                (t["least_recall_later"] for t in totals if t.get("least_recall_later") is not None), default=None
+            ),
             "work": average(t["work"] for t in totals),
             "index_bytes": max(t["index_bytes"] for t in totals),
         },
@@ -143,7 +139,7 @@ def merge(digests: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     }
 
 
-def seconds_of(spent: dict[str, float], calls: dict[str, int], fresh: int) -> dict[str, float]:
+def seconds_of(spent: Mapping[str, float], calls: Mapping[str, int], fresh: int) -> dict[str, float]:
     """Seconds by kind of call, over all requests; empty where nothing was clocked.
 
     Dense calls are clocked where a search makes them; elsewhere the module runs untouched. Their time is that of the
@@ -161,15 +157,36 @@ def seconds_of(spent: dict[str, float], calls: dict[str, int], fresh: int) -> di
     }
 
 
-def drift_of(step: int, digests: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The drift at one step, over the calls of all requests."""
+def fit_of(calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How well the sparse calls of one step fitted: {"step", "count", "mean", "max"} of the drift, and "recall",
+    "recall_least" of the mass that they kept, None where it was not measured.
+    """
+    drifts = [d["drift"] for d in calls]
+    recalls = [d["recall"] for d in calls if d.get("recall") is not None]
+    return {
+        "step": calls[0]["step"],
+        "count": len(calls),
+        "mean": rounded(mean(drifts)),
+        "max": rounded(max(drifts)),
+        "recall": rounded(mean(recalls)) if recalls else None,
+        "recall_least": rounded(min(recalls)) if recalls else None,
+    }
+
+
+def fit_together(step: int, digests: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The same over all requests."""
     found = [e for d in digests for e in d["drift"] if e["step"] == step]
     count = sum(e["count"] for e in found)
+    measured = [e for e in found if e["recall"] is not None]
     return {
         "step": step,
+        "count": count,
         "mean": rounded(sum(e["mean"] * e["count"] for e in found) / count),
         "max": max(e["max"] for e in found),
-        "count": count,
+        "recall": rounded(sum(e["recall"] * e["count"] for e in measured) / sum(e["count"] for e in measured))
+        if measured
+        else None,
+        "recall_least": min((e["recall_least"] for e in measured), default=None),
     }
 
 

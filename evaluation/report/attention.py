@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from markupsafe import Markup
 
 from ..pareto import Point, dominates
-from .heat_map import drift_curve, heat_map, percent, shade
+from .attention_drawings import Axis, heat_map, percent, shade, step_curve
 
 SPOKEN = 4
 """Events of searching that are told in words."""
@@ -25,10 +26,8 @@ def attention_section(results: dict[str, Any]) -> dict[str, Any] | None:
     found = sparse_contenders(results)
     if not found:
         return None
-    steps = max(
-        (e["step"] + 1 for c in found for e in (*c["attention"]["drift"], *c["attention"]["searches"])), default=1
-    )
-    largest = max((e["max"] for c in found for e in c["attention"]["drift"]), default=0.0)
+    last = [e["step"] for c in found for e in (*c["attention"]["drift"], *c["attention"]["searches"])]
+    steps = max([c["steps"] for c in found] + [step + 1 for step in last])
     return {
         "rows": [figures(c) | {"quality": quality_of(results, c)} for c in found],
         "cards": [
@@ -36,7 +35,11 @@ def attention_section(results: dict[str, Any]) -> dict[str, Any] | None:
                 "label": c["label"],
                 "curve": c["curve"],
                 "heat": Markup(heat_map(c)) if any(c["attention"]["density"]) else None,
-                "drift": Markup(drift_curve(c, max(steps, c["steps"]), largest)) if c["attention"]["drift"] else None,
+                "curves": [
+                    Markup(step_curve(c, axis, steps))
+                    for axis in axes(found)
+                    if any(e.get(axis.mean) is not None for e in c["attention"]["drift"])
+                ],
                 "words": searches_in_words(c["attention"]),
                 "notes": c["attention"]["warnings"],
             }
@@ -44,9 +47,36 @@ def attention_section(results: dict[str, Any]) -> dict[str, Any] | None:
         ],
         "legend": [(density, shade(density)) for density in SHADES],
         "clocked": any(c["attention"]["seconds"] for c in found),
+        "watched": any(c["attention"]["totals"].get("recall_later") is not None for c in found),
         "stays": any(dense == 1 for c in found for dense in c["attention"]["dense"]),
         "drifted": any(e["cause"] == "drift" for c in found for e in c["attention"]["searches"]),
     }
+
+
+def axes(found: list[dict[str, Any]]) -> list[Axis]:
+    """The curves over the steps: the drift, and where it was measured the mass that the sparse calls kept."""
+    entries = [e for c in found for e in c["attention"]["drift"]]
+    drift = Axis(
+        name="drift",
+        mean="mean",
+        extreme="max",
+        words="mean {mean}, largest {extreme}",
+        low=0.0,
+        high=max((e["max"] for e in entries), default=0.0) or 1e-3,
+    )
+    least = min((e["recall_least"] for e in entries if e.get("recall_least") is not None), default=None)
+    if least is None:
+        return [drift]
+    mass = Axis(
+        name="mass",
+        mean="recall",
+        extreme="recall_least",
+        words="{mean} of the mass kept, {extreme} in the layer with the least,",
+        low=min(math.floor(20 * least) / 20, 0.95),
+        high=1.0,
+        share=True,
+    )
+    return [mass, drift]
 
 
 def quality_of(results: dict[str, Any], contender: dict[str, Any]) -> dict[str, Any] | None:
@@ -73,6 +103,8 @@ def figures(contender: dict[str, Any]) -> dict[str, Any]:
         "share": attention["share"],
         "error": attention["error"],
         "drift": totals["drift"],
+        "later": totals.get("recall_later"),
+        "least_later": totals.get("least_recall_later"),
         "searches": totals["searches"] / totals["requests"],
         "for_drift": totals["searches_for_drift"] / totals["requests"],
         "stay_dense": stay,
@@ -119,6 +151,8 @@ def attention_lines(results: dict[str, Any]) -> list[str]:
             kept = f"kept {percent(row['density'])} of the blocks"
             if row["recall"] is not None:
                 kept += f" with {percent(row['recall'], 1)} of the mass (least {percent(row['least'], 1)})"
+            if row["later"] is not None:
+                kept += f", later {percent(row['later'], 1)} (layer with the least {percent(row['least_later'], 1)})"
             parts += [kept, f"{percent(row['work'])} of dense attention's work"]
         if row["searches"]:
             drifted = f", {row['for_drift']:.0f} for drift" if row["for_drift"] else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .attention import figures, sparse_contenders
-from .heat_map import percent
+from .attention_drawings import percent
 from .tables import cell_table, contender_table, margin_table
 from .verdict import counts_work, reference_words, span, verdict
 
@@ -98,13 +98,24 @@ def attention_in_markdown(results: dict[str, Any]) -> list[str]:
     found = [figures(c) for c in sparse_contenders(results)]
     if not found:
         return []
-    heads = ["sparse attention", "blocks kept", "mass kept", "least", "work", "searches", "for drift", "drift"]
+    heads = [
+        "sparse attention",
+        "blocks kept",
+        "mass kept",
+        "least",
+        "later",
+        "least later",
+        "work",
+        "searches",
+        "for drift",
+        "drift",
+    ]
     heads += ["dense calls", "mass", "sparse", "index", "search time"]
     lines = ["## Attention", "", "| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in found:
-        shares = [percent(v, d) if v is not None else "" for v, d in ((row["density"], 0), (row["recall"], 1))]
-        cells = [row["label"], *shares, percent(row["least"], 1) if row["least"] is not None else ""]
-        cells += [percent(row["work"]) if row["work"] is not None else "", f"{row['searches']:.0f}"]
+        shares = [("density", 0), *((key, 1) for key in ("recall", "least", "later", "least_later")), ("work", 0)]
+        cells = [row["label"], *(percent(row[key], digits) if row[key] is not None else "" for key, digits in shares)]
+        cells += [f"{row['searches']:.0f}"]
         cells += [f"{row['for_drift']:.0f}", f"{row['drift']:.2g}" if row["drift"] is not None else ""]
         calls = row["calls"]
         cells += [f"{calls.get('dense', 0) + calls.get('fallback', 0):.0f}"]
@@ -112,7 +123,8 @@ def attention_in_markdown(results: dict[str, Any]) -> list[str]:
         cells += [f"{row['bytes'] / 1e6:.2f} MB", percent(row["overhead"], 1) if row["overhead"] is not None else ""]
         lines.append("| " + " | ".join(cells) + " |")
     said = (
-        "Shares of the blocks and of the attention mass that are kept; work relative to dense attention, searches "
+        "Shares of the blocks and of the attention mass that are kept, at the searches and later, in sparse calls on "
+        "some of their queries (least: block of queries, and layer); work relative to dense attention, searches "
         "counted; calls of a layer for one request; search time (mass and selection) relative to the dense attention "
         "that the sparse calls replace."
     )

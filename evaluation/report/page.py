@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from markupsafe import Markup
 
 from .attention import attention_section
+from .attention_drawings import percent
 from .curves import styles
-from .heat_map import percent
 from .pictures import AMPLIFIED, Album, side_by_side, worst_cases
 from .plot import lines_of, scatter
 from .tables import cell_table, contender_table, margin_table

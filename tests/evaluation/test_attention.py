@@ -14,13 +14,15 @@ from outpace.evaluation import Contender, Request, Result, build_results, run_st
 from outpace.evaluation.attention import block_work, digest, merge, seconds_of
 from outpace.evaluation.report import render
 from outpace.evaluation.report.attention import attention_section, behind
-from outpace.evaluation.report.heat_map import heat_map, shade
+from outpace.evaluation.report.attention_drawings import heat_map, shade
 from outpace.evaluation.report.verdict import verdict
 
 LAYERS, HEADS, BLOCKS = 3, 2, 30.0
 
 
-def record(seed: int = 0, *, drifted: bool = True, work: float = 0.5, share: float = 0.6) -> dict[str, Any]:
+def record(
+    seed: int = 0, *, drifted: bool = True, work: float = 0.5, share: float = 0.6, watched: bool = True
+) -> dict[str, Any]:
     """A run of 10 steps with two guidance branches: searches at steps 1 and 5, one for drift at step 8; layer 2 stays
     dense."""
     rng = np.random.default_rng(seed)
@@ -50,11 +52,14 @@ def record(seed: int = 0, *, drifted: bool = True, work: float = 0.5, share: flo
     for step in (2, 3, 4, 6, 7):
         for layer in held.layers[:2]:
             held.drifts.append(
-                Drift(run=0, step=step, branch="cond", layer=layer, row=0, drift=0.1 * step + rng.random())
-            )
+                Drift(
+                    run=0, step=step, branch="cond", layer=layer, row=0, drift=0.1 * step + rng.random(),
+                    recall=0.94 - 0.01 * step if watched else None,
+                )
+            )  # fmt: skip
     held.calls.update(dense=30, mass=18, sparse=30)
     held.work = work * 60
-    held.seconds.update(dense=9.0, mass=0.5, sparse=2.0)
+    held.seconds.update(dense=9, mass=1, sparse=2)
     held.backends.update(sparse="torch")
     return held.as_dict()
 
@@ -89,6 +94,8 @@ def test_a_digest_holds_the_means_of_the_searches_and_is_small() -> None:
         pytest.approx(np.mean(at_three), rel=1e-4),
         pytest.approx(max(at_three), rel=1e-4),
     )
+    assert entry["recall"] == entry["recall_least"] == pytest.approx(0.91)
+    assert digest(record(watched=False))["drift"][0]["recall"] is None
     assert len(json.dumps(found)) < 0.4 * len(json.dumps(attention))
 
 
@@ -115,7 +122,17 @@ def test_requests_put_together_are_the_mean_and_the_extremes() -> None:
     entry = next(e for e in found["drift"] if e["step"] == 3)
     assert entry["mean"] == pytest.approx(np.mean([e["mean"] for e in entries]), rel=1e-4)
     assert entry["max"] == max(e["max"] for e in entries) and entry["count"] == 6
+    assert entry["recall"] == pytest.approx(0.91) and found["totals"]["least_recall_later"] == pytest.approx(0.87)
     assert merge([]) is None
+
+
+def test_what_was_not_measured_takes_no_part_in_means() -> None:
+    found = merge([digest(record(0, watched=False)), digest(record(1))])
+    assert found is not None
+    entry = next(e for e in found["drift"] if e["step"] == 3)
+    assert entry["recall"] == pytest.approx(0.91) and entry["count"] == 4
+    unwatched = merge([digest(record(0, watched=False))])
+    assert unwatched is not None and unwatched["totals"]["recall_later"] is None
 
 
 def test_seconds_take_dense_calls_as_long_as_the_clocked_ones() -> None:
@@ -203,7 +220,8 @@ def test_the_report_shows_layers_heads_drift_and_searches(study_with_attention) 
     assert section.count('<rect class="cell') == 3 * LAYERS * HEADS
     assert section.count("stays dense</title>") == 3 * HEADS
     assert re.search(r"<title>layer 0.attn1, head 1: \d+ % of the blocks kept, 97.0 % of the mass", section)
-    assert section.count('class="search drifted"') == 3 and section.count('<polyline class="drift curve"') == 6
+    assert "step 5: 90.0 % of the mass kept, 90.0 % in the layer with the least, of 6 calls" in section
+    assert section.count('class="search drifted"') == 6 and section.count('<polyline class="drift curve"') == 12
     assert "Searches for each prompt: 6 at step 2, 6 at step 6, 6 at step 9 for drift." in section
     assert "it&#39;s &lt;dense&gt; &amp; short" in section
     assert "speed-up in computed work" in page and "fewer blocks" not in page and "computed blocks" not in page
@@ -220,12 +238,15 @@ def test_the_terminal_and_the_table_tell_the_same(study_with_attention) -> None:
     assert re.match(
         r"AdaSpa 0.51: \d+\.\d\dx measured, 1.43x predicted; PSNR 40.0 dB to plain; bright 1.00, class", first
     )
-    assert re.search(r"kept \d+ % of the blocks with 96.0 % of the mass \(least 90.0 %\); 50 % of dense", first)
+    assert re.search(r"kept \d+ % of the blocks with 96.0 % of the mass \(least 90.0 %\), later 89.6 %", first)
     assert "attention's work; 18 searches, 6 for drift; 1 of 3 layers stay dense" in first
     assert said["sentences"][0].startswith("At 1.4x less computed work, AdaSpa lies at PSNR")
     render(made, folder)
     table = (folder / "results.md").read_text(encoding="utf-8")
-    assert "## Attention" in table and "| AdaSpa 0.51 | 22 % | 96.0 % | 90.0 % | 50 % | 18 | 6 |" in table
+    assert (
+        "## Attention" in table
+        and "| AdaSpa 0.51 | 22 % | 96.0 % | 90.0 % | 89.6 % | 87.0 % | 50 % | 18 | 6 |" in table
+    )
 
 
 def test_a_heat_map_of_a_large_model_stays_inside_and_readable() -> None:

@@ -119,7 +119,8 @@ def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             torch.nn.init.normal_(weight, std=0.1)
     vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4, sample_size=16)
     folder = tmp_path_factory.mktemp("long") / "dit"
-    DiTPipeline(transformer.eval(), vae.eval(), DDIMScheduler()).save_pretrained(folder)
+    pipe = DiTPipeline(transformer.eval(), vae.eval(), DDIMScheduler())  # pyright: ignore[reportArgumentType]
+    pipe.save_pretrained(folder)
     return folder
 
 

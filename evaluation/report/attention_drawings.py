@@ -1,8 +1,9 @@
-"""Two drawings of what sparse attention did: a heat map of layers and heads, and a curve of drift over the steps."""
+"""Drawings of what sparse attention did: a heat map of layers and heads, and curves over the steps."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -71,21 +72,41 @@ def layer_names(layers: Sequence[str]) -> list[str]:
     return numbers if len(set(numbers)) == len(numbers) else list(layers)
 
 
-def drift_curve(contender: dict[str, Any], steps: int, largest: float) -> str:
-    """Mean and largest drift over the steps, on axes that all contenders share; ticks where was searched."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Axis:
+    """What a curve over the steps shows, the same for every contender."""
+
+    name: str
+    """Beside the axis."""
+    mean: str
+    """Which entry of a step is drawn as the line, and"""
+    extreme: str
+    """which one as the faint one."""
+    words: str
+    """A step in words, with {mean} and {extreme} in it."""
+    low: float
+    high: float
+    share: bool = False
+    """Told in per cent."""
+
+    def told(self, value: float, digits: int = 3) -> str:
+        return percent(value, 1 if digits > 2 else 0) if self.share else f"{value:.{digits}g}"
+
+
+def step_curve(contender: dict[str, Any], axis: Axis, steps: int) -> str:
+    """One of the curves over the steps, with ticks where was searched."""
     attention = contender["attention"]
     top, floor, edge = 18.0, CURVE_HEIGHT - 32.0, WIDTH - RIGHT
-    ceiling = max(largest, 1e-3)
 
     def x(step: int) -> float:
         return LEFT + (step + 0.5) / steps * (edge - LEFT)
 
     def y(value: float) -> float:
-        return floor - value / ceiling * (floor - top)
+        return floor - (value - axis.low) / (axis.high - axis.low) * (floor - top)
 
     parts = [f'<line class="axis" x1="{LEFT}" y1="{floor}" x2="{edge}" y2="{floor}"/>']
-    for value in (0.0, ceiling):
-        parts.append(text(LEFT - 6, y(value) + 4, f"{value:.2g}", "tick end"))
+    for value in (axis.low, axis.high):
+        parts.append(text(LEFT - 6, y(value) + 4, axis.told(value, 2), "tick end"))
     parts.append(f'<line class="grid" x1="{LEFT}" y1="{top}" x2="{edge}" y2="{top}"/>')
     for event in attention["searches"]:
         cause = "for drift" if event["cause"] == "drift" else "as planned"
@@ -98,32 +119,33 @@ def drift_curve(contender: dict[str, Any], steps: int, largest: float) -> str:
             f'<line class="{css}" x1="{at:.1f}" y1="{top - 8}" x2="{at:.1f}" y2="{floor}">'
             f"<title>{escape(words)}</title></line>"
         )
-    for run in stretches(attention):
-        for key, css in (("max", "curve faint"), ("mean", "curve")):
+    for run in stretches(attention, axis.mean):
+        for key, css in ((axis.extreme, "curve faint"), (axis.mean, "curve")):
             points = " ".join(f"{x(e['step']):.1f},{y(e[key]):.1f}" for e in run)
             if len(run) > 1:
                 parts.append(f'<polyline class="drift {css}" points="{points}"/>')
         for e in run:
-            words = f"step {e['step'] + 1}: mean {e['mean']:.3g}, largest {e['max']:.3g} of {e['count']} calls"
+            words = axis.words.format(mean=axis.told(e[axis.mean]), extreme=axis.told(e[axis.extreme]))
             parts.append(
-                f'<circle class="drift" cx="{x(e["step"]):.1f}" cy="{y(e["mean"]):.1f}" r="1.8">'
-                f"<title>{escape(words)}</title></circle>"
+                f'<circle class="drift" cx="{x(e["step"]):.1f}" cy="{y(e[axis.mean]):.1f}" r="1.8">'
+                f"<title>step {e['step'] + 1}: {escape(words)} of {e['count']} calls</title></circle>"
             )
     for step in (0, *(s for s in (steps // 2, steps - 1) if s > 0)):
         parts.append(text(x(step), floor + 14, str(step + 1), "tick middle"))
     parts.append(text((LEFT + edge) / 2, floor + 29, "step", "name middle"))
     parts.append(
-        f'<text class="name middle" transform="translate(12 {(top + floor) / 2:.1f}) rotate(-90)">drift</text>'
+        f'<text class="name middle" transform="translate(12 {(top + floor) / 2:.1f}) rotate(-90)">{axis.name}</text>'
     )
-    return svg(CURVE_HEIGHT, f"Drift of the normaliser over the steps, {contender['label']}", parts)
+    return svg(CURVE_HEIGHT, f"{axis.name} over the steps, {contender['label']}", parts)
 
 
-def stretches(attention: dict[str, Any]) -> list[list[dict[str, Any]]]:
-    """The steps with a drift, parted at the planned searches, where it starts anew."""
+def stretches(attention: dict[str, Any], key: str) -> list[list[dict[str, Any]]]:
+    """The steps where `key` was measured, parted at the planned searches, where it starts anew."""
     planned = [e["step"] for e in attention["searches"] if e["cause"] == "schedule"]
     parts: dict[int, list[dict[str, Any]]] = {}
     for entry in attention["drift"]:
-        parts.setdefault(sum(step <= entry["step"] for step in planned), []).append(entry)
+        if entry.get(key) is not None:
+            parts.setdefault(sum(step <= entry["step"] for step in planned), []).append(entry)
     return list(parts.values())
 
 
