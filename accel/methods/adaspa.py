@@ -70,9 +70,9 @@ class AdaSpa(Method):
     """Largest share of the blocks that a row keeps, above 0 to 1, even where the target is missed by that."""
 
     searches: tuple[float, ...] = (0.1,)
-    """When a search is due, as shares of the steps of a run, rising, each 0 to below 1. Everything before the first is
-    dense. More searches cost a dense step and more each; none but the first matters much (paper, table 3), and `slack`
-    calls for more where they are needed."""
+    """When a search is due, as shares of the steps of a run, rising, each 0 to below 1 (on the command line joined by
+    slashes: 0.1/0.5). Everything before the first is dense. More searches cost a dense step and more each; none but the
+    first matters much (paper, table 3), and `slack` calls for more where they are needed."""
 
     fresh: bool = True
     """Later searches run the dense attention again, which is exact. False ranks with the normaliser of the first
@@ -122,6 +122,8 @@ class AdaSpa(Method):
             number(name, getattr(self, name), 0.0, 1.0)
         require(0 < self.most >= self.least, f"most must be above 0 and at least {self.least:g}, not {self.most!r}")
         searches = self.searches
+        if isinstance(searches, (int, float)) and not isinstance(searches, bool):
+            searches = (searches,)
         require(
             isinstance(searches, (tuple, list)) and len(searches) > 0,
             f"searches must list at least one share of the steps, such as (0.1, 0.5), not {searches!r}",
@@ -130,12 +132,13 @@ class AdaSpa(Method):
             number("searches", share, 0.0, 1.0)
             require(share < 1, "a search at the end of the run would be of no use; give shares from 0 to below 1")
         require(list(searches) == sorted(set(searches)), f"searches must rise, not {tuple(searches)}")
-        object.__setattr__(self, "searches", tuple(float(share) for share in searches))
+        object.__setattr__(self, "searches", tuple(map(float, searches)))
         number("slack", self.slack, 0.0, 1.0)
         number("drift", self.drift, 0.0)
         number("min_gain", self.min_gain, 0.0, 1.0)
         whole("most_searches", self.most_searches, 1)
-        one_of("block", self.block, BLOCKS)
+        known = type(self.block) is int and self.block in BLOCKS
+        require(known, f"block must be one of {', '.join(map(str, BLOCKS))}, not {self.block!r}")
         whole("min_tokens", self.min_tokens, 1)
         for flag in ("head_adaptive", "fresh", "tile"):
             require(isinstance(getattr(self, flag), bool), f"{flag} must be true or false, not {getattr(self, flag)!r}")

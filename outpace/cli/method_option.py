@@ -17,20 +17,25 @@ _WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "o
 
 
 def literal(text: str) -> Any:
-    """The value that `text` spells: a whole number, a number, true/false, none, or the text itself.
+    """The value that `text` spells: a whole number, a number, true/false, none, several numbers, or the text itself.
 
-    >>> literal("2"), literal("0.5"), literal("true"), literal("none"), literal("budget")
-    (2, 0.5, True, None, 'budget')
+    >>> literal("2"), literal("0.5"), literal("true"), literal("none"), literal("0.1/0.5"), literal("budget")
+    (2, 0.5, True, None, (0.1, 0.5), 'budget')
     """
     word = text.strip()
     if word.lower() in _WORDS:
         return _WORDS[word.lower()]
-    for kind in (int, float):
+    for read in (int, float, _numbers):
         try:
-            return kind(word)
+            return read(word)
         except ValueError:
             continue
     return word
+
+
+def _numbers(word: str) -> tuple[float, ...]:
+    """Numbers joined by slashes. Raises: ValueError where it is anything else."""
+    return tuple(float(part) for part in word.split("/"))
 
 
 def split_method(text: str) -> tuple[str, dict[str, Any]]:
