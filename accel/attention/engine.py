@@ -270,10 +270,8 @@ class AttentionEngine:
         for phase, own in dict.fromkeys(kinds):
             places = [place for place, kind in enumerate(kinds) if kind == (phase, own)]
             picked = torch.tensor(places, device=q.device)
-            part = Attended(
-                *(x.index_select(0, picked) for x in (attended.query, attended.key, attended.value)),
-                scale=attended.scale,
-            )
+            q_own, k_own, v_own = (x.index_select(0, picked) for x in (attended.query, attended.key, attended.value))
+            part = Attended(q_own, k_own, v_own, scale=attended.scale)
             own_rows = [rows[place] for place in places]
             out.index_copy_(0, picked, self._run(phase, own, current, layer, state, own_rows, part, None))
         return out

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any
@@ -68,7 +68,7 @@ class AttentionRecord:
     """Attention blocks computed, mass passes counted half, in units of a dense call of a row."""
     searches: list[Search] = field(default_factory=list)
     drifts: list[Drift] = field(default_factory=list)
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by what ran, on a CPU only: an accelerator is not waited for."""
     backends: dict[str, str] = field(default_factory=dict)
     """Operation -> implementation chosen."""
@@ -149,6 +149,10 @@ class AttentionRecord:
         if self.seconds:
             total = sum(self.seconds.values())
             lines.append(
-                "    time: " + ", ".join(f"{k} {v:.2f} s ({v / total:.0%})" for k, v in self.seconds.most_common())
+                "    time: "
+                + ", ".join(
+                    f"{k} {v:.2f} s ({v / total:.0%})"
+                    for k, v in sorted(self.seconds.items(), key=lambda part: -part[1])
+                )
             )
         return lines

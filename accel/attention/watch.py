@@ -78,10 +78,11 @@ class Watch:
                 seen.drift = values[0]
                 drifted = 0 < settings.drift < seen.drift
                 if len(values) > 1:
-                    seen.recall, seen.least_recall = values[1:]
+                    _, recall, seen.least_recall = values
+                    seen.recall = recall
                     if state.recall is None:
-                        state.recall = seen.recall
-                    drifted = drifted or seen.recall < state.recall - settings.slack
+                        state.recall = recall
+                    drifted = drifted or recall < state.recall - settings.slack
                 self.record.drifts.append(seen)
                 state.drifted = state.drifted or (drifted and state.searches < settings.most_searches)
         self._seen.clear()
