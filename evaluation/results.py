@@ -10,13 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import MeasurementError
 from .attention import merge
 from .cells import SPEEDUPS, Curve, compare_at
 from .contender import KINDS
-from .intervals import mean_interval, percentile_interval, resamples
-from .metrics import METRICS
+from .features import features_of
+from .intervals import jackknife_interval, mean_interval, percentile_interval, resamples
+from .metrics import METRICS, Metric
+from .paired import beside_plain
 from .pareto import Point, dominates, front
-from .study import Row, Study
+from .study import Row, Study, runnable
 from .timing import speedup as time_ratio
 
 SCHEMA = 1
@@ -43,6 +46,8 @@ def build_results(
     plain = next(row for row in rows if row.contender.name == study.plain)
     plain_R = np.array([s["work"] for s in plain.samples])
     contenders = [describe(row, plain_R, study) for row in rows]
+    reasons = add_set_distances(contenders, rows, study)
+    add_paired_tests(contenders, rows, study)
     mark_front(contenders, study.references)
     return {
         "schema": SCHEMA,
@@ -64,6 +69,7 @@ def build_results(
             "compute": "work" if any(c.get("attention") for c in contenders) else "blocks",
         },
         "metrics": {name: {k: v for k, v in asdict_without_call(metric).items()} for name, metric in METRICS.items()},
+        "not_run": not_run(contenders, study, reasons),
         "kinds": {name: {"label": kind.label, "ours": kind.ours} for name, kind in KINDS.items()},
         "requests": [asdict(r) for r in study.requests],
         "contenders": contenders,
@@ -74,7 +80,85 @@ def build_results(
 
 def asdict_without_call(metric: Any) -> dict[str, Any]:
     """A metric's description without its function."""
-    return {k: getattr(metric, k) for k in ("label", "unit", "better", "of", "cap", "digits", "summary")}
+    return {k: getattr(metric, k) for k in ("label", "kind", "unit", "better", "of", "cap", "digits", "summary")}
+
+
+def add_set_distances(contenders: list[dict[str, Any]], rows: Sequence[Row], study: Study) -> dict[str, str]:
+    """Add every distance of whole sets to the metrics of each contender; say why for those that cannot be taken."""
+    by_name = {row.contender.name: row for row in rows}
+    reasons: dict[str, str] = {}
+    for name, metric in runnable().items():
+        if metric.kind != "set":
+            continue
+        for entry in contenders:
+            for reference in entry.get("metrics") or {}:
+                try:
+                    made = features_of(by_name[entry["name"]].samples, name)
+                    truth = features_of(by_name[reference].samples, name)
+                    found = jackknife_interval(metric.measure, made, truth)
+                except MeasurementError as error:
+                    reasons.setdefault(name, str(error))
+                else:
+                    entry["metrics"][reference][name] = found | {"worst": None, "capped": 0}
+    return reasons
+
+
+def add_paired_tests(contenders: list[dict[str, Any]], rows: Sequence[Row], study: Study) -> None:
+    """Add to each contender how it differs from the plain pipeline, request by request: "beside_plain".
+
+    {reference: {metric: test}} for distances to a reference that the plain pipeline has a distance to as well, and
+    {"checks": {key: test}} for what is read off a sample alone.
+    """
+    plain = next(row for row in rows if row.contender.name == study.plain)
+    others = [row for row in rows if row.error is None and row.contender.name not in study.references]
+    entries = {entry["name"]: entry for entry in contenders}
+    for row in others:
+        entries[row.contender.name]["beside_plain"] = {}
+    tables = {ref: [s["metrics"].get(ref, {}) for s in plain.samples] for ref in study.compared_with(study.plain)}
+    tables["checks"] = [s["checks"] or {} for s in plain.samples]
+    for place, table in tables.items():
+        for key in table[0]:
+            of_plain = [values.get(key) for values in table]
+            made = {row.contender.name: [values_at(s, place).get(key) for s in row.samples] for row in others}
+            made = {name: values for name, values in made.items() if None not in values}
+            if not made or None in of_plain:
+                continue
+            for name, test in beside_plain(made, of_plain).items():
+                entries[name]["beside_plain"].setdefault(place, {})[key] = test
+
+
+def values_at(sample: dict[str, Any], place: str) -> dict[str, Any]:
+    """What was measured of a sample: its checks, or its distances to the reference `place`."""
+    return (sample["checks"] if place == "checks" else sample["metrics"].get(place)) or {}
+
+
+def not_run(contenders: Sequence[dict[str, Any]], study: Study, reasons: dict[str, str]) -> list[dict[str, Any]]:
+    """The metrics with no value anywhere: {"metric", "label", "reason", "applies"}; none is left out in silence."""
+    found = {
+        key
+        for entry in contenders
+        for table in [*(entry.get("metrics") or {}).values(), entry.get("checks") or {}]
+        for key in table
+    }
+    entries = []
+    for name, metric in METRICS.items():
+        if name in found:
+            continue
+        reason, applies = metric.missing() or reasons.get(name), True
+        if metric.kind == "prompt" and not any(isinstance(r.prompt, str) for r in study.requests):
+            reason, applies = "prompts are classes, not texts", False
+        if reason is None:
+            reason, applies = unfit(metric), False
+        entries.append({"metric": name, "label": metric.label, "reason": reason, "applies": applies})
+    return entries
+
+
+def unfit(metric: Metric) -> str:
+    """Why the media or the pipeline are nothing for `metric`, going by what it asks for."""
+    needs = ["latents"] if metric.of == "latents" else []
+    needs += [f"{metric.frames} frames"] if metric.frames > 1 else []
+    needs += [f"{metric.smallest} pixels a side"] if metric.smallest > 1 else []
+    return f"needs {' and '.join(needs)}" if needs else "gave no value"
 
 
 def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
@@ -140,7 +224,7 @@ def means(samples: Sequence[dict[str, Any]], reference: str) -> dict[str, Any]:
     """Mean of every metric with its interval; None where a sample has no finite value, which a mean would hide."""
     table: dict[str, Any] = {}
     for name in METRICS:
-        values = [s["metrics"][reference].get(name, "left out") for s in samples]
+        values = [s["metrics"][reference].get(name, "left out") for s in samples]  # no set distances: those come after
         if "left out" in values:
             continue
         if any(v is None for v in values):

@@ -14,7 +14,8 @@ from tqdm.auto import tqdm
 from ..errors import ConfigError, MeasurementError
 from .attention import block_work, digest
 from .contender import Contender, Request, Result
-from .metrics import METRICS
+from .features import Extractor, extractors, read_features
+from .metrics import METRICS, Metric
 from .pareto import nearest_of_each
 from .records import Records, fingerprint
 from .timing import Pair, Span, time_pairs
@@ -28,7 +29,8 @@ class Row:
 
     contender: Contender
     samples: list[dict[str, Any]] = field(default_factory=list)
-    """One entry a request: index, blocks, work, metrics {reference: {metric: value or None}}, checks, trace."""
+    """One entry a request: index, blocks, work, metrics {reference: {metric: value or None}}, checks, features (text),
+    trace."""
 
     pairs: list[Pair] = field(default_factory=list)
     error: str | None = None
@@ -59,6 +61,9 @@ class Study:
 
     check: Check | None = None
     """Reads generated media and tells how well each follows its prompt: {"colour": 0..1, ...} a sample."""
+
+    features: Extractor | None = None
+    """Media -> features [R, D] that distances of whole sets are taken over, such as a reader's; None: no such."""
 
     batch: int = 8
     """Requests run at once; a contender may ask for fewer. Raising it costs memory."""
@@ -177,7 +182,12 @@ def mark_of(study: Study, contender: Contender, requests: Sequence[Request]) -> 
     described = [
         [c.name, c.kind, c.steps, c.settings] for c in (contender, *(by_name[name] for name in study.references))
     ]
-    return fingerprint(study.identity, described, [asdict(r) for r in requests], sorted(METRICS))
+    return fingerprint(study.identity, described, [asdict(r) for r in requests], sorted(runnable()))
+
+
+def runnable() -> dict[str, Metric]:
+    """The metrics that have on this machine what they need."""
+    return {name: metric for name, metric in METRICS.items() if metric.missing() is None}
 
 
 def run_contender(
@@ -210,17 +220,21 @@ def run_batch(study: Study, records: Records, contender: Contender, batch: list[
                 raise MeasurementError(f"the reference '{contender.name}' made values that are not finite")
             records.save_reference(contender.name, request.index, result)
         records.save_picture(contender.name, request.index, result.media)
+    metrics = runnable()
     checks = run_check(study, batch, results)
+    follows = [read_alone(metrics, request, result) for request, result in zip(batch, results, strict=True)]
+    features = read_features(extractors(metrics, study.features), [result.media for result in results])
     return [
         {
             "index": request.index,
             "blocks": float(result.blocks),
             "work": float(result.blocks) * block_work((result.trace or {}).get("attention")),
-            "metrics": measure(study, records, contender.name, request, result),
-            "checks": check,
+            "metrics": measure(study, records, contender.name, request, result, metrics),
+            "checks": {**(check or {}), **alone} or None,
+            "features": vectors,
             "trace": kept_of(result.trace),
         }
-        for request, result, check in zip(batch, results, checks, strict=True)
+        for request, result, check, alone, vectors in zip(batch, results, checks, follows, features, strict=True)
     ]
 
 
@@ -242,19 +256,40 @@ def run_check(study: Study, batch: list[Request], results: list[Result]) -> list
     return verdicts
 
 
+def fits(metric: Metric, media: np.ndarray) -> bool:
+    """Whether `metric` can read media of this size and length."""
+    frames = len(media) if media.ndim == 4 else 1
+    return min(media.shape[-3:-1]) >= metric.smallest and frames >= metric.frames
+
+
+def read_alone(metrics: dict[str, Metric], request: Request, result: Result) -> dict[str, float]:
+    """Metrics that read one answer and its prompt; none for a prompt that is no text, or media that are not finite."""
+    if not isinstance(request.prompt, str) or not np.isfinite(result.media).all():
+        return {}
+    chosen = {name: m for name, m in metrics.items() if m.kind == "prompt" and fits(m, result.media)}
+    return {name: float(metric.measure(result.media, request.prompt)) for name, metric in chosen.items()}
+
+
 def measure(
-    study: Study, records: Records, contender: str, request: Request, result: Result
+    study: Study,
+    records: Records,
+    contender: str,
+    request: Request,
+    result: Result,
+    metrics: dict[str, Metric],
 ) -> dict[str, dict[str, float | None]]:
-    """Every metric of one sample against its references; infinities capped, None for what is no number."""
+    """Every metric of pairs of one sample against its references; infinities capped, None for what is no number."""
     table: dict[str, dict[str, float | None]] = {}
     for reference in study.compared_with(contender):
         truth = records.load_reference(reference, request.index)
         table[reference] = {}
-        for name, metric in METRICS.items():
+        for name, metric in metrics.items():
+            if metric.kind != "pair":
+                continue
             made = result.media if metric.of == "media" else result.latents
             if made is None or metric.of not in truth:
                 continue
-            if metric.of == "media" and min(made.shape[-3:-1]) < metric.smallest:
+            if metric.of == "media" and not fits(metric, made):
                 continue
             value = metric.measure(made, truth[metric.of])
             if metric.cap is not None and not math.isnan(value):

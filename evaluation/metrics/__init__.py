@@ -1,6 +1,34 @@
 """Distances between what a contender made and what a reference made: one small file each, listed here."""
 
-from . import latent_l2, psnr, ssim
+from . import (
+    clip_score,
+    fid,
+    frechet,
+    image_reward,
+    kernel_distance,
+    latent_l2,
+    lpips,
+    ms_ssim,
+    psnr,
+    ssim,
+    temporal,
+    vbench,
+)
 from .metric import METRICS, Metric
 
-__all__ = ["METRICS", "Metric", "latent_l2", "psnr", "ssim"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "clip_score",
+    "fid",
+    "frechet",
+    "image_reward",
+    "kernel_distance",
+    "latent_l2",
+    "lpips",
+    "ms_ssim",
+    "psnr",
+    "ssim",
+    "temporal",
+    "vbench",
+]

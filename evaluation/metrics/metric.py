@@ -12,18 +12,31 @@ from ...errors import MeasurementError
 from ...registry import Registry
 
 
+def nothing_missing() -> None:
+    """For metrics that need nothing but their own file."""
+    return None
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A distance or likeness between what a contender made and what a reference made for the same request."""
+    """A distance or likeness between what a contender made and what a reference made for the same request.
+
+    Three kinds: "pair" compares two answers to one request, "prompt" reads one answer and what was asked for, "set"
+    compares all answers of a contender with all of a reference, by features.
+    """
 
     label: str
     """For table heads: "PSNR"."""
 
-    measure: Callable[[np.ndarray, np.ndarray], float]
-    """(made, reference) of one request -> value."""
+    measure: Callable[..., float]
+    """pair: (made, reference) of one request. prompt: (made, prompt text) of one request. set: (made, reference)
+    features [R requests, D features], row by row of the same requests; MeasurementError where there are too few."""
 
     better: Literal["higher", "lower"]
     """Which way is closer to the reference."""
+
+    kind: Literal["pair", "prompt", "set"] = "pair"
+    """What `measure` is handed."""
 
     unit: str = ""
     """For people: "dB"."""
@@ -33,6 +46,16 @@ class Metric:
 
     smallest: int = 1
     """Shortest side of a frame it can read, in pixels; left out for smaller media."""
+
+    frames: int = 1
+    """Fewest frames it can read; one that reads motion asks for 2 and is left out for pictures."""
+
+    missing: Callable[[], str | None] = nothing_missing
+    """Why it cannot run on this machine ("weights missing at ..."), or None. Asked once a study; must be quick, and
+    must never fetch anything."""
+
+    features: Callable[[list[np.ndarray]], np.ndarray] | None = None
+    """Of a set metric: media -> features [R, D]. None: those of the study, such as a pocket's own reader."""
 
     cap: float | None = None
     """Value put in place of infinity before averaging, so that one identical picture does not hide the others."""

@@ -150,6 +150,7 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
         for c in results["contenders"]
         if not c["error"] and c["not_finite"]
     ]
+    gaps += [f"{m['label']} not run: {m['reason']}" for m in results.get("not_run", []) if m["applies"]]
     return {
         "sentences": sentences,
         "losses": first + others,

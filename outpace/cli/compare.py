@@ -127,6 +127,7 @@ def compare(
         requests=requests_for(loaded, wanted, seed),
         folder=home,
         check=loaded.pocket.check if loaded.pocket else None,
+        features=loaded.pocket.features if loaded.pocket else None,
         batch=batch,
         timing_requests=timing_prompts,
         timing_rounds=timing_rounds,
@@ -224,7 +225,7 @@ def describe(bench: Any) -> dict[str, Any]:
 def command_line() -> str:
     """The command under way, as it would be typed."""
     context = click.get_current_context()
-    words = ["outpace", "compare"]
+    words = ["outpace", context.command.name or ""]
     for parameter in context.command.params:
         if parameter.name is None or parameter.name not in context.params:
             continue

@@ -86,9 +86,17 @@ class DigitReader(nn.Module):
 
     def forward(self, pictures_BCYX: torch.Tensor) -> torch.Tensor:
         """Class scores (B, 10) of pictures in 0..1."""
+        return self.body(self.ink(pictures_BCYX))
+
+    def features(self, pictures_BCYX: torch.Tensor) -> torch.Tensor:
+        """What the last convolution sees, averaged over places, (B, 48)."""
+        return self.body[:-2](self.ink(pictures_BCYX)).mean((2, 3))
+
+    def ink(self, pictures_BCYX: torch.Tensor) -> torch.Tensor:
+        """How far each pixel is from the colour of the edges, (B, 1, Y, X), 1 at the furthest."""
         edge = torch.cat([pictures_BCYX[:, :, 0], pictures_BCYX[:, :, -1]], 2).median(2).values[:, :, None, None]
         ink = (pictures_BCYX - edge).abs().amax(1, keepdim=True)
-        return self.body(ink / ink.amax((2, 3), keepdim=True).clamp(min=0.05))
+        return ink / ink.amax((2, 3), keepdim=True).clamp(min=0.05)
 
 
 @cache
@@ -101,6 +109,13 @@ def digit_reader() -> DigitReader:
     reader = DigitReader()
     reader.load_state_dict(load_file(READER_FILE))
     return reader.eval()
+
+
+def digit_features(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """What the reader sees in each picture (32, 32, 3), floats in 0..1: features [R, 48]."""
+    batch = torch.from_numpy(np.stack([np.asarray(p, dtype=np.float32) for p in pictures])).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        return digit_reader().features(batch).numpy()
 
 
 def read_digits(pictures: Sequence[np.ndarray]) -> list[int]:

@@ -33,6 +33,9 @@ class Pocket:
     """What the pipeline calls its prompts."""
     steps: int = 50
     """Denoising steps unless told otherwise."""
+    features: Callable[[Sequence[Any]], Any] | None = None
+    """`features(media)` gives [R, D] features of a trained reader, for distances between sets; None where there is no
+    reader."""
     bar: Mapping[str, float] = field(default_factory=dict)
     """The least mean of a check on held-out prompts with which it may be shipped."""
     data: str = ""
@@ -69,6 +72,12 @@ def _check_digits(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str
     from .digits import check_digits
 
     return check_digits(media, prompts)
+
+
+def _digit_features(media: Sequence[Any]) -> Any:
+    from .digits import digit_features
+
+    return digit_features(media)
 
 
 def _train_dit(
@@ -155,6 +164,7 @@ POCKETS.add(
         kind="image",
         prompts=_digit_prompts,
         check=_check_digits,
+        features=_digit_features,
         train=_train_dit,
         call={"guidance_scale": 4.0},
         prompt_argument="class_labels",
