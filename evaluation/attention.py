@@ -177,7 +177,7 @@ def fit_together(step: int, digests: Sequence[dict[str, Any]]) -> dict[str, Any]
     """The same over all requests."""
     found = [e for d in digests for e in d["drift"] if e["step"] == step]
     count = sum(e["count"] for e in found)
-    measured = [e for e in found if e["recall"] is not None]
+    measured = [e for e in found if e.get("recall") is not None]
     return {
         "step": step,
         "count": count,
