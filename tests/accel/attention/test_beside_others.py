@@ -176,6 +176,7 @@ def test_compiled_blocks_run_dense_and_whole_and_say_so_once(first: str, fresh_c
     assert (pipe(steps=4) - plain).abs().max() <= CLOSE
 
 
+@pytest.mark.slow
 def test_compiled_blocks_can_still_be_forecast(fresh_compiler: None) -> None:
     pipe = TinyPipeline(FLUX)
     forecast = IntervalTaylor(interval=2, warmup=2)

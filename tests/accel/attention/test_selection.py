@@ -24,7 +24,7 @@ from outpace.accel.attention.selection import (
 from outpace.accel.methods.adaspa import AdaSpa
 
 TOLERANCE = 1e-6
-property_based = settings(max_examples=40, deadline=None)
+property_based = settings(max_examples=25, deadline=None)
 
 
 @st.composite
