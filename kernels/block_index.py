@@ -91,8 +91,8 @@ class BlockIndex:
             starts = torch.arange(columns, device=mask_BJRC.device) * key_block
             mask_BJRC = mask_BJRC & (starts < key_lengths[:, None]).view(-1, 1, 1, columns)
         counts = mask_BJRC.sum(-1)
-        if int(ends_total := counts.sum()) >= 2**31:
-            raise ConfigError(f"{ends_total} kept blocks do not fit in int32; choose larger blocks")
+        if mask_BJRC.numel() >= 2**31 and int(counts.sum()) >= 2**31:
+            raise ConfigError(f"{int(counts.sum())} kept blocks are more than int32 counts; choose larger blocks")
         return cls(
             indptr=_pointers(counts),
             indices=mask_BJRC.nonzero()[:, -1].to(torch.int32),

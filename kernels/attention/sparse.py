@@ -15,6 +15,7 @@ from .dense import dense_attention
 from .inputs import check_attention, check_index, scale_or_default
 from .reference import reference_sparse
 from .torch import sparse as torch_sparse
+from .torch import sparse_refuses as torch_refuses
 
 PACKAGE = __name__.rpartition(".")[0]
 
@@ -88,7 +89,7 @@ SPARSE = OPERATIONS.add(
                 refuses=deferred(f"{PACKAGE}.flex", "sparse_refuses"),
                 hesitates=lambda q, *_: None if q.device.type == "cuda" else "compiling it takes 20 s and more",
             ),
-            Backend(name="torch", run=torch_sparse),
+            Backend(name="torch", run=torch_sparse, refuses=torch_refuses),
             Backend(name="reference", run=_reference, hesitates=lambda *_: "it is dense, in float64, for tests"),
         ],
     ),

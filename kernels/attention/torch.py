@@ -51,6 +51,8 @@ def sparse(
         width=q.shape[-1],
         dtype=torch.promote_types(q.dtype, torch.float32),
         device=q.device,
+        cache_bytes=CACHE_BYTES,
+        in_place_bytes=IN_PLACE_BYTES,
     )
     planned = (shape.most, shape.least_in_place)
     rows = index.derived(("rows", *planned), lambda: plan(index, *planned))
@@ -60,6 +62,13 @@ def sparse(
         for unit in parts:
             workspace.run(unit, rows[unit.batch][unit.group], valid[unit.batch], q, k, v, out, lse, scale)
     return out, lse
+
+
+def sparse_refuses(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, return_lse: bool) -> str | None:
+    """Why `sparse` cannot take these inputs, or None."""
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, v)):
+        return "it has no gradients; call it under torch.no_grad()"
+    return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +83,8 @@ class _Shape:
     width: int
     dtype: torch.dtype
     device: torch.device
+    cache_bytes: int
+    in_place_bytes: int
 
     @property
     def lanes(self) -> int:
@@ -83,12 +94,12 @@ class _Shape:
     @property
     def most(self) -> int:
         """Blocks of keys in a piece."""
-        return max(1, CACHE_BYTES // (self.dtype.itemsize * self.key_block * (self.lanes + 2 * self.width)))
+        return max(1, self.cache_bytes // (self.dtype.itemsize * self.key_block * (self.lanes + 2 * self.width)))
 
     @property
     def least_in_place(self) -> int:
         """Keys a run must have on average not to be gathered."""
-        return IN_PLACE_BYTES // (self.dtype.itemsize * self.width)
+        return self.in_place_bytes // (self.dtype.itemsize * self.width)
 
 
 class _Kept(threading.local):
@@ -149,7 +160,10 @@ class _Workspace:
     ) -> None:
         """Fill `out` and `lse` for the heads of `unit`."""
         shape, heads = self.shape, slice(unit.first, unit.end)
-        torch.mul(k[unit.batch, unit.key_head], scale, out=self.keys[: shape.keys])
+        if k.dtype == shape.dtype:
+            torch.mul(k[unit.batch, unit.key_head], scale, out=self.keys[: shape.keys])
+        else:  # a product of halves would be rounded before it is written
+            self.keys[: shape.keys].copy_(k[unit.batch, unit.key_head]).mul_(scale)
         longest = self.keys[:valid].norm(dim=-1).max() if valid else 0.0  # at once, while they are in the cache
         self.values[: shape.keys].copy_(v[unit.batch, unit.key_head])
         queries = self._queries(q[unit.batch, heads])

@@ -45,7 +45,7 @@ def mass(
                 if h % (heads // key_heads) == 0:
                     longer_keys[:, :width].copy_(k[b, h // (heads // key_heads)])
                 empty = lse[b, h] == -torch.inf
-                torch.mul(q[b, h], scale, out=longer_queries[:queries, :width])
+                longer_queries[:queries, :width].copy_(q[b, h]).mul_(scale)
                 longer_queries[:queries, width] = -lse[b, h].masked_fill(empty, 0.0)
                 counted[:queries] = (~empty).to(dtype)
                 for start in range(0, rows * query_block, step):
