@@ -8,6 +8,7 @@ from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.solver import Solver
 from .presets import PRESETS, Preset
+from .profile import Profile
 from .trace import Call, Trace
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "IntervalTaylor",
     "Method",
     "Preset",
+    "Profile",
     "Solver",
     "Stack",
     "Trace",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -19,6 +20,7 @@ from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.solver import Solver
 from .presets import preset_methods
+from .profile import Expectation, Profile, fingerprint_of
 from .trace import Trace
 
 
@@ -29,12 +31,13 @@ class Acceleration:
         trace: every decision, as data.
         family: the family adapter in use.
         methods: the methods applied.
+        profile: what they were taken from, where it was a profile.
     """
 
-    def __init__(self, target: Any, methods: list[Method]) -> None:
+    def __init__(self, target: Any, methods: list[Method], profile: Profile | None = None) -> None:
         check_combination(methods)
         found = denoisers_of(target)
-        self._target, self.methods = target, methods
+        self._target, self.methods, self.profile = target, methods, profile
         self.family = find_family(found[0][1])
         families = [find_family(module) for _, module in found]
         self.trace = Trace(
@@ -46,16 +49,25 @@ class Acceleration:
         self._swapped: Any = None
         self._denoisers: list[Denoiser] = []
         self._conductor = Conductor(self.trace)
+        if profile is not None:
+            self._compare_with(profile, found)
         for method in methods:
             if isinstance(method, Solver):
                 self._swap_scheduler(method)
         inside = [method for method in methods if not isinstance(method, Solver)]
         try:
-            if inside:
+            if inside or profile is not None:
                 self._take_hold(inside, found, families)
         except BaseException:
             self.restore()
             raise
+
+    def _compare_with(self, profile: Profile, found: list[tuple[str, nn.Module]]) -> None:
+        if not profile.certified:
+            self.trace.warn("the profile is not certified: it kept its target on calibration prompts only")
+        for difference in profile.fingerprint.differences(fingerprint_of(self._target, found)):
+            self.trace.warn(f"the profile was tuned on another pipeline, nothing is promised of this one: {difference}")
+        self._conductor.expectation = Expectation(steps=profile.steps, sample=profile.sample)
 
     def _swap_scheduler(self, method: Solver) -> None:
         current = getattr(self._target, "scheduler", None)
@@ -114,18 +126,23 @@ class Acceleration:
         return f"<Acceleration of {self.family.name}: {', '.join(m.name for m in self.methods)}>"
 
 
-def accelerate(target: Any, *methods: Method, preset: str | None = None) -> Acceleration:
+def accelerate(
+    target: Any, *methods: Method, preset: str | None = None, profile: Profile | str | Path | None = None
+) -> Acceleration:
     """Make a diffusers pipeline (or a bare transformer) run faster, in place and reversibly.
 
     Args:
         target: a pipeline with a `transformer`, or a transformer by itself.
         methods: what to apply, such as `GatedTaylor(threshold=0.1)` and `Solver()`; one of a kind.
         preset: "careful", "balanced" or "fast" instead of methods: what measurements favour for the family.
+        profile: what `outpace tune` wrote, or its file, instead of methods. Pass the pipeline its number of steps; what
+            differs from the pipeline, the steps or the size that it was tuned for stands among the trace's warnings.
 
     Returns:
         A handle, also a context manager that restores the pipeline at its end.
 
-    Raises: UnsupportedModelError, ConflictError, ConfigError; the pipeline is untouched then.
+    Raises: UnsupportedModelError, ConflictError, ConfigError, InputError for a profile's file; the
+        pipeline is untouched then.
 
     >>> with accelerate(pipe, GatedTaylor(threshold=0.1)) as run:  # doctest: +SKIP
     ...     image = pipe("a red circle", num_inference_steps=50).images[0]
@@ -136,9 +153,12 @@ def accelerate(target: Any, *methods: Method, preset: str | None = None) -> Acce
             raise ConfigError(
                 f"accelerate takes methods such as outpace.GatedTaylor(threshold=0.1), not {type(method).__name__}"
             )
+    if sum((bool(methods), preset is not None, profile is not None)) > 1:
+        raise ConfigError("give methods, a preset or a profile, and only one of them")
+    if profile is not None:
+        tuned = profile if isinstance(profile, Profile) else Profile.load(profile)
+        return Acceleration(target, list(tuned.methods), tuned)
     if preset is not None:
-        if methods:
-            raise ConfigError("give methods or a preset, not both")
         methods = tuple(preset_methods(preset, find_family(denoisers_of(target)[0][1]).name))
     if not methods:
         raise ConfigError("nothing to apply: give a method, such as outpace.GatedTaylor(threshold=0.1), or a preset")

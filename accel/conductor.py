@@ -21,6 +21,7 @@ from .trace import Call, Trace
 if TYPE_CHECKING:
     from .attention import AttentionEngine
     from .forecaster import Forecaster
+    from .profile import Expectation
 
 
 @dataclass(slots=True)
@@ -73,6 +74,7 @@ class Conductor:
         self.clock = Clock(self.release, self.around_step)
         self.forecaster: Forecaster | None = None
         self.attention: AttentionEngine | None = None
+        self.expectation: Expectation | None = None
         self.current: Current | None = None
 
     def release(self) -> None:
@@ -98,6 +100,8 @@ class Conductor:
                 "the pipeline's scheduler does not step with the denoiser's timesteps: noise levels are read off "
                 "those, and nothing is corrected"
             )
+        if self.expectation is not None:
+            self.expectation.hold(moment, named, self.trace)
         current = self.current = Current(denoiser, moment, named, moment.u if self.clock.levels is not None else None)
         if self.forecaster is not None:
             self.forecaster.begin(current)

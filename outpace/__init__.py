@@ -27,6 +27,7 @@ _HOME = {
     "GatedTaylor": "outpace.accel",
     "IntervalTaylor": "outpace.accel",
     "Solver": "outpace.accel",
+    "Profile": "outpace.accel",
     "Family": "outpace.accel",
     "register_family": "outpace.accel",
     "estimate": "outpace.accel.estimate",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from outpace.accel import Family as Family
     from outpace.accel import GatedTaylor as GatedTaylor
     from outpace.accel import IntervalTaylor as IntervalTaylor
+    from outpace.accel import Profile as Profile
     from outpace.accel import Solver as Solver
     from outpace.accel import accelerate as accelerate
     from outpace.accel import register_family as register_family

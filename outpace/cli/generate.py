@@ -23,6 +23,7 @@ Examples:
   outpace generate dit --prompt 3 --seed 1-8 --batch 8 --preset fast
   outpace generate wan --prompt "a white square moves up slowly" --format gif --enlarge 8
   outpace generate flux --prompts prompts.txt --method gated_taylor:threshold=0.05 --method solver:solver=unipc
+  outpace generate flux --prompt "a red square on blue" --profile out/tune/profile.json
   outpace generate black-forest-labs/FLUX.1-dev --prompt "a fox in the snow" --device cuda --dtype bfloat16
 
 PIPELINE is a pocket pipeline ('outpace pocket list'), a folder written by save_pretrained, or a hub id.
@@ -35,6 +36,7 @@ PIPELINE is a pocket pipeline ('outpace pocket list'), a folder written by save_
 @click.option("--prompts", "file", metavar="FILE", help="A file with one prompt a line; - reads standard input.")
 @click.option("--preset", metavar="NAME", help=f"A tuned choice of methods [default: {DEFAULT_PRESET}].")
 @click.option("--method", "methods", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="A method; may be repeated.")
+@click.option("--profile", metavar="FILE", help="Settings that 'outpace tune' found, with their number of steps.")
 @click.option("--plain", is_flag=True, help="No acceleration: the pipeline as it is.")
 @click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Denoising steps [default: the pipeline's].")
 @click.option("--seed", default="0", show_default=True, metavar="INT[,INT-INT]", help="One, or one a prompt.")
@@ -66,6 +68,7 @@ def generate(
     file: str | None,
     preset: str | None,
     methods: tuple[str, ...],
+    profile: str | None,
     plain: bool,
     seed: str,
     batch: int,
@@ -82,8 +85,8 @@ def generate(
     from outpace.cli.output_option import check_out, plan_files
     from outpace.cli.prompt_option import pair, read_seeds, read_texts
 
-    if sum((bool(preset), bool(methods), plain)) > 1:
-        raise click.UsageError("--preset, --method and --plain exclude each other; keep one")
+    if sum((bool(preset), bool(methods), bool(profile), plain)) > 1:
+        raise click.UsageError("--preset, --method, --profile and --plain exclude each other; keep one")
     wanted = pair(read_texts(prompts, file), read_seeds(seed))
     from outpace.pipelines.load import find_pipeline
 
@@ -91,13 +94,18 @@ def generate(
     check_out(out, len(wanted))
     import torch
 
-    from outpace.accel import accelerate
+    from outpace.accel import Profile, accelerate
     from outpace.cli.recipe import Recipe
     from outpace.pipelines.load import call_arguments, load_pipeline, makes_clips, read_prompts, run_pipeline
     from outpace.pipelines.media import enlarge as enlarge_media
     from outpace.pipelines.media import save_media
 
-    chosen, preset = _choose(methods, preset, plain)
+    tuned = Profile.load(profile) if profile else None
+    if tuned is not None:
+        # As tuned, unless the command line says otherwise; the summary then says that nothing is promised.
+        known = {"steps": tuned.steps, **{k: v for k, v in tuned.call.items() if k in settings}}
+        settings = {k: known.get(k) if v is None else v for k, v in settings.items()}
+    chosen, preset = ([], None) if tuned else _choose(methods, preset, plain)
 
     watched = sys.stderr.isatty() and not as_json
     loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=watched)
@@ -105,11 +113,11 @@ def generate(
     samples = read_prompts(loaded, [text for text, _ in wanted])
     files = plan_files(out, format, wanted, clip=makes_clips(loaded))
     begun = time.perf_counter()
-    run = None if plain else accelerate(loaded.pipe, *chosen, preset=preset)
+    run = None if plain else accelerate(loaded.pipe, *chosen, preset=preset, profile=tuned)
     try:
         recipe = Recipe(
             pipeline=pipeline,
-            acceleration=_words_of(methods, preset, plain),
+            acceleration=("--profile", profile) if profile else _words_of(methods, preset, plain),
             settings={k: v for k, v in {**settings, "dtype": dtype}.items() if v is not None},
             arguments=arguments,
             device=str(loaded.pipe.device),
@@ -131,7 +139,7 @@ def generate(
         click.echo(json.dumps({**recipe.shared(), "files": made_files, "seconds": seconds, "trace": trace}, indent=2))
         return
     click.echo(run.summary() if run else "Nothing was accelerated (--plain).")
-    if run and not run.trace.totals()["forecast"]:
+    if run and not tuned and not run.trace.totals()["forecast"]:
         click.echo("  note: nothing was forecast; more steps or a higher threshold leave more to skip")
     kind = "clip" if makes_clips(loaded) else "picture"
     where = files[0] if len(files) == 1 else f"{files[0].parent}/"

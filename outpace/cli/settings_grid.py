@@ -1,0 +1,128 @@
+"""What `outpace tune` tries: solvers, steps, forecasts with their settings, sparse attention, the presets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, zip_longest
+from typing import TYPE_CHECKING
+
+from outpace.accel import PRESETS, AdaSpa, GatedTaylor, IntervalTaylor, Solver, find_family
+from outpace.cli.asked import file_name, kind_of, label_of
+from outpace.cli.contenders import fewer, ours, with_steps
+from outpace.evaluation.attention import block_work
+from outpace.evaluation.tune import Candidate
+
+if TYPE_CHECKING:
+    from outpace.accel import Method
+    from outpace.cli.answering import Bench
+    from outpace.evaluation import Contender, Request
+
+THRESHOLDS = (0.15, 0.8, 0.045, 2.2, 0.33, 0.1, 8.0, 0.07, 1.3, 0.22, 4.0, 0.5)
+"""The coarse ones first: where time is short, the end of a list is not tried."""
+
+SHORTER = (0.56, 0.4)
+"""Shares of the steps that a second-order solver under a forecast is also tried with."""
+
+VARIED = (0.15, 0.8, 2.2)
+"""Thresholds at which the forecast's other settings are varied."""
+
+VARIANTS = (
+    {"gate": "budget"},
+    {"warmup": 2},
+    {"warmup": 5},
+    {"max_skips": 3},
+    {"max_skips": 12},
+    {"order": 1},
+    {"order": 2},
+)
+RECALLS = (0.9, 0.95, 0.8, 0.98)
+"""Of sparse attention."""
+
+MATTERS = 0.99
+"""Sparse attention is tried where it leaves at most this share of the work at a low recall."""
+
+Way = tuple[int, tuple["Method", ...]]
+"""A number of steps, and the methods."""
+
+
+def settings_grid(bench: Bench, *, sparse: bool) -> list[Candidate]:
+    """Every candidate, each once, the presets first and then the kinds in turn.
+
+    Args:
+        sparse: try sparse attention too.
+    """
+    found: dict[str, Candidate] = {}
+    family = find_family(bench.loaded.pipe.transformer).name
+    for name, preset in PRESETS.items():
+        candidate = candidate_of(bench, bench.steps, tuple(preset.methods(family)), preset=name)
+        found.setdefault(candidate.name, candidate)
+    turns = chain.from_iterable(zip_longest(*groups(bench.steps, sparse)))
+    for steps, methods in (way for way in turns if way is not None):
+        candidate = candidate_of(bench, steps, methods)
+        found.setdefault(candidate.name, candidate)
+    return list(found.values())
+
+
+def groups(steps: int, sparse: bool) -> Iterator[list[Way]]:
+    """The kinds of candidates, each with its most telling ones first."""
+    dpm, unipc = Solver(solver="dpm++"), Solver(solver="unipc")
+    counts = [n for n in (*fewer(steps), *fewer(steps, (1.2, 1.4))) if 1 < n < steps]
+    yield [(n, (dpm,)) for n in counts]
+    yield [(steps, (GatedTaylor(threshold=t),)) for t in THRESHOLDS]
+    for share in SHORTER:
+        yield [(max(4, round(share * steps)), (dpm, GatedTaylor(threshold=t))) for t in THRESHOLDS]
+    yield [(steps, (dpm, GatedTaylor(threshold=t))) for t in THRESHOLDS[:8]]
+    yield [(n, ()) for n in counts]
+    yield [(steps, (IntervalTaylor(interval=n, order=order),)) for n in (3, 2, 4, 5, 6) for order in (1, 2)]
+    yield [(steps, (GatedTaylor(threshold=t, **variant),)) for variant in VARIANTS for t in VARIED]
+    yield [(n, (unipc,)) for n in counts]
+    if sparse:
+        yield [(steps, (AdaSpa(recall=r),)) for r in RECALLS]
+        yield [(steps, (GatedTaylor(threshold=t), AdaSpa(recall=r))) for t in VARIED for r in RECALLS[:2]]
+
+
+def candidate_of(bench: Bench, steps: int, methods: tuple[Method, ...], *, preset: str = "") -> Candidate:
+    """One way to run the bench's pipeline, with the contender that does it."""
+    contender = contender_of(bench, steps, methods)
+    return Candidate(
+        name=contender.name,
+        label=f"preset {preset}: {contender.label}" if preset else contender.label,
+        cost=guess(methods, steps) / bench.steps,
+        payload=(contender, methods, preset),
+        kept=bool(preset),
+    )
+
+
+def contender_of(bench: Bench, steps: int, methods: tuple[Method, ...]) -> Contender:
+    """The contender that runs `methods`; its name tells every setting that is not a default."""
+    if not methods:
+        return with_steps(bench, steps)
+    spelt = "+".join(
+        ",".join([m.name, *(f"{k}={v}" for k, v in m.to_dict().items() if k not in ("method", "version"))])
+        for m in methods
+    )
+    label = label_of(methods) + (f", {steps} steps" if steps != bench.steps else "")
+    return ours(bench, f"{steps}-{file_name(spelt)}", label, kind_of(methods), "", steps, *methods)
+
+
+def guess(methods: Sequence[Method], steps: int) -> float:
+    """How many steps' worth of blocks `methods` will need of `steps`, before anything is measured.
+
+    Of a gate nobody knows; that skips grow like the root of the threshold is what the pocket pipelines showed.
+    """
+    worth = float(steps)
+    for method in methods:
+        if isinstance(method, (GatedTaylor, IntervalTaylor)):
+            always = min(steps, method.warmup + method.cooldown)
+            if isinstance(method, IntervalTaylor):
+                run = method.interval - 1.0
+            else:
+                run = min(method.max_skips, 4.7 * method.threshold**0.5)
+            worth = always + (steps - always) / (1 + run)
+    return 0.9 * worth if any(isinstance(method, AdaSpa) for method in methods) else worth
+
+
+def attention_matters(bench: Bench, request: Request) -> bool:
+    """True where sparse attention leaves out any work worth speaking of on this pipeline, found by one run."""
+    made = bench.under((AdaSpa(recall=0.8),), [request], bench.steps)
+    return block_work((made[0].trace or {}).get("attention")) <= MATTERS

@@ -1,0 +1,326 @@
+"""A tuning from end to end: the search, the certification, the presets on the same prompts, and the words for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from tqdm.auto import tqdm
+
+from outpace.cli.settings_grid import attention_matters, settings_grid
+from outpace.evaluation.tune import (
+    Candidate,
+    Certificate,
+    Deadline,
+    Evaluate,
+    Failure,
+    Search,
+    Standing,
+    Target,
+    certify,
+    chain_of,
+    search,
+)
+
+if TYPE_CHECKING:
+    from outpace.cli.measuring import Measuring
+    from outpace.evaluation import Request
+
+TIMED = 2
+"""Held-out requests on which the result is timed beside the plain pipeline."""
+
+GAIN = 0.02
+"""Work may differ by this share of the preset's before one is said to beat the other."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Promise:
+    """What is to be certified."""
+
+    target: Target
+    risk: float
+    alpha: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PresetRow:
+    """A preset beside the tuned settings."""
+
+    label: str
+    blocks: float
+    """Mean share of the plain pipeline's work."""
+    misses: int
+    requests: int
+    psnr: float | None
+    """Median, in dB."""
+    says: str
+    """How it stands against the tuned settings: "worse", "equal", "better", or "same" where it is them."""
+    why: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(kw_only=True, slots=True)
+class Outcome:
+    """What a tuning found."""
+
+    found: Search
+    certificate: Certificate
+    best: Standing | None
+    """The certified settings on the held-out requests, or else the safest ones on the calibration requests."""
+    requests: Sequence[Request]
+    calibrated: int
+    """Calibration requests."""
+    seconds: float
+    presets: list[PresetRow] = field(default_factory=list)
+    uncompared: list[str] = field(default_factory=list)
+    """Presets that the budget left no time for, or that failed, with the reason."""
+    times: list[float] = field(default_factory=list)
+    """Shares of the plain pipeline's time, of the best settings at batch 1."""
+
+    def settings(self) -> dict[str, Any] | None:
+        """The best settings as plain data."""
+        if self.best is None:
+            return None
+        contender, methods, _ = self.best.candidate.payload
+        return {
+            "label": self.best.candidate.label,
+            "steps": contender.steps,
+            "methods": [method.to_dict() for method in methods],
+        }
+
+    def bound(self) -> dict[str, Any]:
+        """What is promised, as plain data."""
+        certificate, chosen = self.certificate, self.certificate.chosen
+        return {
+            "risk": certificate.risk,
+            "alpha": certificate.alpha,
+            "held_out_requests": certificate.requests,
+            "misses_allowed": certificate.allowed,
+            "misses": chosen.misses if chosen else None,
+            "p_value": chosen.p_value if chosen else None,
+            "test": "exact binomial, in fixed sequence from the safest setting",
+            "chain": [
+                {"label": t.candidate.label, "misses": t.misses, "of": len(t.scores), "passed": t.passed}
+                for t in certificate.trials
+            ],
+            "ended": certificate.ended,
+            "statement": certificate.statement(),
+        }
+
+    def calibration(self) -> dict[str, Any]:
+        """How the settings were found and what they reach, as plain data."""
+        return {
+            "requests": self.calibrated,
+            "rungs": [asdict(rung) for rung in self.found.rungs],
+            "failed": self.found.failed,
+            "untried": self.found.untried,
+            "complete": self.found.complete,
+            "seconds": round(self.seconds, 1),
+            "figures": figures(self.best) if self.best else None,
+            "figures_of": "held-out requests" if self.certificate.chosen else "calibration requests",
+            "share_of_time": [round(share, 4) for share in self.times],
+        }
+
+    def verdict(self) -> str:
+        """Whether the tuned settings beat every preset, in one sentence."""
+        if self.best is None:
+            return "No settings to hold against the presets."
+        if self.certificate.chosen is None:
+            return "Nothing was certified, so nothing is claimed against the presets."
+        same = [row.label for row in self.presets if row.says == "same"]
+        unbeaten = [f"{row.label} ({row.why})" for row in self.presets if row.says in ("better", "equal")]
+        if same:
+            said = f"The best settings are {same[0]}: tuning found nothing better."
+        elif unbeaten:
+            said = f"Does not beat every preset: {'; '.join(unbeaten)}."
+        elif self.presets:
+            said = "Beats every preset." if not self.uncompared else "Beats every preset that was compared."
+        else:
+            said = "No preset was compared."
+        return " ".join([said, *(f"Not compared: {text}." for text in self.uncompared)])
+
+    def lines(self) -> list[str]:
+        """The outcome for a person."""
+        found, certificate = self.found, self.certificate
+        steps = ", then ".join(f"{rung.candidates} on {rung.requests}" for rung in found.rungs)
+        lines = [f"Searched in {self.seconds:.0f} s: {steps} calibration prompts."]
+        if not found.complete or found.untried:
+            left = f", {found.untried} settings were not tried" if found.untried else ""
+            lines.append(f"  the budget was short{left}; the same command with a longer --budget goes on from here")
+        lines += [f"  could not run: {label}: {why}" for label, why in found.failed.items()]
+        if self.best is not None:
+            lines.append(
+                f"{'Tuned' if certificate.chosen else 'Safest on calibration prompts'}: {self.told(self.best)}"
+            )
+        lines.append(certificate.statement())
+        if certificate.chosen and certificate.ended:
+            lines.append(f"  nothing faster was certified: {certificate.ended}")
+        if self.presets:
+            lines.append(f"Presets on the same {self.presets[0].requests} held-out prompts:")
+        lines += [
+            f"  {row.label}: {row.blocks:.2f} of the blocks, missed {row.misses} of {row.requests}; {row.why}"
+            for row in self.presets
+        ]
+        return [*lines, self.verdict()]
+
+    def told(self, standing: Standing) -> str:
+        """Settings with their price and what it buys, in one line."""
+        numbers = figures(standing)
+        words = [f"{numbers['blocks']:.2f} of the plain pipeline's blocks ({1 / numbers['blocks']:.1f}x fewer)"]
+        if self.times:
+            words.append(f"{median(self.times):.2f} of its time ({len(self.times)} prompts at batch 1)")
+        for name in ("psnr", "ssim", "latent_l2"):
+            if name in numbers:
+                words.append(f"{name} {numbers[name]['median']:.4g} (worst {numbers[name]['worst']:.4g})")
+        return f"{standing.candidate.label}: {', '.join(words)}"
+
+
+def run_tuning(
+    measuring: Measuring,
+    choosing: Sequence[Request],
+    certifying: Sequence[Request],
+    promise: Promise,
+    deadline: Deadline,
+    *,
+    progress: bool = True,
+) -> Outcome:
+    """Search on `choosing`, certify on `certifying`, and hold the result against every preset."""
+    bar = tqdm(unit="sample", desc="tune", disable=not progress, dynamic_ncols=True)
+
+    def advance(label: str, count: int) -> None:
+        bar.set_postfix_str(label)
+        bar.update(count)
+
+    with bar:
+        seconds = seconds_per_sample(measuring, choosing, deadline)
+        candidates = settings_grid(measuring.bench, sparse=attention_matters(measuring.bench, choosing[0]))
+        searching = deadline.share(search_share(deadline.seconds, seconds, len(certifying)))
+        tried = affordable(candidates, searching, seconds)
+        target, risk = promise.target, promise.risk
+        found = search(tried, choosing, measuring, target=target, risk=risk, deadline=searching, progress=advance)
+        found.untried += len(candidates) - len(tried)
+        chain = chain_of(found, target=target, risk=risk)
+        certificate = certify(
+            [standing.candidate for standing in chain],
+            certifying,
+            measuring,
+            target=target,
+            risk=risk,
+            alpha=promise.alpha,
+            batch=measuring.batch,
+            deadline=deadline,
+            progress=advance,
+        )
+        chosen = certificate.chosen
+        best = Standing(candidate=chosen.candidate, scores=chosen.scores) if chosen else next(iter(chain), None)
+        outcome = Outcome(
+            found=found,
+            certificate=certificate,
+            best=best,
+            requests=certifying,
+            calibrated=len(choosing),
+            seconds=deadline.spent,
+        )
+        if chosen and best is not None:
+            outcome.times = measuring.share_of_time(best.candidate, certifying[:TIMED])
+            compare_presets(outcome, tried, measuring, deadline, advance)
+    return outcome
+
+
+def seconds_per_sample(measuring: Measuring, requests: Sequence[Request], deadline: Deadline) -> float:
+    """What the plain pipeline takes for a request, found on the first two.
+
+    Raises: InputError where the target cannot be measured, before anything long is begun.
+    """
+    first = list(requests[:2])
+    measuring(Candidate(name="plain", label="plain", cost=1.0, payload=(measuring.again(), (), "")), first)
+    begun = deadline.spent  # the run before has warmed up what a first run pays for
+    measuring.bench.run(first, measuring.bench.steps)
+    return (deadline.spent - begun) / len(first)
+
+
+def search_share(budget: float | None, seconds: float, held_out: int) -> float:
+    """Share of the budget for the search: what certifying some candidates, and the plain runs for it, leave over."""
+    if budget is None:
+        return 1.0
+    return min(0.75, max(0.25, 1.0 - 3.0 * seconds * held_out / budget))
+
+
+def affordable(candidates: list[Candidate], searching: Deadline, seconds: float) -> list[Candidate]:
+    """As many candidates, from the first on, as half of the time for the search takes through the first rung."""
+    if searching.seconds is None:
+        return candidates
+    left = (searching.seconds - searching.spent) / 2
+    spent, chosen = 0.0, []
+    for candidate in candidates:
+        spent += 2 * seconds * candidate.cost
+        if spent > left and len(chosen) >= 4:
+            break
+        chosen.append(candidate)
+    return chosen
+
+
+def compare_presets(
+    outcome: Outcome, candidates: Sequence[Candidate], evaluate: Evaluate, deadline: Deadline, advance: Any
+) -> None:
+    """Run the presets over the held-out requests and say how each stands."""
+    assert outcome.best is not None
+    for candidate in (c for c in candidates if c.kept):
+        name = candidate.label.split(":")[0]
+        if deadline.over and candidate.name != outcome.best.candidate.name:
+            outcome.uncompared.append(f"{name} (the budget ended)")
+            continue
+        advance(candidate.label, len(outcome.requests))
+        try:
+            standing = Standing(candidate=candidate, scores=evaluate(candidate, outcome.requests))
+        except Failure as error:
+            outcome.uncompared.append(f"{name} ({error})")
+            continue
+        outcome.presets.append(preset_row(standing, outcome.best, outcome.certificate))
+
+
+def preset_row(preset: Standing, best: Standing, certificate: Certificate) -> PresetRow:
+    """How a preset stands against the certified settings on the same requests."""
+    target, misses = certificate.target, preset.misses(certificate.target)
+    psnr = figures(preset).get("psnr")
+    ours, theirs = best.worth(target), preset.worth(target)
+    if preset.candidate.name == best.candidate.name:
+        says, why = "same", "these are the tuned settings"
+    elif misses > certificate.allowed:
+        says, why = "worse", f"misses more than the {certificate.allowed} that may be"
+    elif ours > theirs + GAIN * abs(theirs):
+        says, why = "worse", "keeps the target with more work" if target.fidelity else "keeps it with less fidelity"
+    elif ours < theirs - GAIN * abs(theirs):
+        says, why = "better", "keeps the target with less work" if target.fidelity else "keeps it with more fidelity"
+    else:
+        says, why = "equal", "keeps the target about as well"
+    return PresetRow(
+        label=preset.candidate.label.split(":")[0],
+        blocks=preset.cost,
+        misses=misses,
+        requests=len(preset.scores),
+        psnr=psnr["median"] if psnr else None,
+        says=says,
+        why=why,
+    )
+
+
+def figures(standing: Standing) -> dict[str, Any]:
+    """What a candidate reached: its mean share of the work, and of everything else the median and the worst."""
+    from outpace.evaluation import METRICS
+
+    numbers: dict[str, Any] = {"blocks": standing.mean("blocks"), "requests": len(standing.scores)}
+    for name in standing.scores[0]:
+        values = [value for s in standing.scores if (value := s.get(name)) is not None]
+        if name != "blocks" and values:
+            higher = name in METRICS and METRICS[name].better == "higher"
+            numbers[name] = {
+                "median": median(values),
+                "worst": min(values) if higher else max(values),
+                "missing": len(standing.scores) - len(values),
+            }
+    return numbers
