@@ -68,7 +68,7 @@ def _over(
     if length == 0:
         return torch.zeros_like(q), q.new_full(q.shape[:3], -torch.inf, dtype=torch.float32) if return_lse else None
     out, lse = run(q, k[:, :, :length], v[:, :, :length], scale=scale, return_lse=return_lse)
-    return out, lse if return_lse else None
+    return out, lse.float() if return_lse and lse is not None else None
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, *, scale: float, return_lse: bool) -> Attended:
