@@ -66,7 +66,8 @@ def test_equals_the_reference(
         out, lse = dense_attention(q, k, v, **options, return_lse=True)
         assert lse.dtype == torch.float32
         assert torch.equal(lse == -torch.inf, truth_lse == -torch.inf)
-        assert (lse - truth_lse).nan_to_num(nan=0.0).abs().max() <= 1e-5
+        # For halves, torch's kernel takes a faster exponential.
+        assert (lse - truth_lse).nan_to_num(nan=0.0).abs().max() <= (5e-5 if dtype.itemsize == 2 else 1e-5)
     assert out.dtype == q.dtype and (out - truth).abs().max() <= TOLERANCE[dtype]
 
 
