@@ -42,6 +42,8 @@ Hidden = tuple[int, ...]
 class RowState:
     """What one layer knows for one row of the batch."""
 
+    signature: tuple[Any, ...] = ()
+    """What its attention looks like; another one starts anew."""
     due: int = 0
     """Searches of the schedule that are done."""
     searches: int = 0
@@ -61,7 +63,6 @@ class RowState:
 class LayerState:
     """What one layer knows in one branch of guidance."""
 
-    signature: tuple[Any, ...]
     rows: list[RowState]
     hopeless: bool = False
     """Attention is too small a share of the work."""
@@ -240,17 +241,18 @@ class AttentionEngine:
         q = attended.query
         nth = self._counts[layer.name]
         self._counts[layer.name] += 1
-        rows = current.rows if current.rows is not None else list(range(q.shape[0]))
-        if q.shape[0] == 1 < len(rows) and nth < len(rows):  # the module attends row by row
-            nth = rows[nth]
-            rows = [nth]
+        rows = current.rows if current.rows is not None else list(range(current.batch))
+        if q.shape[0] == 1 < len(rows):  # the module attends row by row
+            nth, rows = nth // len(rows), [rows[nth % len(rows)]]
+        elif current.rows is None:
+            rows = list(range(q.shape[0]))
         hidden, doubt = self._doubt(attended, rows)
         if doubt:
             self.trace.warn(f"attention stays dense where {doubt}")
             self._refused.add((current.denoiser.name, layer.name))
             self._note("fallback", len(rows), float(len(rows)))
             return dense()
-        state = self._state(current, layer, nth, q)
+        state = self._state(current, layer, nth, q, rows, hidden)
         self._measure(layer, q)
         if not self._worth(layer, q, density=0.0):
             share = attention_share(layer, q)
@@ -318,13 +320,19 @@ class AttentionEngine:
             )
         return self._layouts[key]
 
-    def _state(self, current: Current, layer: Layer, nth: int, q: Tensor) -> LayerState:
+    def _state(
+        self, current: Current, layer: Layer, nth: int, q: Tensor, rows: list[int], hidden: list[Hidden]
+    ) -> LayerState:
+        """What is known of the `nth` attention of a layer, where it is still of the same shape."""
         key = (current.denoiser.name, current.moment.branch, layer.name, nth)
-        signature = (current.batch, tuple(q.shape[1:]), q.dtype, q.device)
+        count = max(current.batch, q.shape[0])
         state = self._states.get(key)
-        if state is None or state.signature != signature:
-            count = max(current.batch, q.shape[0])
-            state = self._states[key] = LayerState(signature, [RowState() for _ in range(count)])
+        if state is None or len(state.rows) != count:
+            state = self._states[key] = LayerState([RowState() for _ in range(count)])
+        for row, own in zip(rows, hidden, strict=True):
+            signature = (tuple(q.shape[1:]), own, q.dtype, q.device)
+            if state.rows[row].signature != signature:
+                state.rows[row] = RowState(signature=signature)
         return state
 
     def _measure(self, layer: Layer, q: Tensor) -> None:

@@ -16,7 +16,7 @@ from outpace.accel.denoiser import Interception
 
 every_model = pytest.mark.parametrize("cls", list(TINY_MODELS))
 every_sparse_model = pytest.mark.parametrize("cls", list(PLACES))
-QUICK = ("FluxTransformer2DModel", "HunyuanVideoTransformer3DModel", "SD3Transformer2DModel")
+QUICK = ("FluxTransformer2DModel", "HunyuanVideoTransformer3DModel", "SD3Transformer2DModel", "MochiTransformer3DModel")
 some_sparse_models = pytest.mark.parametrize(
     "cls", [*QUICK, *(pytest.param(cls, marks=pytest.mark.slow) for cls in PLACES if cls not in QUICK)]
 )
