@@ -77,8 +77,8 @@ class Certificate:
             f"Certified: at most {percent(self.risk)} of requests (prompt and seed) drawn like the {self.requests} "
             f"held-out ones miss {self.target}; of those, {chosen.misses} did and {self.allowed} might have "
             f"(p = {chosen.p_value:.2g}). The procedure says so wrongly in at most {percent(self.alpha)} of the "
-            "draws of held-out requests. Nothing is said of other kinds of prompts, of other steps, sizes, weights or versions, "
-            "or of any single request."
+            "draws of held-out requests. Nothing is said of other kinds of prompts, of other steps, sizes, weights or "
+            "versions, or of any single request."
         )
 
 
