@@ -26,11 +26,15 @@ CACHE_BYTES = 1 << 20
 IN_PLACE_BYTES = 48 << 10
 """Keys (or values) of this size are multiplied where they lie in less time than they are gathered."""
 SAFE_EXPONENT = 60.0
-"""exp of this and of its negative, and sums of millions of them, are ordinary float32 numbers."""
+"""exp of this, and sums of millions of them, are ordinary float32 numbers."""
+SAMPLED = 16
+"""One query and one key in so many say whether scores may be far from 0. It decides about speed only."""
 NEGLIGIBLE = -80.0
 """exp of less is many times slower to compute, where it is below the smallest float32."""
 SMALLEST_SUM = math.exp(-40.0)
 """Of a query's weights: beside it any number of weights of exp(NEGLIGIBLE) is nothing."""
+LARGEST_SUM = math.exp(70.0)
+"""Of a query's weights: values of up to ten million can still be summed with them."""
 MOST_VIEWS = 1 << 14
 GATHERED, IN_PLACE = -1, -2
 
@@ -159,26 +163,41 @@ class _Workspace:
         scale: float,
     ) -> None:
         """Fill `out` and `lse` for the heads of `unit`."""
-        shape, heads = self.shape, slice(unit.first, unit.end)
-        if k.dtype == shape.dtype:
-            torch.mul(k[unit.batch, unit.key_head], scale, out=self.keys[: shape.keys])
-        else:  # a product of halves would be rounded before it is written
-            self.keys[: shape.keys].copy_(k[unit.batch, unit.key_head]).mul_(scale)
-        longest = self.keys[:valid].norm(dim=-1).max() if valid else 0.0  # at once, while they are in the cache
+        shape, heads, asked = self.shape, slice(unit.first, unit.end), q[unit.batch, unit.first : unit.end]
+        self.keys[: shape.keys].copy_(k[unit.batch, unit.key_head])
         self.values[: shape.keys].copy_(v[unit.batch, unit.key_head])
-        queries = self._queries(q[unit.batch, heads])
-        shifts = self._shifts(q[unit.batch, heads].to(shape.dtype).norm(dim=-1).mul_(longest))
-        if len(rows) < self.rows:
-            self.sums.zero_()
-            out[unit.batch, heads] = 0.0
+        queries = self._queries(asked)
         out_by_row = out[unit.batch, heads].split(shape.query_block, dim=1)
-        for r, pieces in rows:
-            self._attend(r, pieces, queries[r], None if shifts is None else shifts[r])
-            torch.div(self.by_row[r][3], self.by_row[r][2], out=out_by_row[r])
-        if shifts is not None:
-            self._repair(rows, queries, shifts, out_by_row)
+        shifts = None
+        if float(self._limits(asked, valid, scale, SAMPLED).max()) <= SAFE_EXPONENT:
+            self._run_rows(rows, queries, shifts, out_by_row, scale)
+            least, most = (float(x) for x in self.sums.aminmax())
+        else:
+            least = most = 0.0
+        if not (least >= SMALLEST_SUM and most <= LARGEST_SUM):
+            shifts = self._shifts(self._limits(asked, valid, scale, 1))
+            self._run_rows(rows, queries, shifts, out_by_row, scale)
+            self._repair(rows, queries, shifts, out_by_row, scale)
+        for r in set(range(self.rows)).difference(r for r, _ in rows) if len(rows) < self.rows else ():
+            self.by_row[r][0].zero_()
+            out_by_row[r].zero_()
         found = self._by_head(self.sums).log()
         lse[unit.batch, heads] = found if shifts is None else found + self._by_head(torch.cat(shifts))
+
+    def _run_rows(
+        self,
+        rows: Rows,
+        queries: list[Tensor],
+        shifts: tuple[Tensor, ...] | None,
+        out_by_row: tuple[Tensor, ...],
+        scale: float,
+    ) -> None:
+        if len(rows) < self.rows:
+            self.sums.fill_(1.0)
+        for r, pieces in rows:
+            self._attend(r, pieces, queries[r], None if shifts is None else shifts[r], scale)
+            _, _, divisors, out = self.by_row[r]
+            torch.div(out, divisors, out=out_by_row[r])
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(S * N), one row after another, as (S, N)."""
@@ -195,7 +214,7 @@ class _Workspace:
             part.to(self.shape.dtype).reshape(-1, self.shape.width).t() for part in q.split(self.shape.query_block, 1)
         ]
 
-    def _attend(self, r: int, pieces: list[Piece], queries: Tensor, shift: Tensor | None) -> None:
+    def _attend(self, r: int, pieces: list[Piece], queries: Tensor, shift: Tensor | None, scale: float) -> None:
         """Row `r` of `sums`, and `out`, which is not divided by it yet."""
         sums, out, _, _ = self.by_row[r]
         lanes, started = queries.shape[1], False
@@ -208,11 +227,11 @@ class _Workspace:
             for keys, _, count in parts:
                 scores, _ = self._scores(at, count, lanes)
                 if shift is None:
-                    torch.mm(keys, queries, out=scores)
+                    torch.addmm(scores, keys, queries, beta=0.0, alpha=scale, out=scores)
                 else:
-                    torch.addmm(shift, keys, queries, beta=-1.0, out=scores).clamp_(min=NEGLIGIBLE)
+                    torch.addmm(shift, keys, queries, beta=-1.0, alpha=scale, out=scores).clamp_(min=NEGLIGIBLE)
                 at += count
-            scores, _ = self._scores(0, at, lanes)
+            scores, weights = self._scores(0, at, lanes)
             scores.exp_()
             if started:
                 sums.add_(scores.sum(0))
@@ -220,7 +239,8 @@ class _Workspace:
                 torch.sum(scores, 0, out=sums)
             at = 0
             for _, values, count in parts:
-                _, weights = self._scores(at, count, lanes)
+                if count != piece.count:
+                    _, weights = self._scores(at, count, lanes)
                 if started:
                     out.addmm_(weights, values)
                 else:
@@ -260,22 +280,30 @@ class _Workspace:
             self.views.clear()
         self.views[name] = views
 
-    def _shifts(self, limits: Tensor) -> tuple[Tensor, ...] | None:
-        """What to take off the scores of every row's queries, or None where they need nothing.
+    def _limits(self, q: Tensor, valid: int, scale: float, step: int) -> Tensor:
+        """(S, queries), every `step`-th: what no score with every `step`-th valid key exceeds, |q| max |k|."""
+        keys = self.keys[:valid:step].norm(dim=-1)
+        longest = abs(scale) * float(keys.max()) if valid else 0.0
+        return q[:, ::step].to(self.shape.dtype).norm(dim=-1) * longest
 
-        `limits` (S, N) are what no score of a query exceeds: |q| max |k|.
+    def _shifts(self, limits: Tensor) -> tuple[Tensor, ...]:
+        """What to take off the scores of every row's queries, none of which exceeds its limit.
 
-        exp(score) is as precise as exp(score - maximum) as long as neither it nor the sum leaves float32. So below
-        `SAFE_EXPONENT` nothing is taken off; above, just enough that none can overflow. That may push all of a query's
-        weights under the smallest numbers; `_repair` finds and repeats such rows.
+        exp(score) is as precise as exp(score - maximum) as long as neither it nor the sum leaves float32, so nothing
+        is taken off as a rule, and sums out of range tell where that was wrong. Then, just enough is taken off that no
+        score can overflow. That may push all of a query's weights under the smallest numbers; `_repair` finds and
+        repeats such rows.
         """
-        if float(limits.max()) <= SAFE_EXPONENT:
-            return None
         limits = (limits - SAFE_EXPONENT).clamp_(min=0.0)
         return tuple(part.flatten() for part in limits.split(self.shape.query_block, dim=1))
 
     def _repair(
-        self, rows: Rows, queries: list[Tensor], shifts: tuple[Tensor, ...], out_by_row: tuple[Tensor, ...]
+        self,
+        rows: Rows,
+        queries: list[Tensor],
+        shifts: tuple[Tensor, ...],
+        out_by_row: tuple[Tensor, ...],
+        scale: float,
     ) -> None:
         """Repeat the rows with a query whose weights were all but lost, with a running maximum."""
         for r, pieces in rows:
@@ -287,7 +315,7 @@ class _Workspace:
                 queries[r].t()[None, None],
                 torch.cat([keys for keys, _ in runs])[None, None],
                 torch.cat([values for _, values in runs])[None, None],
-                scale=1.0,
+                scale=scale,
                 return_lse=True,
             )
             out.copy_(found[0, 0])
