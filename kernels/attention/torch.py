@@ -22,7 +22,7 @@ from .dense import dense_attention
 from .row_plan import Piece, Rows, Unit, plan, units
 
 CACHE_BYTES = 1 << 20
-"""What a piece of a row may take: its keys, values and scores. Half of a usual second-level cache."""
+"""What a piece of a row may take: its keys (or values) and scores. Half of a usual second-level cache."""
 IN_PLACE_BYTES = 48 << 10
 """Keys (or values) of this size are multiplied where they lie in less time than they are gathered."""
 SAFE_EXPONENT = 60.0
@@ -98,7 +98,7 @@ class _Shape:
     @property
     def most(self) -> int:
         """Blocks of keys in a piece."""
-        return max(1, self.cache_bytes // (self.dtype.itemsize * self.key_block * (self.lanes + 2 * self.width)))
+        return max(1, self.cache_bytes // (self.dtype.itemsize * self.key_block * (self.lanes + self.width)))
 
     @property
     def least_in_place(self) -> int:
@@ -136,7 +136,7 @@ class _Workspace:
 
         self.key_blocks, self.value_blocks = (buffer(columns, shape.key_block * shape.width) for _ in range(2))
         self.keys, self.values = (x.view(-1, shape.width) for x in (self.key_blocks, self.value_blocks))
-        self.some_keys, self.some_values = (buffer(shape.most, shape.key_block * shape.width) for _ in range(2))
+        self.some = buffer(shape.most, shape.key_block * shape.width)
         self.scores = buffer(shape.most * shape.key_block * shape.lanes)
         self.sums = buffer(shape.shared * shape.queries)
         self.out = buffer(shape.lanes, shape.width)
@@ -217,47 +217,45 @@ class _Workspace:
     def _attend(self, r: int, pieces: list[Piece], queries: Tensor, shift: Tensor | None, scale: float) -> None:
         """Row `r` of `sums`, and `out`, which is not divided by it yet."""
         sums, out, _, _ = self.by_row[r]
-        lanes, started = queries.shape[1], False
-        for piece in pieces:
-            if piece.columns is None:
-                parts = [(*self._in_place(*run), run[1]) for run in piece.runs]
+        lanes = queries.shape[1]
+        for number, piece in enumerate(pieces):
+            scores, weights = self._scores(0, piece.count, lanes)
+            columns = piece.columns
+            if columns is None:
+                parts = self._parts(piece, lanes)
+                for keys, _, some_scores, _ in parts:
+                    _score(keys, queries, shift, scale, some_scores)
             else:
-                parts = [self._gathered(piece.columns, piece.count)]
-            at = 0
-            for keys, _, count in parts:
-                scores, _ = self._scores(at, count, lanes)
-                if shift is None:
-                    torch.addmm(scores, keys, queries, beta=0.0, alpha=scale, out=scores)
-                else:
-                    torch.addmm(shift, keys, queries, beta=-1.0, alpha=scale, out=scores).clamp_(min=NEGLIGIBLE)
-                at += count
-            scores, weights = self._scores(0, at, lanes)
+                gathered, tokens = self._gathered(piece.count)
+                torch.index_select(self.key_blocks, 0, columns, out=gathered)
+                _score(tokens, queries, shift, scale, scores)
             scores.exp_()
-            if started:
+            if number:
                 sums.add_(scores.sum(0))
             else:
                 torch.sum(scores, 0, out=sums)
-            at = 0
-            for _, values, count in parts:
-                if count != piece.count:
-                    _, weights = self._scores(at, count, lanes)
-                if started:
-                    out.addmm_(weights, values)
-                else:
-                    torch.mm(weights, values, out=out)
-                started, at = True, at + count
+            if columns is None:
+                for at, (_, values, _, some_weights) in enumerate(parts):
+                    _add(some_weights, values, out, number + at)
+            else:  # into the buffer of the keys, which is in the cache and of no use any more
+                torch.index_select(self.value_blocks, 0, columns, out=gathered)
+                _add(weights, tokens, out, number)
 
-    def _gathered(self, columns: Tensor, count: int) -> tuple[Tensor, Tensor, int]:
+    def _parts(self, piece: Piece, lanes: int) -> list[tuple[Tensor, ...]]:
+        """Keys, values, scores and weights of every run of a piece that is used in place."""
+        at, parts = 0, []
+        for first, count in piece.runs:
+            parts.append((*self._in_place(first, count), *self._scores(at, count, lanes)))
+            at += count
+        return parts
+
+    def _gathered(self, count: int) -> tuple[Tensor, ...]:
         found = self.views.get((GATHERED, count, 0))
         if found is None:
-            blocks = -(-count // self.shape.key_block)
-            gathered = self.some_keys[:blocks], self.some_values[:blocks]
-            found = *gathered, *(part.view(-1, self.shape.width)[:count] for part in gathered)
+            blocks = self.some[: -(-count // self.shape.key_block)]
+            found = blocks, blocks.view(-1, self.shape.width)[:count]
             self._remember((GATHERED, count, 0), found)
-        key_blocks, value_blocks, keys, values = found
-        torch.index_select(self.key_blocks, 0, columns, out=key_blocks)
-        torch.index_select(self.value_blocks, 0, columns, out=value_blocks)
-        return keys, values, count
+        return found
 
     def _in_place(self, first: int, count: int) -> tuple[Tensor, ...]:
         found = self.views.get((IN_PLACE, first, count))
@@ -322,3 +320,17 @@ class _Workspace:
             out_by_row[r].copy_(out_by_head)
             sums.fill_(1.0)
             shifts[r].copy_(found_lse[0, 0])
+
+
+def _score(keys: Tensor, queries: Tensor, shift: Tensor | None, scale: float, scores: Tensor) -> None:
+    if shift is None:
+        torch.addmm(scores, keys, queries, beta=0.0, alpha=scale, out=scores)
+    else:
+        torch.addmm(shift, keys, queries, beta=-1.0, alpha=scale, out=scores).clamp_(min=NEGLIGIBLE)
+
+
+def _add(weights: Tensor, values: Tensor, out: Tensor, started: int) -> None:
+    if started:
+        out.addmm_(weights, values)
+    else:
+        torch.mm(weights, values, out=out)
