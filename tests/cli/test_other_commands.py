@@ -12,6 +12,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from outpace.accel import METHODS
 from outpace.cli import COMMANDS, main
 
 
@@ -146,5 +147,5 @@ def test_the_module_runs_and_a_closed_pipe_is_no_defect() -> None:
     root = Path(__file__).resolve().parents[2]
     command = f"{sys.executable} -m outpace methods | head -1"
     done = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
-    assert done.stdout.strip() == "gated_taylor"
+    assert done.stdout.strip() in METHODS
     assert "Error" not in done.stderr and "Traceback" not in done.stderr
