@@ -15,11 +15,11 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench wheel clean
+.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-attention wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST) | expand -t 19
 
 install: $(READY) ## the environment in .venv (every other target makes it when it is missing)
 
@@ -72,6 +72,9 @@ readme: $(READY) ## write the generated tables of README.md again
 
 bench: $(READY) ## the committed figures, again, on this machine (an hour or more): benchmarks/results/
 	$(BIN)/python benchmarks/run.py
+
+bench-attention: $(READY) ## speed of block-sparse attention on one core, some minutes: benchmarks/results/attention_cpu.md
+	$(BIN)/python benchmarks/attention_cpu.py
 
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .

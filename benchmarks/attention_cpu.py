@@ -1,6 +1,6 @@
 """Block-sparse attention on one CPU core beside torch's own dense attention: speed-up, its ideal, growth with length.
 
-    python benchmarks/attention_cpu.py [--quick] [--out FOLDER]
+    python benchmarks/attention_cpu.py [--quick] [--repetitions COUNT] [--out FOLDER]      # or: make bench-attention
 
 One process, one thread. Every repetition runs `F.scaled_dot_product_attention`, then every sparse variant, then the
 search pass, and ratios are taken within a repetition; the medians are shown. Time is that of the thread, not the wall,
