@@ -481,6 +481,7 @@ class AttentionEngine:
     def _clock(self, kind: str, begin: float, q: Tensor) -> None:
         if q.device.type == "cpu":
             self.record.seconds[kind] += time.perf_counter() - begin
+            self.record.clocked[kind] += q.shape[0]
 
 
 def attention_share(layer: Layer, q: Tensor) -> float:

@@ -70,11 +70,13 @@ class AttentionRecord:
     drifts: list[Drift] = field(default_factory=list)
     seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by what ran, on a CPU only: an accelerator is not waited for."""
+    clocked: Counter[str] = field(default_factory=Counter)
+    """How many calls those seconds are of; dense ones outside searches run untouched, and are not clocked."""
     backends: dict[str, str] = field(default_factory=dict)
     """Operation -> implementation chosen."""
 
     def clear(self) -> None:
-        for held in (self.calls, self.searches, self.drifts, self.seconds):
+        for held in (self.calls, self.searches, self.drifts, self.seconds, self.clocked):
             held.clear()
         self.work = 0.0
 
@@ -112,6 +114,7 @@ class AttentionRecord:
             "share": self.share,
             "backends": dict(self.backends),
             "seconds": dict(self.seconds),
+            "clocked": dict(self.clocked),
             "searches": [asdict(s) for s in self.searches],
             "drifts": [asdict(d) for d in self.drifts],
             "totals": self.totals(),
