@@ -21,7 +21,7 @@ from ..conductor import Conductor, Current
 from ..denoiser import Denoiser, Interception
 from ..methods.adaspa import AdaSpa
 from ..trace import Trace
-from .layout import Layout, make_layout, token_grid
+from .layout import Grid, Layout, make_layout, token_grid
 from .record import AttentionRecord, Search
 from .redirect import Attended, Redirect, hidden_keys, native_backend
 from .search import index_of, search
@@ -111,6 +111,8 @@ class AttentionEngine:
         self._shares: dict[str, float] = {}
         self._refused: set[tuple[str, str]] = set()
         self._counts: defaultdict[str, int] = defaultdict(int)
+        self._grid: tuple[Grid | None] | None = None
+        """That of the call under way, once one of its layers asked."""
         self._reached, self._left_out = 0, False
 
     def attach(self, denoiser: Denoiser) -> None:
@@ -149,7 +151,7 @@ class AttentionEngine:
         self._watch.clear()
         self._refused.clear()
         self._counts.clear()
-        self._reached, self._left_out = 0, False
+        self._grid, self._reached, self._left_out = None, 0, False
 
     def finish(self, current: Current, computed: bool) -> bool:
         """The denoiser call under way is over: read what was measured in all its layers at once.
@@ -161,6 +163,7 @@ class AttentionEngine:
         """
         self._masks.clear()
         self._counts.clear()
+        self._grid = None
         reachable = any(not layer.unreachable for layer in self._layers[current.denoiser.name])
         if computed and reachable and self._reached == 0:
             self.trace.warn(
@@ -299,8 +302,9 @@ class AttentionEngine:
         return self._masks[id(mask)][1:]
 
     def _layout(self, current: Current, layer: Layer, q: Tensor, hidden: Hidden) -> Layout:
-        transformer, family = current.denoiser.transformer, current.denoiser.family
-        grid = token_grid(transformer, family, current.named)
+        if self._grid is None:
+            self._grid = (token_grid(current.denoiser.transformer, current.denoiser.family, current.named),)
+        (grid,) = self._grid
         picture = current.tokens if 0 < current.tokens < q.shape[2] else None
         key = (q.shape[2], picture, grid, layer.text, hidden, q.device)
         if key not in self._layouts:
