@@ -80,8 +80,9 @@ def jackknife_interval(
 ) -> dict[str, Any]:
     """{"value", "low", "high", "n"} of a distance between two sets of the same requests.
 
-    No range where leaving some out leaves too few. Leaves out groups of requests in turn, those of both sides together. Not a bootstrap: a resample repeats requests,
-    which a distance of sets takes for likeness or for a smaller spread, so that its draws lie beside the value.
+    No range where leaving some out leaves too few. Groups of requests are left out in turn, those of both sides
+    together. Not a bootstrap: a resample repeats requests, which a distance of sets takes for likeness or for a smaller
+    spread, so that its draws lie beside the value.
 
     Source: Quenouille 1956, with groups as in Kott, "The Delete-a-Group Jackknife", J. Official Statistics 17(4), 2001.
 

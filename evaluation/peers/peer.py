@@ -25,6 +25,10 @@ class Peer:
     apply: Callable[..., AbstractContextManager[Any]]
     """`apply(pipe, **settings)`: a context in which the pipeline runs with the cache, and leaves without it."""
 
+    prepare: Callable[[Any, int, Callable[[], object]], dict[str, Any]] | None = None
+    """`prepare(pipe, steps, run)`: what `apply` needs besides its settings, such as figures read off one run. Called
+    once, before the first request; `run()` makes one sample of a prompt that is not among the requests."""
+
     batch: int = 64
     """Most requests at once; 1 where one decision is taken for a whole batch."""
 

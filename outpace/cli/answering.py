@@ -52,6 +52,12 @@ class Bench:
         arguments = {**self.arguments, "num_inference_steps": steps}
         return run_pipeline(self.loaded, [r.prompt for r in requests], [r.seed for r in requests], arguments)
 
+    def rehearse(self, request: Request) -> None:
+        """One sample at full steps that no study looks at: a calibration prompt, or the request's with other noise."""
+        pocket = self.loaded.pocket
+        prompt = pocket.prompts(1, "calibration")[0] if pocket else request.prompt
+        self.run([Request(index=0, prompt=prompt, seed=request.seed + 1_000_003)], self.steps)
+
     def calibrate(self, request: Request) -> None:
         """Measure what a full block costs, once, on a plain run with all its steps."""
         if not self.calibrated:

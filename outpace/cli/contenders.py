@@ -276,16 +276,23 @@ def peer_curve(name: str) -> Build:
 
     def build(bench: Bench) -> list[Contender]:
         peer = PEERS[name]
+        prepared: dict[str, Any] = {}
         made = []
+
+        def enter(settings: dict[str, Any], requests: list[Request]) -> Any:
+            if peer.prepare is not None and not prepared:
+                prepared.update(peer.prepare(bench.loaded.pipe, bench.steps, lambda: bench.rehearse(requests[0])))
+            return peer.apply(bench.loaded.pipe, **settings, **prepared)
+
         for settings in peer.settings:
             value = "-".join(f"{v:g}" for v in settings.values())
             words = ", ".join(f"{k} {v:g}" for k, v in settings.items())
 
             def generate(requests: list[Request], settings: dict[str, Any] = settings) -> Any:
-                return bench.within(lambda: peer.apply(bench.loaded.pipe, **settings), requests)
+                return bench.within(lambda: enter(settings, requests), requests)
 
             def timed(requests: list[Request], settings: dict[str, Any] = settings) -> None:
-                bench.within(lambda: peer.apply(bench.loaded.pipe, **settings), requests, timed=True)
+                bench.within(lambda: enter(settings, requests), requests, timed=True)
 
             made.append(
                 Contender(
