@@ -1,6 +1,8 @@
 """The committed comparisons, made again: every pocket pipeline at 50 and 28 steps, ours beside every rival.
 
     make bench       # or: python benchmarks/run.py [PIPELINE ...] [--prompts N] [--steps N ...] [--methods METHODS]
+    python benchmarks/run.py wan-long     # sparse attention: 4352 tokens, a clip takes half a minute and more
+
 
 Runs `outpace compare` for each and keeps its results.json as benchmarks/results/YYYY-MM_DEVICE_PIPELINE-STEPS.json; the
 tables of README.md are then written from those files. An interrupted run continues where it stopped.
@@ -14,6 +16,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,10 +25,31 @@ PIPELINES = ("dit", "flux", "wan")
 STEPS = (50, 28)
 
 
-def compare(pipeline: str, steps: int, prompts: int, methods: str, out: Path) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a pipeline is compared unless the command says otherwise."""
+
+    methods: str = "all"
+    prompts: int = 32
+    steps: tuple[int, ...] = STEPS
+    options: tuple[str, ...] = ("--batch", "16", "--timing-prompts", "4")
+
+
+PLANS = {
+    "wan-long": Plan(
+        methods="adaspa-0.8,adaspa-0.9,adaspa-0.95,adaspa-0.98,adaspa-sparsity-0.7,adaspa-sparsity-0.8,"
+        "steps-24,steps-19,steps-15,unipc-18,gated-0.1,gated-0.33,gated+adaspa-0.9,gated+adaspa-0.95",
+        prompts=8,
+        steps=(30,),
+        options=("--batch", "1", "--timing-prompts", "1", "--time-every", "--converged-steps", "60"),
+    )
+}
+
+
+def compare(pipeline: str, steps: int, prompts: int, methods: str, options: tuple[str, ...], out: Path) -> Path:
     """Run one comparison; the path of its results."""
     command = ["compare", pipeline, "--methods", methods, "--prompts", str(prompts), "--steps", str(steps)]
-    command += ["--batch", "16", "--timing-prompts", "4", "--out", str(out.relative_to(ROOT))]
+    command += [*options, "--out", str(out.relative_to(ROOT))]
     # One thread: two beside another process wait for each other, and the timings would say nothing.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
     subprocess.run([sys.executable, "-m", "outpace", *command], check=True, cwd=ROOT, env=environment)
@@ -53,14 +77,16 @@ def keep(results: Path) -> Path:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pipelines", nargs="*", default=PIPELINES, metavar="PIPELINE")
-    parser.add_argument("--prompts", type=int, default=32)
-    parser.add_argument("--steps", type=int, nargs="*", default=STEPS)
-    parser.add_argument("--methods", default="all", help="as `outpace compare --methods`")
+    parser.add_argument("--prompts", type=int)
+    parser.add_argument("--steps", type=int, nargs="*")
+    parser.add_argument("--methods", help="as `outpace compare --methods`")
     chosen = parser.parse_args()
     for pipeline in chosen.pipelines:
-        for steps in chosen.steps:
+        plan = PLANS.get(pipeline, Plan())
+        for steps in chosen.steps or plan.steps:
             out = ROOT / "out" / "bench" / f"{pipeline}-{steps}"
-            print(keep(compare(pipeline, steps, chosen.prompts, chosen.methods, out)))
+            methods, prompts = chosen.methods or plan.methods, chosen.prompts or plan.prompts
+            print(keep(compare(pipeline, steps, prompts, methods, plan.options, out)))
     subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py")], check=True, cwd=ROOT)
 
 

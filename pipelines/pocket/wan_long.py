@@ -68,13 +68,21 @@ class WanLongRecipe:
     small: FitSettings = _fit(900, 16, 42)
     large: FitSettings = _fit(240, 16, 43, 1.5e-3)
     long: FitSettings = _fit(230, 4, 44, 1e-3)
+    lasting: FitSettings = _fit(110, 16, 45, 1e-3)
+    final: FitSettings = _fit(120, 4, 46, 7e-4)
 
     def growth(self) -> dict[str, Growth]:
-        """The stages in turn, by name: 320, 1280 and 4352 tokens."""
+        """The stages in turn, by name: 320, 1280, 4352, 1700 and 4352 tokens.
+
+        After the third, shapes changed colour and course on their way: long clips of a small frame are cheap, and
+        teach what lasts.
+        """
         return {
             "small": Growth(stage=replace(LONG, frames=9, side=32), fit=self.small, clips=4096),
             "large": Growth(stage=replace(LONG, frames=9), fit=self.large, clips=2048, sharpen=1.6),
             "long": Growth(stage=LONG, fit=self.long, clips=640, sharpen=2.0),
+            "lasting": Growth(stage=replace(LONG, side=40), fit=self.lasting, clips=1024, sharpen=0.85),
+            "final": Growth(stage=LONG, fit=self.final, clips=640, sharpen=1.25),
         }
 
 

@@ -18,7 +18,7 @@ def name(path: Path) -> str:
 
 
 def test_there_are_examples() -> None:
-    assert [path.name[:3] for path in EXAMPLES] == ["01_", "02_", "03_"]
+    assert [path.name[:3] for path in EXAMPLES] == ["01_", "02_", "03_", "04_"]
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)
