@@ -220,26 +220,24 @@ class _Workspace:
         lanes = queries.shape[1]
         for number, piece in enumerate(pieces):
             scores, weights = self._scores(0, piece.count, lanes)
-            columns = piece.columns
-            if columns is None:
+            gathered = self.some
+            if piece.columns is None:
                 parts = self._parts(piece, lanes)
-                for keys, _, some_scores, _ in parts:
-                    _score(keys, queries, shift, scale, some_scores)
             else:
                 gathered, tokens = self._gathered(piece.count)
-                torch.index_select(self.key_blocks, 0, columns, out=gathered)
-                _score(tokens, queries, shift, scale, scores)
+                torch.index_select(self.key_blocks, 0, piece.columns, out=gathered)
+                parts = [(tokens, tokens, scores, weights)]
+            for keys, _, some_scores, _ in parts:
+                _score(keys, queries, shift, scale, some_scores)
             scores.exp_()
             if number:
                 sums.add_(scores.sum(0))
             else:
                 torch.sum(scores, 0, out=sums)
-            if columns is None:
-                for at, (_, values, _, some_weights) in enumerate(parts):
-                    _add(some_weights, values, out, number + at)
-            else:  # into the buffer of the keys, which is in the cache and of no use any more
-                torch.index_select(self.value_blocks, 0, columns, out=gathered)
-                _add(weights, tokens, out, number)
+            if piece.columns is not None:  # over the keys, whose place is in the cache and of no use any more
+                torch.index_select(self.value_blocks, 0, piece.columns, out=gathered)
+            for at, (_, values, _, some_weights) in enumerate(parts):
+                _add(some_weights, values, out, number + at)
 
     def _parts(self, piece: Piece, lanes: int) -> list[tuple[Tensor, ...]]:
         """Keys, values, scores and weights of every run of a piece that is used in place."""
