@@ -92,7 +92,8 @@ class Profile:
     sample: tuple[int, ...] = ()
     """Shape of what the transformer is handed for one sample: stands for the size of the picture or clip."""
     call: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the pipeline's call besides the steps."""
+    """What else was asked for, by the words of the command line ("guidance", "height"); of these only the size, through
+    `sample`, is held against later runs."""
     pipeline: str = ""
     """The pipeline by name."""
     label: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, zip_longest
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from outpace.accel import PRESETS, AdaSpa, GatedTaylor, IntervalTaylor, Solver, find_family
 from outpace.cli.asked import file_name, kind_of, label_of
@@ -26,7 +26,7 @@ SHORTER = (0.56, 0.4)
 VARIED = (0.15, 0.8, 2.2)
 """Thresholds at which the forecast's other settings are varied."""
 
-VARIANTS = (
+VARIANTS: tuple[dict[str, Any], ...] = (
     {"gate": "budget"},
     {"warmup": 2},
     {"warmup": 5},
