@@ -6,8 +6,14 @@ from typing import Any
 
 from .attention import figures, sparse_contenders
 from .attention_drawings import percent
-from .tables import cell_table, contender_table, margin_table
+from .tables import cell_table, contender_table, margin_table, paired_table
 from .verdict import counts_work, reference_words, span, verdict
+
+PAIRED = (
+    "Mean difference from the plain pipeline, request by request, with its 95 % bootstrap interval; p of a sign-flip "
+    "permutation test of the mean, adjusted after Holm for the contenders of a column. "
+    "Better or worse is said where p is below 5 %."
+)
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -32,6 +38,7 @@ def markdown(results: dict[str, Any]) -> str:
     for reference in study["references"]:
         lines += cells_in_markdown(results, reference)
     lines += contenders_in_markdown(results)
+    lines += paired_in_markdown(results)
     lines += attention_in_markdown(results)
     return "\n".join(lines).rstrip() + "\n"
 
@@ -87,10 +94,27 @@ def contenders_in_markdown(results: dict[str, Any]) -> list[str]:
         for reference in table["references"]:
             for name in table["metrics"]:
                 value = c["metrics"].get(reference, {}).get(name)
-                cells.append(f"{value['value']:.{results['metrics'][name]['digits']}f}" if value else "")
-        cells += [f"{c['checks'][key]['value']:.2f}" if key in c["checks"] else "" for key in table["checks"]]
+                cells.append(span(value, results["metrics"][name]["digits"]) if value else "")
+        cells += [span(c["checks"][key], digits=2) if key in c["checks"] else "" for key in table["checks"]]
         lines.append("| " + " | ".join(cells) + " |")
     return [*lines, ""]
+
+
+def paired_in_markdown(results: dict[str, Any]) -> list[str]:
+    """Paired tests against the plain pipeline, one line a contender; nothing where nothing was tested."""
+    table = paired_table(results)
+    if not table["rows"]:
+        return []
+    lines = ["## Beside the plain pipeline", "", "| contender | " + " | ".join(table["heads"]) + " |"]
+    lines += ["|---|" + "---:|" * len(table["heads"])]
+    marks = {True: " better", False: " worse", None: ""}
+    for row in table["rows"]:
+        cells = [
+            f"{span(c, digits=2, signed=True)}, p {c['p_adjusted']:.2g}{marks[c['better']]}" if c else ""
+            for c in row["cells"]
+        ]
+        lines.append(f"| {row['label']} | " + " | ".join(cells) + " |")
+    return [*lines, "", PAIRED, ""]
 
 
 def attention_in_markdown(results: dict[str, Any]) -> list[str]:

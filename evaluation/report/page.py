@@ -13,7 +13,7 @@ from .attention_drawings import percent
 from .curves import styles
 from .pictures import AMPLIFIED, Album, side_by_side, worst_cases
 from .plot import lines_of, scatter
-from .tables import cell_table, contender_table, margin_table
+from .tables import cell_table, contender_table, margin_table, paired_table
 from .timelines import timelines
 from .verdict import reference_words, span, verdict
 
@@ -55,6 +55,8 @@ def page(results: dict[str, Any], folder: Path) -> str:
         styles=style_of,
         panels=panels,
         contenders=contender_table(results),
+        paired=paired_table(results),
+        not_run=results.get("not_run", []),
         grid=side_by_side(results, album),
         worst=worst_cases(results, album),
         amplified=AMPLIFIED,

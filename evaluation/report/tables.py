@@ -72,3 +72,38 @@ def contender_table(results: dict[str, Any]) -> dict[str, Any]:
             c = c | {"label": c["label"] if len(alike) == 1 else f"{c['curve']} ({len(alike)} settings)"}
         rows.append(c)
     return {"references": references, "metrics": metrics, "checks": checks, "rows": rows}
+
+
+def paired_table(results: dict[str, Any]) -> dict[str, Any]:
+    """How contenders differ from the plain pipeline: {"heads", "rows": [{"label", "curve", "ours", "cells"}]}.
+
+    The headline metric against each reference that the plain pipeline is compared with too, then everything read off a
+    sample alone; a cell is a test with "better" True, False or, where it may be chance, None. The others are in
+    results.json.
+    """
+    study, tested = results["study"], [c for c in results["contenders"] if c.get("beside_plain")]
+    columns = [(ref, study["headline"]) for ref in study["references"] if ref != study["plain"]]
+    keys = dict.fromkeys(key for c in tested for key in c["beside_plain"].get("checks", {}))
+    columns += [("checks", key) for key in keys]
+    heads = [
+        f"{results['metrics'][key]['label']} to {place}" if place != "checks" else label_of(results, key)
+        for place, key in columns
+    ]
+    rows = []
+    for c in tested:
+        cells = []
+        for place, key in columns:
+            test = c["beside_plain"].get(place, {}).get(key)
+            metric = results["metrics"].get(key)
+            up = metric is None or metric["better"] == "higher"
+            sure = bool(test) and test["p_adjusted"] < 0.05
+            cells.append(test | {"better": (test["value"] > 0) == up if sure else None} if test else None)
+        rows.append(
+            {"label": c["label"], "curve": c["curve"], "ours": results["kinds"][c["kind"]]["ours"], "cells": cells}
+        )
+    return {"heads": heads, "rows": rows if heads else []}
+
+
+def label_of(results: dict[str, Any], key: str) -> str:
+    """The label of a metric, or the name of a check."""
+    return results["metrics"][key]["label"] if key in results["metrics"] else key

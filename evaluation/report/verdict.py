@@ -30,6 +30,18 @@ def counts_work(results: dict[str, Any]) -> bool:
     return results["study"].get("compute") == "work"
 
 
+def without_effect(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Peers whose every sample is the plain pipeline's own: their cache did nothing, and their curve means nothing."""
+    study = results["study"]
+    found = []
+    for c in results["contenders"]:
+        if c["kind"] == "peer" and not c["error"] and c["speedup"] and abs(c["speedup"]["value"] - 1) < 1e-6:
+            fidelity = (c["metrics"].get(study["plain"]) or {}).get(study["headline"])
+            if fidelity and fidelity["capped"] == fidelity["n"]:
+                found.append(c)
+    return found
+
+
 def headline_cell(results: dict[str, Any], reference: str) -> dict[str, Any] | None:
     """The cell the summary speaks of: our first curve of the fitting kind, at the middle speed-up it reaches.
 
@@ -150,6 +162,7 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
         for c in results["contenders"]
         if not c["error"] and c["not_finite"]
     ]
+    gaps += [f"{c['label']} had no effect here: every block was computed" for c in without_effect(results)]
     gaps += [f"{m['label']} not run: {m['reason']}" for m in results.get("not_run", []) if m["applies"]]
     return {
         "sentences": sentences,

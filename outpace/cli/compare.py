@@ -29,7 +29,8 @@ METHODS: "main", "all", or a comma list of
   gated+solver gated+solver-short     our gate on top of a second-order solver
   interval interval-order2            the last block forecast at fixed intervals
   fewer-steps dpm++ unipc             fewer steps of the same solver, of second-order ones
-  first-block-cache taylorseer taylorseer-lite      what diffusers holds
+  first-block-cache taylorseer taylorseer-lite magcache pab fastercache seacache      what diffusers holds
+  cache-dit cache-dit-taylor          with: pip install "outpace[peers]"
 or of single contenders, such as gated-0.15 or steps-25. For long attention, only where named:
   adaspa adaspa-sparsity adaspa-paper    sparse attention: by recall, by the paper's rule, as published
   gated+adaspa fewer-steps-slightly      with our gate; 1.15 to 1.55 times fewer steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from html.parser import HTMLParser
@@ -16,7 +17,18 @@ from outpace.evaluation.report import load_results, render
 from outpace.evaluation.report.plot import nice_ticks, spread_labels
 from outpace.evaluation.report.verdict import verdict
 
-SECTIONS = ("summary", "plots", "cells", "contenders", "pictures", "worst", "timeline", "environment", "command")
+SECTIONS = (
+    "summary",
+    "plots",
+    "cells",
+    "contenders",
+    "paired",
+    "pictures",
+    "worst",
+    "timeline",
+    "environment",
+    "command",
+)
 PIPELINE = {"name": "toy", "class": "Toy", "kind": "image", "scheduler": "Euler", "steps": 50}
 COMMAND = "outpace compare toy --prompts 8 --out 'a <folder>'"
 
@@ -90,6 +102,31 @@ def test_losses_and_failures_are_in_sight(results) -> None:
     assert text.count('<td class="behind"') == len(behind) + len(beaten)
     table = (folder / "results.md").read_text(encoding="utf-8")
     assert table.count(" ▼ |") == len(behind)
+
+
+def test_what_is_surely_worse_than_plain_is_marked(results, tmp_path) -> None:
+    made = copy.deepcopy(results[0])  # eight requests against twenty contenders can show nothing for sure
+    tests = [c["beside_plain"]["converged"]["psnr"] for c in made["contenders"] if c.get("beside_plain")]
+    for test in tests:
+        test["p_adjusted"] = 0.01
+    text = render(made, tmp_path).read_text(encoding="utf-8")
+    table = (tmp_path / "results.md").read_text(encoding="utf-8")
+    worse = sum(test["value"] < 0 for test in tests)
+    assert 0 < worse < len(tests)
+    assert text.count('<td class="worse"') == worse
+    assert table.count(", p 0.01 worse |") == worse and table.count(", p 0.01 better |") == len(tests) - worse
+
+
+def test_every_contender_is_tested_beside_plain_and_every_metric_left_out_is_named(results) -> None:
+    made, folder = results
+    text = render(made, folder).read_text(encoding="utf-8")
+    table = (folder / "results.md").read_text(encoding="utf-8")
+    shown = table.partition("## Beside the plain pipeline")[2]
+    tested = [c for c in made["contenders"] if c.get("beside_plain")]
+    assert all(f"| {c['label']} | " in shown for c in tested) and len(tested) == shown.count(", p ") / 3 > 10
+    lpips = next(entry for entry in made["not_run"] if entry["metric"] == "lpips")
+    assert f"LPIPS not run: {lpips['reason']}" in text and f"- LPIPS not run: {lpips['reason']}" in table
+    assert re.search(r"\| interval 3 \|.* \d+\.\d \(\d+\.\d to \d+\.\d\) \|", table)  # means carry their interval
 
 
 def test_the_verdict_names_value_range_and_rivals(results) -> None:
