@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from . import METHODS, Method, number, one_of, require, whole
 
@@ -121,9 +121,9 @@ class AdaSpa(Method):
         for name in ("least", "most"):
             number(name, getattr(self, name), 0.0, 1.0)
         require(0 < self.most >= self.least, f"most must be above 0 and at least {self.least:g}, not {self.most!r}")
-        searches = self.searches
-        if isinstance(searches, (int, float)) and not isinstance(searches, bool):
-            searches = (searches,)
+        given_searches: Any = self.searches
+        alone = isinstance(given_searches, (int, float)) and not isinstance(given_searches, bool)
+        searches: Any = (given_searches,) if alone else given_searches
         require(
             isinstance(searches, (tuple, list)) and len(searches) > 0,
             f"searches must list at least one share of the steps, such as (0.1, 0.5), not {searches!r}",

@@ -174,7 +174,7 @@ def test_searches_may_be_a_list_or_a_tuple(searches: Any) -> None:
 @pytest.mark.parametrize("share", [0.2, 0])
 def test_one_search_needs_no_list(share: Any) -> None:
     assert AdaSpa(searches=share).searches == (float(share),)
-    assert parse_method(f"adaspa:searches={share}").searches == (float(share),)  # pyright: ignore
+    assert parse_method(f"adaspa:searches={share}").searches == (float(share),)
 
 
 @pytest.mark.parametrize(
