@@ -80,9 +80,9 @@ class Watch:
                 if len(values) > 1:
                     _, recall, seen.least_recall = values
                     seen.recall = recall
-                    if state.recall is None:
-                        state.recall = recall
-                    drifted = drifted or recall < state.recall - settings.slack
+                    found = recall if state.recall is None else state.recall
+                    state.recall = found
+                    drifted = drifted or recall < found - settings.slack
                 self.record.drifts.append(seen)
                 state.drifted = state.drifted or (drifted and state.searches < settings.most_searches)
         self._seen.clear()
