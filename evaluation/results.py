@@ -120,10 +120,10 @@ def add_paired_tests(contenders: list[dict[str, Any]], rows: Sequence[Row], stud
         for key in table[0]:
             of_plain = [values.get(key) for values in table]
             made = {row.contender.name: [values_at(s, place).get(key) for s in row.samples] for row in others}
-            made = {name: values for name, values in made.items() if None not in values}
-            if not made or None in of_plain:
+            whole: dict[str, list[Any]] = {name: values for name, values in made.items() if None not in values}
+            if not whole or None in of_plain:
                 continue
-            for name, test in beside_plain(made, of_plain).items():
+            for name, test in beside_plain(whole, of_plain).items():
                 entries[name]["beside_plain"].setdefault(place, {})[key] = test
 
 

@@ -26,7 +26,7 @@ def frechet(made_RD: np.ndarray, reference_RD: np.ndarray) -> float:
         )
     a, b = x - x.mean(axis=0), y - y.mean(axis=0)
     free = requests - 1
-    left, right = np.linalg.qr(a, mode="r"), np.linalg.qr(b, mode="r")
+    left, right = np.linalg.qr(a).R, np.linalg.qr(b).R
     root = np.linalg.svd(left @ right.T, compute_uv=False).sum() / free
     spread = ((a**2).sum() + (b**2).sum()) / free
     return float(max(0.0, ((x.mean(axis=0) - y.mean(axis=0)) ** 2).sum() + spread - 2.0 * root))

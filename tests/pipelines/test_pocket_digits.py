@@ -54,3 +54,14 @@ def test_without_scikit_learn_it_is_said_what_to_install(monkeypatch: pytest.Mon
     digits.digit_strokes.cache_clear()
     with pytest.raises(MissingDependencyError, match=r"outpace\[train\]"):
         digits.digit_strokes()
+
+
+def test_features_of_the_reader_tell_classes_apart() -> None:
+    from outpace.evaluation.metrics.kernel_distance import kernel_distance
+    from outpace.pipelines.pocket.digits import digit_features, draw_digits
+
+    pictures, classes = draw_digits(200, torch.Generator().manual_seed(0))
+    found = digit_features([picture.permute(1, 2, 0).numpy() for picture in pictures])
+    assert found.shape == (200, 48)
+    zeros, ones = found[(classes == 0).numpy()][:10], found[(classes == 1).numpy()][:20]
+    assert kernel_distance(zeros, ones[:10]) > 3 * abs(kernel_distance(ones[10:], ones[:10]))
