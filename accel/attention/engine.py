@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...errors import ConfigError, UnsupportedModelError
-from ...kernels.attention import DENSE, MASS, SPARSE, BlockIndex, dense_attention, sparse_attention
+from ...kernels.attention import DENSE, MASS, SPARSE, dense_attention, sparse_attention
 from ..conductor import Conductor, Current
 from ..denoiser import Denoiser, Interception
 from ..methods.adaspa import AdaSpa
@@ -25,6 +24,7 @@ from .layout import Grid, Layout, make_layout, token_grid
 from .record import AttentionRecord, Search
 from .redirect import Attended, Redirect, hidden_keys, native_backend
 from .search import index_of, search
+from .state import Call, Hidden, Layer, LayerState, RowState
 from .watch import Watch
 
 EFFICIENCY = {"cpu": 0.75, "cuda": 0.65}
@@ -34,65 +34,6 @@ FEWEST_SPARSE = 4
 """Steps that have to be left for a search after the first to be worth its cost."""
 
 DENSE_CALL, SEARCH, RANKED, SPARSE_CALL = "dense", "search", "ranked", "sparse"
-Hidden = tuple[int, ...]
-"""Places of the keys that a mask hides from a row of the batch, rising."""
-
-
-@dataclass(slots=True)
-class RowState:
-    """What one layer knows for one row of the batch."""
-
-    signature: tuple[Any, ...] = ()
-    """What its attention looks like; another one starts anew."""
-    due: int = 0
-    """Searches of the schedule that are done."""
-    searches: int = 0
-    index: BlockIndex | None = None
-    lse: Tensor | None = None
-    """Dense normaliser (1, H, N) of the first search, kept where later searches rank with it."""
-    recall: float | None = None
-    """Mean over the heads, measured at the search."""
-    reference: Tensor | None = None
-    """Some of the normaliser of the first sparse call after the search."""
-    drifted: bool = False
-    dense: bool = False
-    """Searched and found not worth it: dense until the next search of the schedule."""
-
-
-@dataclass(slots=True)
-class LayerState:
-    """What one layer knows in one branch of guidance."""
-
-    rows: list[RowState]
-    hopeless: bool = False
-    """Attention is too small a share of the work."""
-    joined: tuple[tuple[int, ...], BlockIndex] | None = None
-    """The indices of several rows as one, with the identities of its parts."""
-
-
-@dataclass(slots=True)
-class Layer:
-    """One attention module."""
-
-    name: str
-    site: Interception
-    parameters: int
-    """Weights of its block, for what the rest of the block costs."""
-    text: str
-    unreachable: bool = False
-
-
-@dataclass(slots=True)
-class Call:
-    """One call of one layer, with all that answers it."""
-
-    current: Current
-    layer: Layer
-    state: LayerState
-    rows: list[int]
-    layout: Layout
-    lengths: Tensor | None
-    scale: float | None
 
 
 class AttentionEngine:
@@ -258,7 +199,7 @@ class AttentionEngine:
         state = self._state(current, layer, nth, q, rows, hidden)
         self._measure(layer, q)
         if not self._worth(layer, q, density=0.0):
-            share = attention_share(layer, q)
+            share = layer.share(q)
             self.trace.warn(
                 f"attention over {q.shape[2]} tokens is {share:.0%} of a block's work: leaving out all of it would "
                 f"gain {1 / (1 - share) - 1:.0%}, so it stays dense (min_gain={self.settings.min_gain:g})"
@@ -341,7 +282,7 @@ class AttentionEngine:
 
     def _measure(self, layer: Layer, q: Tensor) -> None:
         """Note how large the attention is."""
-        self._shares[layer.name] = attention_share(layer, q)
+        self._shares[layer.name] = layer.share(q)
         record = self.record
         record.heads, record.tokens = q.shape[1], max(record.tokens, q.shape[2])
         record.share = sum(self._shares.values()) / len(self._shares)
@@ -351,7 +292,7 @@ class AttentionEngine:
         if self.settings.min_gain == 0.0:
             return True
         rate = EFFICIENCY.get(q.device.type, 0.65)
-        return attention_share(layer, q) * (1.0 - density / rate) >= self.settings.min_gain
+        return layer.share(q) * (1.0 - density / rate) >= self.settings.min_gain
 
     def _run(
         self,
@@ -456,7 +397,7 @@ class AttentionEngine:
         begin, settings = time.perf_counter(), self.settings
         states = [call.state.rows[row] for row in call.rows]
         parts = [state.index for state in states if state.index is not None]
-        index = self._joined(call.state, parts)
+        index = call.state.index_of(parts)
         watched = self._watch.wanted
         result = sparse_attention(q, k, v, index, scale=call.scale, return_lse=watched, backend=settings.backend)
         out, lse = result if isinstance(result, tuple) else (result, None)
@@ -468,16 +409,6 @@ class AttentionEngine:
         self._clock("sparse", begin, q)
         return out
 
-    @staticmethod
-    def _joined(state: LayerState, parts: list[BlockIndex]) -> BlockIndex:
-        """One index over the rows of a call, made once for each set of them."""
-        if len(parts) == 1:
-            return parts[0]
-        key = tuple(id(part) for part in parts)
-        if state.joined is None or state.joined[0] != key:
-            state.joined = (key, BlockIndex.cat(parts))
-        return state.joined[1]
-
     def _note(self, kind: str, rows: int, work: float) -> None:
         self.record.calls[kind] += rows
         self.record.work += work
@@ -486,13 +417,3 @@ class AttentionEngine:
         if q.device.type == "cpu":
             self.record.seconds[kind] += time.perf_counter() - begin
             self.record.clocked[kind] += q.shape[0]
-
-
-def attention_share(layer: Layer, q: Tensor) -> float:
-    """Share of a block's floating-point operations that its self-attention takes.
-
-    Shapes: q (B, H, N, D). Attention takes 4 N N H D, the weights of the block 2 N each.
-    """
-    _, heads, tokens, width = q.shape
-    attention = 4.0 * tokens * tokens * heads * width
-    return attention / (attention + 2.0 * layer.parameters * tokens)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
 from ...kernels.attention import dense_attention
 from ..methods.adaspa import AdaSpa
 from .record import AttentionRecord, Drift
-
-if TYPE_CHECKING:
-    from .engine import Call, RowState
+from .state import Call, RowState
 
 SAMPLED = 16
 """Every so many rows of the normaliser are kept to measure its drift."""

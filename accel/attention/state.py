@@ -1,0 +1,93 @@
+"""What is remembered between the calls of attention: by layer, guidance branch and row of the batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ...kernels.attention import BlockIndex
+from ..conductor import Current
+from ..denoiser import Interception
+from .layout import Layout
+
+Hidden = tuple[int, ...]
+"""Places of the keys that a mask hides from a row of the batch, rising."""
+
+
+@dataclass(slots=True)
+class RowState:
+    """What one layer knows for one row of the batch."""
+
+    signature: tuple[Any, ...] = ()
+    """What its attention looks like; another one starts anew."""
+    due: int = 0
+    """Searches of the schedule that are done."""
+    searches: int = 0
+    index: BlockIndex | None = None
+    lse: Tensor | None = None
+    """Dense normaliser (1, H, N) of the first search, kept where later searches rank with it."""
+    recall: float | None = None
+    """Mean over the heads, measured at the search."""
+    reference: Tensor | None = None
+    """Some of the normaliser of the first sparse call after the search."""
+    drifted: bool = False
+    dense: bool = False
+    """Searched and found not worth it: dense until the next search of the schedule."""
+
+
+@dataclass(slots=True)
+class LayerState:
+    """What one layer knows in one branch of guidance."""
+
+    rows: list[RowState]
+    hopeless: bool = False
+    """Attention is too small a share of the work."""
+    joined: tuple[tuple[int, ...], BlockIndex] | None = None
+    """The indices of several rows as one, with the identities of its parts."""
+
+    def index_of(self, parts: list[BlockIndex]) -> BlockIndex:
+        """One index over the rows of a call, joined once for each set of them."""
+        if len(parts) == 1:
+            return parts[0]
+        key = tuple(id(part) for part in parts)
+        if self.joined is None or self.joined[0] != key:
+            self.joined = (key, BlockIndex.cat(parts))
+        return self.joined[1]
+
+
+@dataclass(slots=True)
+class Layer:
+    """One attention module."""
+
+    name: str
+    site: Interception
+    parameters: int
+    """Weights of its block, for what the rest of the block costs."""
+    text: str
+    """Where text lies beside the picture: "start" or "end"."""
+    unreachable: bool = False
+    """Found not to end in scaled_dot_product_attention."""
+
+    def share(self, q: Tensor) -> float:
+        """Share of the block's floating-point operations that its self-attention takes.
+
+        Shapes: q (B, H, N, D). Attention takes 4 N N H D, the weights of the block 2 N each.
+        """
+        _, heads, tokens, width = q.shape
+        attention = 4.0 * tokens * tokens * heads * width
+        return attention / (attention + 2.0 * self.parameters * tokens)
+
+
+@dataclass(slots=True)
+class Call:
+    """One call of one layer, with all that answers it."""
+
+    current: Current
+    layer: Layer
+    state: LayerState
+    rows: list[int]
+    layout: Layout
+    lengths: Tensor | None
+    scale: float | None
