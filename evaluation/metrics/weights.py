@@ -21,7 +21,8 @@ def needs(packages: Sequence[str], files: Callable[[], Sequence[Path]]) -> Calla
         if absent:
             return f"not installed: {', '.join(absent)}"
         gone = [path for path in files() if not path.exists()]
-        return f"weights missing at {', '.join(str(path) for path in gone)}" if gone else None
+        more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+        return f"weights missing at {gone[0]}{more}" if gone else None
 
     return missing
 

@@ -60,8 +60,9 @@ def test_features_of_the_reader_tell_classes_apart() -> None:
     from outpace.evaluation.metrics.kernel_distance import kernel_distance
     from outpace.pipelines.pocket.digits import digit_features, draw_digits
 
-    pictures, classes = draw_digits(200, torch.Generator().manual_seed(0))
+    pictures, classes = draw_digits(400, torch.Generator().manual_seed(0))
     found = digit_features([picture.permute(1, 2, 0).numpy() for picture in pictures])
-    assert found.shape == (200, 48)
+    assert found.shape == (400, 48)
     zeros, ones = found[(classes == 0).numpy()][:10], found[(classes == 1).numpy()][:20]
+    assert len(zeros) == 10 and len(ones) == 20
     assert kernel_distance(zeros, ones[:10]) > 3 * abs(kernel_distance(ones[10:], ones[:10]))
