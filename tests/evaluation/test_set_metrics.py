@@ -14,6 +14,7 @@ from torchmetrics.image.kid import poly_mmd
 from outpace.errors import MeasurementError
 from outpace.evaluation import METRICS, Metric, build_results, run_study
 from outpace.evaluation.intervals import jackknife_interval
+from outpace.evaluation.metrics import vbench
 from outpace.evaluation.metrics.frechet import frechet
 from outpace.evaluation.metrics.kernel_distance import kernel_distance, polynomial
 from outpace.evaluation.metrics.weights import needs
@@ -143,3 +144,28 @@ def test_metrics_with_weights_say_where_those_belong(
     assert reason.startswith("weights missing at ") and str(tmp_path) in reason
     monkeypatch.setattr("outpace.evaluation.metrics.weights.find_spec", lambda package: None)
     assert (METRICS[name].missing() or "").startswith("not installed: ")
+
+
+@pytest.mark.parametrize("dimension", ["subject_consistency", "motion_smoothness", "imaging_quality"])
+def test_vbench_is_handed_a_listing_of_one_readable_clip(dimension: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import json
+    import sys
+    from types import SimpleNamespace
+
+    from imageio.v3 import imread
+
+    clip = np.linspace(0, 1, 4)[:, None, None, None] * np.ones((4, 32, 48, 3))
+    handed = []
+
+    def compute(listing: str, device: str, files: dict[str, str]) -> tuple[float, list[object]]:
+        entry = json.loads(Path(listing).read_text(encoding="utf-8"))[0]
+        handed.append((entry, files, imread(entry["video_list"][0])))
+        return 0.75, []
+
+    monkeypatch.setitem(sys.modules, "vbench", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, f"vbench.{dimension}", SimpleNamespace(**{f"compute_{dimension}": compute}))
+    assert METRICS[f"vbench_{dimension}"].measure(clip, "a grey field") == 0.75
+    entry, files, frames = handed[0]
+    assert entry["dimension"] == [dimension] and entry["prompt_en"] == "a grey field"
+    assert frames.shape == clip.shape and np.abs(frames / 255 - clip).max() < 0.05
+    assert all(str(path) in files.values() for path in vbench.weight_files(dimension))
