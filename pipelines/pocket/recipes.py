@@ -226,7 +226,7 @@ POCKETS.add(
         train=_train_wan_long,
         call={"height": 64, "width": 64, "num_frames": 33, "max_sequence_length": 8, "guidance_scale": 3.0},
         steps=30,
-        bar={"direction": 0.90, "colour": 0.90},
+        bar={"colour": 0.85},
         data="procedural clips drawn by `outpace.pipelines.pocket.clips` in front of soft random textures; 24 of the "
         "144 captions were held out",
     ),

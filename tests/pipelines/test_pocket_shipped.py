@@ -14,10 +14,12 @@ from outpace.pipelines import POCKETS, check_pocket, load_pocket, pocket_path
 from outpace.pipelines.pocket.store import LARGEST_BYTES, WEIGHTS
 
 SHIPPED = sorted(name for name in POCKETS if (WEIGHTS / name).is_dir())
+DEEP = {"dit": 20, "flux": 24, "wan": 20}
+"""Blocks of the pockets whose forecasts are measured; `wan-long` is for attention, and a clip of it takes minutes."""
 
 
-def test_the_three_small_pockets_are_shipped():
-    assert {"dit", "flux", "wan"} <= set(SHIPPED)
+def test_the_small_pockets_are_shipped():
+    assert {*DEEP, "wan-long"} <= set(SHIPPED)
 
 
 @pytest.mark.filterwarnings("ignore:.*torch_dtype.*:FutureWarning")
@@ -34,7 +36,7 @@ def test_plain_diffusers_loads_the_folder(name: str):
         len(getattr(pipe.transformer, stack, ()))
         for stack in ("blocks", "transformer_blocks", "single_transformer_blocks")
     )
-    assert blocks >= (24 if name.startswith("flux") else 20)
+    assert blocks >= DEEP.get(name, 10)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -64,7 +66,7 @@ def test_the_card_says_what_was_measured(name: str):
         assert "CC BY 4.0" in text
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", DEEP)
 def test_it_obeys_a_few_prompts(name: str):
     result = check_pocket(name, n=6, steps=16)
     assert set(POCKETS[name].bar) <= set(result["accuracy"])
@@ -75,7 +77,7 @@ def test_it_obeys_a_few_prompts(name: str):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_it_meets_its_bar(name: str):
-    result = check_pocket(name, n=96)
+    result = check_pocket(name, n=96) if name in DEEP else check_pocket(name, n=16, steps=20, batch=1)
     for key, bar in POCKETS[name].bar.items():
         assert result["accuracy"][key] >= bar, result
 
