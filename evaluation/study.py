@@ -157,6 +157,8 @@ def run_study(study: Study, *, progress: bool = True) -> list[Row]:
             bar.set_postfix_str(f"timing {row.contender.name}")
             row.pairs = run_timing(study, records, by_name[study.plain].contender, row.contender, chosen)
             bar.update(1)
+        for row in rows if study.timing_requests else []:
+            row.pairs = row.pairs or kept_timing(study, records, row.contender, chosen) or []  # it costs nothing more
     return [by_name[c.name] for c in study.contenders]
 
 
@@ -298,15 +300,24 @@ def measure(
     return table
 
 
+def timing_mark(study: Study, contender: Contender, requests: list[Request]) -> str:
+    """Fingerprint of a contender's times."""
+    return fingerprint(mark_of(study, contender, requests), study.timing_rounds, study.device)
+
+
+def kept_timing(study: Study, records: Records, contender: Contender, requests: list[Request]) -> list[Pair] | None:
+    """Paired times that an earlier run measured, or None."""
+    kept = records.load(records.cell(contender.name) / "timing.json", timing_mark(study, contender, requests))
+    return None if kept is None else [Pair(plain=Span(**p["plain"]), contender=Span(**p["contender"])) for p in kept]
+
+
 def run_timing(
     study: Study, records: Records, plain: Contender, contender: Contender, requests: list[Request]
 ) -> list[Pair]:
     """Paired times of one contender, from disk where they are kept."""
-    path = records.cell(contender.name) / "timing.json"
-    mark = fingerprint(mark_of(study, contender, requests), study.timing_rounds, study.device)
-    kept = records.load(path, mark)
+    kept = kept_timing(study, records, contender, requests)
     if kept is not None:
-        return [Pair(plain=Span(**p["plain"]), contender=Span(**p["contender"])) for p in kept]
+        return kept
     pairs = time_pairs(
         plain.timed or plain.generate,
         contender.timed or contender.generate,
@@ -314,5 +325,6 @@ def run_timing(
         device=study.device,
         rounds=study.timing_rounds,
     )
-    records.save(path, mark, [p.as_dict() for p in pairs])
+    path = records.cell(contender.name) / "timing.json"
+    records.save(path, timing_mark(study, contender, requests), [p.as_dict() for p in pairs])
     return pairs

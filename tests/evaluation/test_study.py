@@ -171,6 +171,13 @@ def test_a_study_times_one_contender_of_each_curve(tmp_path, make_study) -> None
     assert timed == {c: 2 for c in ("gated", "gated+solver", "interval, order 1", "fewer steps", "second order")}
 
 
+def test_times_that_were_measured_before_are_shown_again(tmp_path, make_study) -> None:
+    every = run_study(make_study(tmp_path, requests=3, timing_requests=2, timed="every"), progress=False)
+    again = run_study(make_study(tmp_path, requests=3, timing_requests=2), progress=False)
+    assert [row.pairs for row in again] == [row.pairs for row in every]
+    assert sum(bool(row.pairs) for row in every) > 2
+
+
 def test_a_mean_of_nothing_or_of_nan_is_refused() -> None:
     with pytest.raises(MeasurementError, match="nothing was measured"):
         mean_interval([])
