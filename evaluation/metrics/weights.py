@@ -22,7 +22,8 @@ def needs(packages: Sequence[str], files: Callable[[], Sequence[Path]]) -> Calla
             return f"not installed: {', '.join(absent)}"
         gone = [path for path in files() if not path.exists()]
         more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-        return f"weights missing at {gone[0]}{more}" if gone else None
+        at_home = str(gone[0]).replace(str(Path.home()), "~", 1) if gone else ""  # results are shown to others
+        return f"weights missing at {at_home}{more}" if gone else None
 
     return missing
 
