@@ -37,7 +37,8 @@ class Current:
     rows: list[int] | None = None
     """Rows of the batch that the block under way is given, None for all."""
     tokens: int = 0
-    """Tokens in the block under way that become the picture; in some models the text's are among them."""
+    """Tokens in the block under way that become the picture, where attention is left out; in some models the text's
+    are among them."""
 
     @property
     def batch(self) -> int:
@@ -130,7 +131,7 @@ class Conductor:
     ) -> Any:
         """One call of a block."""
         current = self.current
-        if current is not None and current.denoiser is denoiser:
+        if self.attention is not None and current is not None and current.denoiser is denoiser:
             hidden = site.named(args, kwargs).get(denoiser.stacks[index].hidden)
             current.tokens = hidden.shape[1] if isinstance(hidden, torch.Tensor) else 0
         if self.forecaster is None:

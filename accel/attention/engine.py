@@ -128,7 +128,7 @@ class AttentionEngine:
         kind = self._known_dense(current, layer)
         if kind:
             rows = len(current.rows) if current.rows is not None else current.batch
-            self._note(kind, rows, float(rows))
+            self._note(kind, rows)
             return site.proceed(*args, **kwargs)
         redirect = Redirect(lambda attended, dense: self._answer(current, layer, attended, dense))
         with native_backend(site.module), redirect:
@@ -194,7 +194,7 @@ class AttentionEngine:
         if doubt:
             self.trace.warn(f"attention stays dense where {doubt}")
             self._refused.add((current.denoiser.name, layer.name))
-            self._note("fallback", len(rows), float(len(rows)))
+            self._note("fallback", len(rows))
             return dense()
         state = self._state(current, layer, nth, q, rows, hidden)
         self._measure(layer, q)
@@ -205,7 +205,7 @@ class AttentionEngine:
                 f"gain {1 / (1 - share) - 1:.0%}, so it stays dense (min_gain={self.settings.min_gain:g})"
             )
             state.hopeless = True
-            self._note("dense", len(rows), float(len(rows)))
+            self._note("dense", len(rows))
             return dense()
         planned = self._planned(current)
         kinds = [(self._phase(state.rows[row], current, planned), own) for row, own in zip(rows, hidden, strict=True)]
@@ -310,7 +310,7 @@ class AttentionEngine:
         begin = time.perf_counter()
         if phase == DENSE_CALL and dense is not None:
             out = dense()
-            self._note("dense", len(rows), float(len(rows)))
+            self._note("dense", len(rows))
             self._clock("dense", begin, q)
             return out
         self._left_out = self._left_out or phase != DENSE_CALL
@@ -327,7 +327,7 @@ class AttentionEngine:
         begin = time.perf_counter()
         out = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths)
         assert isinstance(out, Tensor)
-        self._note("dense", len(call.rows), float(len(call.rows)))
+        self._note("dense", len(call.rows))
         self._clock("dense", begin, q)
         return out
 
@@ -335,7 +335,7 @@ class AttentionEngine:
         """Dense output with its normaliser, the exact mass, and the index from it (paper, algorithm 1)."""
         begin = time.perf_counter()
         out, lse = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths, return_lse=True)
-        self._note("dense", len(call.rows), float(len(call.rows)))
+        self._note("dense", len(call.rows))
         self._clock("dense", begin, q)
         self._choose(call, q, k, v, lse, out)
         self.record.backends["dense"] = DENSE.last or ""
@@ -403,15 +403,16 @@ class AttentionEngine:
         out, lse = result if isinstance(result, tuple) else (result, None)
         if lse is not None:
             self._watch.look(call, q, k, v, lse)
-        self.record.calls["sparse"] += len(call.rows)
-        self.record.work += sum(part.indices.numel() / (part.groups * part.rows * part.columns) for part in parts)
+        kept = sum(part.indices.numel() / (part.groups * part.rows * part.columns) for part in parts)
+        self._note("sparse", len(call.rows), kept)
         self.record.backends["sparse"] = SPARSE.last or ""
         self._clock("sparse", begin, q)
         return out
 
-    def _note(self, kind: str, rows: int, work: float) -> None:
+    def _note(self, kind: str, rows: int, work: float | None = None) -> None:
+        """Count a call; its work is that of a dense one unless given."""
         self.record.calls[kind] += rows
-        self.record.work += work
+        self.record.work += rows if work is None else work
 
     def _clock(self, kind: str, begin: float, q: Tensor) -> None:
         if q.device.type == "cpu":

@@ -84,8 +84,7 @@ class AdaSpa(Method):
 
     drift: float = 0.0
     """Mean change of the sparse normaliser's logarithm since the search that calls for a new one, above 0; 0 never. It
-    comes free, but follows the noise level more than the pattern: it moves by 2 and more in a run whose recall stays
-    within 0.02."""
+    comes free, but follows the noise level more than the pattern; reports draw it beside the measured recall."""
 
     most_searches: int = 4
     """Searches of a layer in a run, those for drift included, 1 or more."""

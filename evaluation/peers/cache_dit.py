@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -53,8 +54,7 @@ def apply(pipe: Any, *, threshold: float, order: int = 0) -> Iterator[Any]:
     """
     if find_spec("cache_dit") is None:
         raise MissingDependencyError('cache-dit is not installed; add it with: pip install "outpace[peers]"')
-    import cache_dit  # pyright: ignore[reportMissingImports]
-
+    cache_dit: Any = import_module("cache_dit")
     config = cache_dit.DBCacheConfig(
         Fn_compute_blocks=1,
         Bn_compute_blocks=0,

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ..block_index import check_blocks, check_key_lengths
-from ..dispatch import OPERATIONS, Backend, Operation, deferred, not_installed
+from ..dispatch import OPERATIONS, Backend, Operation
 from .inputs import check_query_and_key, scale_or_default
 from .reference import reference_mass
-from .sparse import PACKAGE, triton_refuses_device
+from .sparse import triton_backend
 from .torch_mass import mass as torch_mass
 
 
@@ -81,22 +81,12 @@ def _reference(
     ).to(torch.float32)
 
 
-def _triton_refuses(q: Tensor, *rest: object) -> str | None:
-    return triton_refuses_device(q) or deferred(f"{PACKAGE}.triton", "mass_refuses")(q, *rest)
-
-
 MASS = OPERATIONS.add(
     "block mass",
     Operation(
         name="block mass",
         backends=[
-            Backend(
-                name="triton",
-                run=deferred(f"{PACKAGE}.triton", "mass"),
-                missing=not_installed("triton", "pip install 'outpace[triton]' (Linux)"),
-                refuses=_triton_refuses,
-                hesitates=lambda q, *_: None if q.device.type == "cuda" else "its interpreter is for tests",
-            ),
+            triton_backend("mass"),
             Backend(name="torch", run=torch_mass),
             Backend(name="reference", run=_reference, hesitates=lambda *_: "it is dense, in float64, for tests"),
         ],

@@ -60,15 +60,22 @@ def _reference(
     return out.to(q.dtype), lse.float()
 
 
-def triton_refuses_device(q: Tensor) -> str | None:
-    """Why Triton cannot run on the device of `q`, without importing it."""
-    if q.device.type == "cuda" or (q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return None
-    return f"it runs on CUDA devices, not on {q.device.type}"
+def triton_backend(function: str) -> Backend:
+    """The backend that `function` of our Triton kernels is; what it refuses is `function`_refuses."""
 
+    def refuses(q: Tensor, *rest: object) -> str | None:
+        # The device first, without importing Triton.
+        if q.device.type != "cuda" and not (q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+            return f"it runs on CUDA devices, not on {q.device.type}"
+        return deferred(f"{PACKAGE}.triton", f"{function}_refuses")(q, *rest)
 
-def _triton_refuses(q: Tensor, *rest: object) -> str | None:
-    return triton_refuses_device(q) or deferred(f"{PACKAGE}.triton", "sparse_refuses")(q, *rest)
+    return Backend(
+        name="triton",
+        run=deferred(f"{PACKAGE}.triton", function),
+        missing=not_installed("triton", "pip install 'outpace[triton]' (Linux)"),
+        refuses=refuses,
+        hesitates=lambda q, *_: None if q.device.type == "cuda" else "its interpreter is for tests",
+    )
 
 
 SPARSE = OPERATIONS.add(
@@ -76,13 +83,7 @@ SPARSE = OPERATIONS.add(
     Operation(
         name="sparse attention",
         backends=[
-            Backend(
-                name="triton",
-                run=deferred(f"{PACKAGE}.triton", "sparse"),
-                missing=not_installed("triton", "pip install 'outpace[triton]' (Linux)"),
-                refuses=_triton_refuses,
-                hesitates=lambda q, *_: None if q.device.type == "cuda" else "its interpreter is for tests",
-            ),
+            triton_backend("sparse"),
             Backend(
                 name="flex",
                 run=deferred(f"{PACKAGE}.flex", "sparse"),
