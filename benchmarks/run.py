@@ -30,7 +30,7 @@ class Plan:
     """How a pipeline is compared unless the command says otherwise."""
 
     methods: str = "all"
-    prompts: int = 32
+    prompts: int = 64
     steps: tuple[int, ...] = STEPS
     options: tuple[str, ...] = ("--batch", "16", "--timing-prompts", "4")
 

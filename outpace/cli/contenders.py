@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from outpace.cli.answering import Bench
 
 CONVERGED_STEPS = 200
-PLAN = (0.02, 0.03, 0.045, 0.07, 0.1, 0.15, 0.22, 0.33, 0.5, 0.8, 1.3, 2.2, 4.0, 8.0)
-BUDGET = PLAN
+THRESHOLDS = {36: (0.03, 0.045, 0.065, 0.1, 0.15, 0.22, 0.33), 0: (0.07, 0.1, 0.15, 0.22, 0.33, 0.55, 1.0, 2.2, 8.0)}
+"""Of the gate, from so many steps on: fewer steps are further apart, and the same speed-ups take higher thresholds."""
 PAPER = (0.01, 0.02, 0.04, 0.08, 0.15)
 INTERVALS = (2, 3, 4, 5, 6)
 FEWER = (1.7, 2.0, 2.5, 3.0, 3.6, 4.5)
@@ -123,12 +123,17 @@ def ours(
     )
 
 
+def thresholds(steps: int) -> tuple[float, ...]:
+    """Those of THRESHOLDS for `steps`."""
+    return THRESHOLDS[max(least for least in THRESHOLDS if least <= steps)]
+
+
 @CURVES.register("gated")
 def gated(bench: Bench) -> list[Contender]:
     """Our gate with its defaults, at several thresholds."""
     return [
         ours(bench, f"gated-{t:g}", f"gated {t:g}", "gated", "gated", bench.steps, GatedTaylor(threshold=t))
-        for t in PLAN
+        for t in thresholds(bench.steps)
     ]
 
 
@@ -145,7 +150,7 @@ def gated_budget(bench: Bench) -> list[Contender]:
             bench.steps,
             GatedTaylor(threshold=t, gate="budget"),
         )
-        for t in BUDGET
+        for t in thresholds(bench.steps)
     ]
 
 
@@ -180,7 +185,7 @@ def gated_on_solver(bench: Bench) -> list[Contender]:
             Solver(),
             GatedTaylor(threshold=t),
         )
-        for t in PLAN
+        for t in thresholds(bench.steps)
     ]
 
 
@@ -199,7 +204,7 @@ def gated_on_short_solver(bench: Bench) -> list[Contender]:
             Solver(),
             GatedTaylor(threshold=t),
         )
-        for t in PLAN
+        for t in thresholds(bench.steps)
     ]
 
 

@@ -120,10 +120,24 @@ def draw_scene(source: random.Random, *, split: Split = "train") -> Scene:
             return scene
 
 
+EVERY = 5000
+"""Draws in a row that bring nothing new: by then every caption of a split has been given (held out are 240)."""
+
+
 def scene_captions(count: int, split: Split) -> list[str]:
-    """`count` captions of `split`, the same at every call."""
-    source = random.Random(f"scenes/{split}")
-    return [draw_scene(source, split=split).caption for _ in range(count)]
+    """`count` captions of `split`, the same at every call; none twice until `EVERY` draws in a row were known."""
+    source, captions, known, repeats = random.Random(f"scenes/{split}"), [], set(), 0
+    while len(captions) < count:
+        caption = draw_scene(source, split=split).caption
+        if caption in known:
+            repeats += 1
+            if repeats == EVERY:
+                known.clear()
+            continue
+        captions.append(caption)
+        known.add(caption)
+        repeats = 0
+    return captions
 
 
 def parse_caption(caption: str) -> Scene:

@@ -14,7 +14,7 @@ from outpace.cli.sparse_contenders import SPARSE_CURVES
 from outpace.errors import UnknownNameError
 from outpace.evaluation import Request
 
-METHODS = "gated-budget-0.5,interval-2,steps-4,first-block-cache-0.1"
+METHODS = "gated-budget-0.55,interval-2,steps-4,first-block-cache-0.1"
 
 
 def run(*words: str) -> Result:
