@@ -15,7 +15,7 @@ __all__ = ["load_results", "markdown", "render"]
 
 
 def render(results: dict[str, Any], folder: Path | str) -> Path:
-    """Write report.html and results.md into `folder`, whose `pictures/` are shown; nothing is run.
+    """Write report.html and report.md into `folder`, whose `pictures/` are shown; nothing is run.
 
     Args:
         results: what `build_results` made, or `load_results` read.
@@ -27,7 +27,7 @@ def render(results: dict[str, Any], folder: Path | str) -> Path:
     if results.get("schema") != SCHEMA:
         raise InputError(f"these results have schema {results.get('schema')!r}; this outpace reads schema {SCHEMA}")
     home = make_folder(Path(folder))
-    write_text(home / "results.md", markdown(results))
+    write_text(home / "report.md", markdown(results))
     path = home / "report.html"
     write_text(path, page(results, home))
     return path

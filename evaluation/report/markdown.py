@@ -1,4 +1,4 @@
-"""results.md: the tables for a README, a change description or a terminal."""
+"""report.md: the tables for a README, a change description or a terminal."""
 
 from __future__ import annotations
 

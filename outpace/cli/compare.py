@@ -92,7 +92,7 @@ def compare(
 
     Every contender is compared with the plain pipeline at the same steps and with the converged solution; speed is
     counted in computed blocks, less what sparse attention leaves out of them, and timed in turns with the plain
-    pipeline. Writes report.html, results.md and results.json to DIR.
+    pipeline. Writes report.html, report.md and results.json to DIR.
     """
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
     from outpace.pipelines.media import check_writable
@@ -244,7 +244,7 @@ def show(results: dict[str, Any], home: Path, page: Path, as_json: bool) -> None
     from outpace.evaluation.report.verdict import verdict
 
     said = verdict(results)
-    files = {"report": str(page), "table": str(home / "results.md"), "results": str(home / "results.json")}
+    files = {"report": str(page), "table": str(home / "report.md"), "results": str(home / "results.json")}
     if as_json:
         keys = ("name", "label", "kind", "steps", "error", "blocks", "work", "speedup", "time", "metrics", "checks")
         brief = [{k: c.get(k) for k in (*keys, "attention")} for c in results["contenders"]]

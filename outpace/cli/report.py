@@ -15,12 +15,12 @@ Examples:
 """
 
 
-@click.command(epilog=EPILOG, short_help="Write report.html again from a comparison's folder.")
+@click.command(epilog=EPILOG, short_help="Write report.html and report.md again from a comparison's folder.")
 @click.argument("folder", metavar="DIR")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
 def report(folder: str, as_json: bool) -> None:
-    """Write report.html again from DIR, where 'outpace compare --out DIR' left results.json."""
+    """Write report.html and report.md again from DIR, where 'outpace compare --out DIR' left results.json."""
     from outpace.evaluation.report import load_results, render
 
     home = Path(folder).expanduser()

@@ -242,7 +242,7 @@ def test_the_terminal_and_the_table_tell_the_same(study_with_attention) -> None:
     assert "attention's work; 18 searches, 6 for drift; 1 of 3 layers stay dense" in first
     assert said["sentences"][0].startswith("At 1.4x less computed work, AdaSpa lies at PSNR")
     render(made, folder)
-    table = (folder / "results.md").read_text(encoding="utf-8")
+    table = (folder / "report.md").read_text(encoding="utf-8")
     assert (
         "## Attention" in table
         and "| AdaSpa 0.51 | 22 % | 96.0 % | 90.0 % | 89.6 % | 87.0 % | 50 % | 18 | 6 |" in table

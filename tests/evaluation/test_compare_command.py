@@ -58,7 +58,7 @@ def test_one_command_compares_reports_and_continues(tiny_folder: Path, tmp_path:
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "cells").rglob("*.json")} == kept
     repeated = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert repeated["contenders"] == results["contenders"]
-    assert (tmp_path / "out" / "report.html").is_file() and (tmp_path / "out" / "results.md").is_file()
+    assert (tmp_path / "out" / "report.html").is_file() and (tmp_path / "out" / "report.md").is_file()
 
 
 def test_counting_from_outside_agrees_with_the_trace(bench: Bench) -> None:

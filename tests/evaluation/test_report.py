@@ -100,7 +100,7 @@ def test_losses_and_failures_are_in_sight(results) -> None:
     beaten = [c for c in made["contenders"] for rivals in c.get("beaten_by", {}).values() if rivals]
     assert behind and beaten
     assert text.count('<td class="behind"') == len(behind) + len(beaten)
-    table = (folder / "results.md").read_text(encoding="utf-8")
+    table = (folder / "report.md").read_text(encoding="utf-8")
     assert table.count(" ▼ |") == len(behind)
 
 
@@ -110,7 +110,7 @@ def test_what_is_surely_worse_than_plain_is_marked(results, tmp_path) -> None:
     for test in tests:
         test["p_adjusted"] = 0.01
     text = render(made, tmp_path).read_text(encoding="utf-8")
-    table = (tmp_path / "results.md").read_text(encoding="utf-8")
+    table = (tmp_path / "report.md").read_text(encoding="utf-8")
     worse = sum(test["value"] < 0 for test in tests)
     assert 0 < worse < len(tests)
     assert text.count('<td class="worse"') == worse
@@ -120,7 +120,7 @@ def test_what_is_surely_worse_than_plain_is_marked(results, tmp_path) -> None:
 def test_every_contender_is_tested_beside_plain_and_every_metric_left_out_is_named(results) -> None:
     made, folder = results
     text = render(made, folder).read_text(encoding="utf-8")
-    table = (folder / "results.md").read_text(encoding="utf-8")
+    table = (folder / "report.md").read_text(encoding="utf-8")
     shown = table.partition("## Beside the plain pipeline")[2]
     tested = [c for c in made["contenders"] if c.get("beside_plain")]
     assert all(f"| {c['label']} | " in shown for c in tested) and len(tested) == shown.count(", p ") / 3 > 10
