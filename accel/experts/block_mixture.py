@@ -1,0 +1,193 @@
+"""Mixture of blocks: of some consecutive blocks only a few run, chosen for each sample at each call.
+
+The block's class is swapped for a subclass of the same name whose forward asks the group first. So weights keep their
+names, attention and feed-forward are found where they were, and whatever calls the block goes on doing so.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import ConfigError
+from ..denoiser import Rows, echo
+from ..families import Stack, find_family
+from .modulation import find_modulations
+from .settings import Conversion
+from .sites import find_sites
+
+_GLOBAL = ("temb", "temb_mod", "temb_mod_img", "adaln_input", "emb", "timestep")
+"""What diffusers' blocks call the embedding of timestep, guidance and pooled text, or, last, the timestep itself."""
+
+_TEXT = "encoder_hidden_states"
+
+
+class GroupRouter(nn.Module):
+    """Scores the blocks of a group from what all tokens have in common.
+
+    s = alpha W_x [mean of the picture's tokens, mean of the text's] + (1 - alpha) W_y y, with y the global embedding.
+
+    Source: Dense2MoE (Zheng et al., ICCV 2025, arXiv:2510.09094), mixture of blocks.
+
+    Differs from the paper: means and embedding are normalised first, for they differ by orders of magnitude between
+    models and blocks; where text and picture are one sequence already, their mean is over both.
+
+    Args:
+        width: of the tokens.
+        embedding: width of the global embedding.
+        size: blocks in the group.
+        alpha: weight of the tokens.
+    """
+
+    def __init__(self, width: int, embedding: int, size: int, alpha: float) -> None:
+        super().__init__()
+        self.width, self.embedding, self.alpha = width, embedding, alpha
+        self.tokens = nn.Linear(2 * width, size, bias=False)
+        self.conditioning = nn.Linear(embedding, size, bias=False)
+        for linear in (self.tokens, self.conditioning):
+            nn.init.normal_(linear.weight, std=0.02)
+
+    def forward(self, named: dict[str, Any], hidden_BND: Tensor) -> Tensor:
+        """Scores (B, blocks) in float32, from the first block's arguments."""
+        text = named.get(_TEXT)
+        image_BD = _normalised(hidden_BND.float().mean(1))
+        text_BD = _normalised(text.float().mean(1)) if isinstance(text, Tensor) else torch.zeros_like(image_BD)
+        y = next((named[name] for name in _GLOBAL if isinstance(named.get(name), Tensor)), None)
+        scores = self.alpha * functional.linear(torch.cat([image_BD, text_BD], -1), self.tokens.weight.float())
+        if y is None:
+            return scores
+        conditioning = self._embedded(y).expand(len(scores), -1)
+        return scores + (1 - self.alpha) * functional.linear(conditioning, self.conditioning.weight.float())
+
+    def _embedded(self, y: Tensor) -> Tensor:
+        if y.ndim > 1:  # shifts, scales and gates one behind the other are seen by their mean
+            return _normalised(y.float().flatten(1).unflatten(1, (-1, self.embedding)).mean(1))
+        half = self.embedding // 2
+        angles = y.float()[:, None] * torch.exp(torch.arange(half, device=y.device) * (-math.log(10_000) / half))
+        return functional.pad(torch.cat([angles.cos(), angles.sin()], -1), (0, self.embedding - 2 * half))
+
+
+@dataclass(slots=True)
+class Choice:
+    """What a group decided for the call under way."""
+
+    probabilities_BM: Tensor
+    """Softmax of the scores."""
+    runs_BM: Tensor
+    """True where the block runs for the sample."""
+
+
+class MixedGroup:
+    """A group of blocks at work: its first block decides, all of them keep to it.
+
+    Args:
+        router: scores the blocks; belongs to the transformer.
+        stack: that the blocks are in.
+        names: of the block's arguments.
+        active: kappa, how many run.
+    """
+
+    def __init__(self, router: GroupRouter, stack: Stack, names: list[str], active: int) -> None:
+        self.router, self.stack, self.names, self.active = router, stack, names, active
+        self.choice: Choice | None = None
+        self.listener: Callable[[MixedGroup, Choice], None] | None = None
+
+    def run(self, place: int, proceed: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+        """The group's block at `place`, for the samples that it was chosen for."""
+        named = {**dict(zip(self.names, args, strict=False)), **kwargs}
+        hidden: Tensor = named[self.stack.hidden]
+        if place == 0:
+            self.choice = self._decide(named, hidden)
+            if self.listener is not None:
+                self.listener(self, self.choice)
+        assert self.choice is not None, "the first block of a group is called before the others"
+        if hidden.is_meta:  # values decide nothing there: the first `active` stand for any as many
+            return proceed(*args, **kwargs) if place < self.active else echo(named, self.stack)
+        runs = self.choice.runs_BM[:, place]
+        rows = runs.nonzero().flatten().tolist()
+        if not rows:
+            return echo(named, self.stack)
+        if len(rows) == len(runs):
+            result = proceed(*args, **kwargs)
+        else:
+            result = Rows(rows, len(runs), hidden.device).run(proceed, named, self.stack)
+        if self.choice.probabilities_BM.requires_grad:
+            result = self._straight_through(place, result, named)
+        return result
+
+    def _decide(self, named: dict[str, Any], hidden: Tensor) -> Choice:
+        probabilities = self.router(named, hidden).softmax(-1)
+        chosen = probabilities.detach().topk(self.active, dim=-1).indices
+        runs = torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, chosen, True)
+        return Choice(probabilities, runs)
+
+    def _straight_through(self, place: int, result: Any, named: dict[str, Any]) -> Any:
+        # The value stays the block's; its gradient reaches the router as if the change were weighted by the score.
+        assert self.choice is not None
+        score = self.choice.probabilities_BM[:, place]
+        one = 1.0 + score - score.detach()
+        outputs = result if isinstance(result, tuple) else (result,)
+        weighted = []
+        for name, output in zip(self.stack.returns, outputs, strict=True):
+            before = named.get(name)
+            if output is not None and before is not None:
+                gate = one.reshape(-1, *[1] * (output.ndim - 1)).to(output.dtype)
+                output = torch.lerp(before, output, gate) if output.dtype == before.dtype else output
+            weighted.append(output)
+        return tuple(weighted) if isinstance(result, tuple) else weighted[0]
+
+
+def mix_blocks(transformer: nn.Module, settings: Conversion) -> None:
+    """Make mixtures of the groups of blocks in `settings`, in place. Until routers are trained they choose at random.
+
+    Raises: ConfigError for a group that reaches over the end or into another stack, or that holds the first or the last
+        block: those always run, for everything that goes by them (a forecast's gate, its anchor) to hold.
+    """
+    blocks = find_family(transformer).blocks(transformer)
+    modulations = find_modulations(transformer)
+    widths = {site.path: site.read().width for site in find_sites(transformer)}
+    paths = {id(module): path for path, module in transformer.named_modules()}
+    routers = nn.ModuleList()
+    for group in settings.groups:
+        last = group.first + group.size - 1
+        named = f"the group of blocks {group.first}-{last}"
+        if last >= len(blocks) - 1:
+            raise ConfigError(f"{named} has to end before the last of {len(blocks)} blocks (0-{len(blocks) - 1})")
+        members = blocks[group.first : last + 1]
+        if len({stack.path for stack, _ in members}) > 1 or len({type(block) for _, block in members}) > 1:
+            raise ConfigError(f"{named} mixes blocks of different kinds; let it end where they change")
+        path = paths[id(members[0][1])] + "."
+        width = next(value for site, value in widths.items() if f"{site}.".startswith(path))
+        embedding = next((linear.in_features for where, linear in modulations.items() if where.startswith(path)), width)
+        router = GroupRouter(width, embedding, group.size, settings.text_weight)
+        routers.append(router)
+        names = list(inspect.signature(members[0][1].forward).parameters)
+        mixture = MixedGroup(router, members[0][0], names, group.active)
+        for place, (_, block) in enumerate(members):
+            block.mixture = (mixture, place)  # pyright: ignore[reportAttributeAccessIssue]
+            block.__class__ = _mixed(type(block))
+    transformer.block_routers = routers
+
+
+@functools.cache
+def _mixed(cls: type[nn.Module]) -> type[nn.Module]:
+    """`cls` with a forward that asks its group first."""
+
+    @functools.wraps(cls.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        mixture, place = self.mixture
+        return mixture.run(place, functools.partial(cls.forward, self), args, kwargs)
+
+    return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__, "__doc__": cls.__doc__})
+
+
+def _normalised(x: Tensor) -> Tensor:
+    return functional.layer_norm(x, x.shape[-1:])

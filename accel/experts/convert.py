@@ -1,0 +1,87 @@
+"""From a dense transformer to a converted one that starts where the dense one is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError, UnsupportedModelError
+from .block_mixture import mix_blocks
+from .feed_forward import ExpertFeedForward
+from .importance import orders_of
+from .modulation import compress_modulation
+from .settings import Conversion
+from .sites import find_sites
+
+
+def convert(
+    transformer: Any, conversion: Conversion, *, importance: Mapping[str, Tensor] | None = None, seed: int = 0
+) -> Any:
+    """A converted copy of `transformer`; the dense one stays as it is, to be the teacher.
+
+    Nothing is lost yet where experts are concerned: with `set_active(model, "all")` it computes what the dense model
+    does. With fewer experts active, blocks left out or modulations compressed it needs distillation.
+
+    Args:
+        transformer: a dense diffusers transformer of a known family, with its weights or on the meta device.
+        conversion: what is done to it.
+        importance: scores of every layer's hidden units, from `taylor_importance` or its kin: the most important are
+            shared. None takes them as they come.
+        seed: of the routers' first weights.
+
+    Returns: a model of the class `Converted<class of transformer>`: save_pretrained writes it, `load_transformer`
+        reads it.
+
+    Raises: UnsupportedModelError for a transformer that cannot be converted; ConfigError for settings that do not fit.
+    """
+    from accelerate import init_empty_weights
+
+    from .converted import converted_class
+
+    if not hasattr(transformer, "config") or not hasattr(transformer, "save_pretrained"):
+        raise UnsupportedModelError(f"{type(transformer).__name__} is no diffusers transformer, so it cannot be saved")
+    cls = converted_class(type(transformer))
+    settings = {key: value for key, value in dict(transformer.config).items() if not key.startswith("_")}
+    if next(transformer.parameters()).is_meta:
+        with torch.device("meta"):
+            model = cls(**settings)
+    else:
+        with init_empty_weights():
+            model = cls(**settings)
+        copies = {name: tensor.detach().clone() for name, tensor in transformer.state_dict().items()}
+        model.load_state_dict(copies, assign=True)
+        for (_, ours), (_, theirs) in zip(model.named_parameters(), transformer.named_parameters(), strict=True):
+            ours.requires_grad_(theirs.requires_grad)
+    model.train(transformer.training)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        apply_conversion(model, conversion, importance)
+    model.register_to_config(conversion=conversion.to_dict())
+    return model
+
+
+def apply_conversion(
+    transformer: nn.Module, conversion: Conversion, importance: Mapping[str, Tensor] | None = None
+) -> None:
+    """Do what `conversion` says to `transformer`, in place, one layer at a time."""
+    if importance is not None and conversion.experts is None:
+        raise ConfigError("importance orders the hidden units of experts; give experts too")
+    if conversion.modulation is not None:
+        compress_modulation(transformer, conversion.modulation)
+    if conversion.groups:
+        mix_blocks(transformer, conversion)
+    if conversion.experts is not None:
+        sites = find_sites(transformer)
+        orders = orders_of(sites, importance)
+        for site in sites:
+            layer = ExpertFeedForward(site.read(), orders[site.path], conversion.experts)
+            site.place(transformer, layer.train(transformer.training))
+
+
+def conversion_of(transformer: Any) -> Conversion | None:
+    """What was done to a transformer; None where it is dense."""
+    held = getattr(transformer, "config", {}).get("conversion")
+    return None if held is None else Conversion.from_dict(dict(held))

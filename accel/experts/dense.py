@@ -1,0 +1,69 @@
+"""What a dense feed-forward layer computes, whatever class it is: two or three matrices and an activation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional
+
+from ...kernels.moe import ACTIVATIONS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dense:
+    """y = down (a(up x + b)) + c, or, with a gate, y = down (a(gate x + g) * (up x + b)) + c.
+
+    The fields are views of the layer's own weights, or of anything shaped like them, such as their gradients.
+
+    Shapes: D features in, H hidden units, O features out.
+    """
+
+    activation: str
+    """a: a name of `outpace.kernels.moe.ACTIVATIONS`."""
+    up_HD: Tensor
+    down_OH: Tensor
+    gate_HD: Tensor | None = None
+    up_bias_H: Tensor | None = None
+    gate_bias_H: Tensor | None = None
+    bias_O: Tensor | None = None
+
+    @property
+    def hidden(self) -> int:
+        return self.up_HD.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.up_HD.shape[1]
+
+    @property
+    def matrix_weights(self) -> int:
+        """Numbers in the matrices; biases are left out."""
+        return sum(part.numel() for part in (self.up_HD, self.down_OH, self.gate_HD) if part is not None)
+
+    def take(self, units: Tensor) -> Dense:
+        """The layer with these hidden units only, in their order and without the output's bias; copies."""
+
+        def rows(part: Tensor | None) -> Tensor | None:
+            return None if part is None else part.index_select(0, units.to(part.device))
+
+        up, gate = rows(self.up_HD), rows(self.gate_HD)
+        assert up is not None
+        return Dense(
+            activation=self.activation,
+            up_HD=up,
+            down_OH=self.down_OH.index_select(1, units.to(self.down_OH.device)),
+            gate_HD=gate,
+            up_bias_H=rows(self.up_bias_H),
+            gate_bias_H=rows(self.gate_bias_H),
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the layer makes of `x` (..., D)."""
+        hidden = functional.linear(x, self.up_HD, self.up_bias_H)
+        act = ACTIVATIONS[self.activation]
+        if self.gate_HD is None:
+            hidden = act(hidden)
+        else:
+            hidden = act(functional.linear(x, self.gate_HD, self.gate_bias_H)) * hidden
+        return functional.linear(hidden, self.down_OH, self.bias_O)

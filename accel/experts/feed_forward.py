@@ -1,0 +1,176 @@
+"""The layer that stands where a dense feed-forward layer stood: a shared expert, routed experts and their router."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import ConfigError
+from ...kernels.moe import ACTIVATIONS, expert_ffn
+from ...kernels.moe import Experts as PackedExperts
+from .dense import Dense
+from .fused import linear_of, parameter_of
+from .layout import Layout
+from .settings import Experts
+
+ROUTER_DEVIATION = 0.02
+"""Of a router's first weights: small, so that every expert is chosen about equally often."""
+
+
+class Router(nn.Module):
+    """Scores every expert for every token; always in float32, in which ties are rare.
+
+    What a token is scored by is the layer's own input, which the block has modulated with timestep and text.
+    """
+
+    def __init__(self, width: int, experts: int, scores: str) -> None:
+        super().__init__()
+        self.scores = scores
+        self.weight = nn.Parameter(torch.empty(experts, width).normal_(std=ROUTER_DEVIATION))
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        """Probabilities (T, experts)."""
+        with torch.autocast(x_TD.device.type, enabled=False):
+            logits = functional.linear(x_TD.float(), self.weight.float())
+        return logits.softmax(-1) if self.scores == "softmax" else logits.sigmoid()
+
+
+class SharedExpert(nn.Module):
+    """The hidden units that every token goes through."""
+
+    def __init__(self, part: Dense) -> None:
+        super().__init__()
+        self.activation = ACTIVATIONS[part.activation]
+        self.up = linear_of(part.up_HD, part.up_bias_H)
+        self.gate = None if part.gate_HD is None else linear_of(part.gate_HD, part.gate_bias_H)
+        self.down = linear_of(part.down_OH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        up = self.up(x)
+        return self.down(self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up)
+
+
+class RoutedExperts(nn.Module):
+    """The weights of the experts that tokens choose among, packed along a first dimension E."""
+
+    def __init__(self, parts: list[Dense]) -> None:
+        super().__init__()
+        self.activation = parts[0].activation
+        self.up = _packed([part.up_HD for part in parts])
+        self.down = _packed([part.down_OH for part in parts])
+        self.gate = _packed([part.gate_HD for part in parts])
+        self.up_bias = _packed([part.up_bias_H for part in parts])
+        self.gate_bias = _packed([part.gate_bias_H for part in parts])
+
+    def forward(self, x_TD: Tensor, index_TK: Tensor, gates_TK: Tensor) -> Tensor:
+        assert self.up is not None and self.down is not None
+        if x_TD.is_meta:
+            return self._counted(x_TD, index_TK.shape[1])
+        weights = PackedExperts(
+            activation=self.activation,
+            up_EHD=self.up,
+            down_EOH=self.down,
+            gate_EHD=self.gate,
+            up_bias_EH=self.up_bias,
+            gate_bias_EH=self.gate_bias,
+        )
+        return expert_ffn(x_TD, weights, index_TK, gates_TK)
+
+    def _counted(self, x_TD: Tensor, active: int) -> Tensor:
+        # Without values nothing can be routed. Any expert costs what the first does: so the work has its true size.
+        assert self.up is not None and self.down is not None
+        rows = x_TD.new_empty(len(x_TD) * active, x_TD.shape[1])
+        hidden = functional.linear(rows, self.up[0])
+        if self.gate is not None:
+            hidden = hidden * functional.linear(rows, self.gate[0])
+        return functional.linear(hidden, self.down[0]).unflatten(0, (len(x_TD), active)).sum(1)
+
+
+class ExpertFeedForward(nn.Module):
+    """One shared expert that every token goes through, and of the routed experts the best few for each token.
+
+    Source: Dense2MoE (Zheng et al., ICCV 2025, arXiv:2510.09094).
+
+    Routing is by token and drops none, so a sample does not depend on those that it shares a batch with. `active` may
+    be changed at any time: 0 leaves the shared expert alone, "all" runs every expert with gate 1, which is the dense
+    layer again.
+
+    Args:
+        dense: the layer that is split; its weights are copied.
+        order_H: its hidden units, most important first.
+        settings: the layout and how gates are made.
+    """
+
+    def __init__(self, dense: Dense, order_H: Tensor, settings: Experts) -> None:
+        super().__init__()
+        self.layout = Layout.parse(settings.layout)
+        self.scaling = settings.scaling
+        self.active: int | Literal["all"] = self.layout.active
+        self.listener: Callable[[ExpertFeedForward, Tensor, Tensor], None] | None = None
+        """Told the probabilities (T, experts) and the chosen experts (T, K) of every call."""
+        shared, routed = self.layout.deal(order_H)
+        self.shared = SharedExpert(dense.take(shared)) if len(shared) else None
+        self.experts = RoutedExperts([dense.take(units) for units in routed])
+        self.router = Router(dense.width, self.layout.experts, settings.scores).to(dense.up_HD.device)
+        self.bias = None if dense.bias_O is None else parameter_of(dense.bias_O)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = None if self.shared is None else self.shared(x)
+        if self.active != 0 or y is None:
+            x_TD = x.reshape(-1, x.shape[-1])
+            routed = self.experts(x_TD, *self.route(x_TD)).reshape(*x.shape[:-1], -1)
+            y = routed if y is None else y + routed
+        return y if self.bias is None else y + self.bias
+
+    def route(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """Experts (T, K) and gates (T, K) of every token."""
+        if self.active == "all":
+            index = torch.arange(self.layout.experts, device=x_TD.device).expand(len(x_TD), -1)
+            return index, x_TD.new_ones(()).expand(index.shape)
+        probabilities_TE = self.router(x_TD)
+        gates, index = probabilities_TE.topk(self.active, dim=-1)
+        if self.listener is not None:
+            self.listener(self, probabilities_TE, index)
+        if self.scaling == "normalize":
+            gates = gates / gates.sum(-1, keepdim=True).clamp_min(1e-9)
+        elif self.scaling == "experts":
+            gates = gates * self.layout.experts
+        return index, gates
+
+    def extra_repr(self) -> str:
+        return f"{self.layout}, active={self.active}"
+
+
+def find_experts(transformer: nn.Module) -> dict[str, ExpertFeedForward]:
+    """The expert layers of a transformer by path, in execution order of its blocks."""
+    return {path: module for path, module in transformer.named_modules() if isinstance(module, ExpertFeedForward)}
+
+
+def set_active(transformer: nn.Module, active: int | Literal["all"]) -> None:
+    """Choose how many routed experts a token goes through from now on, in every layer.
+
+    Args:
+        active: 0 runs the shared expert alone; more is closer to the dense model and slower; "all" gives every expert
+            the gate 1: before training, the dense model.
+
+    Raises: ConfigError where the transformer has no experts, or not as many.
+    """
+    layers = find_experts(transformer)
+    if not layers:
+        raise ConfigError(f"{type(transformer).__name__} has no experts; convert it first")
+    fewest = min(layer.layout.experts for layer in layers.values())
+    if active != "all" and not (isinstance(active, int) and 0 <= active <= fewest):
+        raise ConfigError(f"active experts must be 0 to {fewest} or 'all', not {active!r}")
+    for layer in layers.values():
+        layer.active = active
+
+
+def _packed(parts: list[Tensor | None]) -> nn.Parameter | None:
+    given = [part for part in parts if part is not None]
+    if not given:
+        return None
+    return nn.Parameter(torch.stack([part.detach() for part in given]), given[0].requires_grad)

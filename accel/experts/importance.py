@@ -1,0 +1,159 @@
+"""Which hidden units of a feed-forward layer matter most: what makes the shared expert worth having."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError, InputError
+from .dense import Dense
+from .sites import Site, find_sites
+
+Loss = Callable[[nn.Module, Any], Tensor]
+"""loss(transformer, batch) -> one number that can be differentiated."""
+
+
+def taylor_importance(transformer: nn.Module, batches: Iterable[Any], loss: Loss) -> dict[str, Tensor]:
+    """How much `loss` would change, to first order, if a hidden unit were removed; for every unit of every layer.
+
+    |sum of dL/dw * w| over the weights into a unit, plus the same over those out of it, averaged over the batches. Give
+    batches of many timesteps: units matter at different noise levels. Gradients are reduced as they arrive and freed,
+    so a large model needs room for those of one layer.
+
+    Source: first-order Taylor importance (Molchanov et al. 2019, arXiv:1906.10771), as Dense2MoE uses it.
+
+    Args:
+        transformer: a dense diffusers transformer; its weights, their gradients and what requires one stay as they are.
+        batches: what `loss` takes, one after the other.
+        loss: `output_change` needs no data but the transformer's inputs; a training loss needs its targets.
+
+    Returns: path of the layer -> scores of its hidden units, in float32 on the CPU.
+
+    Raises: UnsupportedModelError for a transformer without such layers; InputError where there is no batch, or the loss
+        is not finite or does not depend on the layers.
+    """
+    sites = find_sites(transformer)
+    wanted = {site.path: _weights(site) for site in sites}
+    sums = {site.path: torch.zeros(site.read().hidden) for site in sites}
+    count = 0
+    with ExitStack() as undo, torch.enable_grad():
+        _train_only({id(weight) for weights in wanted.values() for weight in weights}, transformer, undo)
+        for batch in batches:
+            signed = {site.path: [0.0, 0.0] for site in sites}
+            with ExitStack() as hooks:
+                for site in sites:
+                    for weight in wanted[site.path]:
+                        note = _reducing(site, weight, signed[site.path])
+                        hooks.callback(weight.register_post_accumulate_grad_hook(note).remove)
+                value = loss(transformer, batch)
+                if not torch.isfinite(value).all():
+                    raise InputError("the loss is not finite, so nothing can be said about importance")
+                value.backward()
+            for path, (into, out_of) in signed.items():
+                if isinstance(into, float) or isinstance(out_of, float):
+                    raise InputError(f"the loss does not depend on {path}; does it call the transformer?")
+                sums[path] += (into.abs() + out_of.abs()).cpu()
+            count += 1
+    if not count:
+        raise InputError("importance needs at least one batch")
+    return {path: total / count for path, total in sums.items()}
+
+
+def output_change(transformer: nn.Module, call: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
+    """A loss for `taylor_importance` that asks how far the output moves, in a random direction drawn for each call.
+
+    Distillation minimises the squared distance to the dense output, whose gradient at the dense model is zero; its
+    curvature along a weight is the mean square of what this loss's first-order change is.
+
+    Args:
+        call: keyword arguments of the transformer.
+        generator: for the direction.
+    """
+    output = transformer(**{**call, "return_dict": False})[0]
+    parts = output if isinstance(output, (list, tuple)) else [output]
+    total = sum(part.numel() for part in parts)
+    moved = parts[0].new_zeros((), dtype=torch.float32)
+    for part in parts:
+        sign = torch.randint(0, 2, part.shape, generator=generator).to(part.device, torch.float32) * 2 - 1
+        moved = moved + (part.float() * sign).sum()
+    return moved / total**0.5
+
+
+def weight_importance(transformer: nn.Module) -> dict[str, Tensor]:
+    """Scores from the weights alone: the product of the norms into and out of a unit. Needs no data."""
+
+    def score(dense: Dense) -> Tensor:
+        into = dense.up_HD.float().norm(dim=1)
+        if dense.gate_HD is not None:
+            into = into * dense.gate_HD.float().norm(dim=1)
+        return (into * dense.down_OH.float().norm(dim=0)).detach().cpu()
+
+    return {site.path: score(site.read()) for site in find_sites(transformer)}
+
+
+def random_importance(transformer: nn.Module, seed: int = 0) -> dict[str, Tensor]:
+    """Scores that say nothing: what every other order has to beat."""
+    generator = torch.Generator().manual_seed(seed)
+    return {site.path: torch.rand(site.read().hidden, generator=generator) for site in find_sites(transformer)}
+
+
+def orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    """The hidden units of every site, most important first; as they are where nothing is known.
+
+    Raises: ConfigError where a site has no scores, or not one a unit.
+    """
+    orders = {}
+    for site in sites:
+        hidden = site.read().hidden
+        if importance is None:
+            orders[site.path] = torch.arange(hidden)
+            continue
+        scores = importance.get(site.path)
+        if scores is None or scores.shape != (hidden,):
+            has = "none" if scores is None else f"scores of shape {tuple(scores.shape)}"
+            raise ConfigError(f"importance of {site.path} needs {hidden} scores, one a hidden unit; it has {has}")
+        orders[site.path] = scores.argsort(descending=True, stable=True).cpu()
+    return orders
+
+
+def _weights(site: Site) -> list[nn.Parameter]:
+    seen: dict[int, nn.Parameter] = {}
+
+    def note(weight: Tensor) -> Tensor:
+        if not isinstance(weight, nn.Parameter) or not weight.is_floating_point():
+            raise InputError(f"the weights of {site.path} are quantised; importance needs them in floating point")
+        return seen.setdefault(id(weight), weight)
+
+    site.read(note)
+    return list(seen.values())
+
+
+def _train_only(ids: set[int], transformer: nn.Module, undo: ExitStack) -> None:
+    # Nothing else gets a gradient, so only the activations on the way to these weights are kept.
+    for weight in transformer.parameters():
+        before, gradient = weight.requires_grad, weight.grad
+        undo.callback(setattr, weight, "grad", gradient)
+        undo.callback(weight.requires_grad_, before)
+        weight.grad = None
+        weight.requires_grad_(id(weight) in ids)
+
+
+def _reducing(site: Site, weight: nn.Parameter, signed: list[Any]) -> Callable[[Tensor], None]:
+    """A hook that adds weight x gradient, summed over each hidden unit, to `signed`: into the unit, and out of it."""
+
+    def reduce(_: Tensor) -> None:
+        assert weight.grad is not None
+        product = weight.detach().float() * weight.grad.float()
+        nothing = product.new_zeros(())
+        part = site.read(lambda other: product if other is weight else nothing.expand(other.shape))
+        rows = [m.sum(1) for m in (part.up_HD, part.gate_HD) if m is not None]
+        rows += [bias for bias in (part.up_bias_H, part.gate_bias_H) if bias is not None]
+        signed[0] = signed[0] + torch.stack(rows).sum(0)
+        signed[1] = signed[1] + part.down_OH.sum(0)
+        weight.grad = None
+
+    return reduce

@@ -1,0 +1,127 @@
+"""What is done to a dense transformer, as plain data that travels in the config of the converted one."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import ConfigError
+from ...registry import suggestion
+from ..methods import number, one_of, whole
+from .layout import Layout
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experts:
+    """Feed-forward layers become one shared and several routed experts.
+
+    Source: Dense2MoE (Zheng et al., ICCV 2025, arXiv:2510.09094).
+
+    Differs from the paper: it does not say how gates are computed; `scores` and `scaling` leave the choice.
+    """
+
+    layout: str = "1S12E2A"
+    """Shared experts (quarters of the hidden units), routed experts, and routed experts a token goes through."""
+    scores: str = "softmax"
+    """"softmax": experts compete for a token. "sigmoid": each is scored by itself."""
+    scaling: str = "none"
+    """Of the chosen experts' gates. "none": as scored, which bears another number of active experts best.
+    "normalize": they sum to 1. "experts": times the number of experts, so that a router that knows nothing yet
+    lets the chosen experts add what they added in the dense layer."""
+
+    def __post_init__(self) -> None:
+        Layout.parse(self.layout)
+        one_of("scores", self.scores, ("softmax", "sigmoid"))
+        one_of("scaling", self.scaling, ("none", "normalize", "experts"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockGroup:
+    """Consecutive blocks of which only some run, chosen for each sample at each call."""
+
+    first: int
+    """Place of the first block of the group, counted over all stacks in execution order, from 0."""
+    size: int
+    """m: blocks in the group."""
+    active: int
+    """kappa: blocks that run, 0 to `size`."""
+
+    def __post_init__(self) -> None:
+        whole("first", self.first, 1)
+        whole("size", self.size, 2)
+        whole("active", self.active, 0, self.size)
+
+    @staticmethod
+    def parse(text: str) -> BlockGroup:
+        """The group that "4-7:2" writes down: of blocks 4 to 7, 2 run. Raises: ConfigError."""
+        blocks, colon, active = text.partition(":")
+        first, dash, last = blocks.partition("-")
+        if not (colon and dash and all(part.strip().isdecimal() for part in (first, last, active))):
+            raise ConfigError(f"'{text}' is no group of blocks; write 4-7:2 for 2 of the blocks 4, 5, 6 and 7")
+        return BlockGroup(first=int(first), size=int(last) - int(first) + 1, active=int(active))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Modulation:
+    """The matrices that turn the conditioning into shifts, scales and gates (adaLN) get smaller."""
+
+    kind: str = "low_rank"
+    """"low_rank": each becomes a product of two thin ones. "shared": one matrix serves all blocks of a kind."""
+    rank: int = 48
+    """Of the product; 48 brings FLUX.1-dev to the paper's 5.15 B. "shared" does not use it."""
+
+    def __post_init__(self) -> None:
+        one_of("kind", self.kind, ("low_rank", "shared"))
+        whole("rank", self.rank, 1)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conversion:
+    """Everything that is done to one transformer; what is None or empty is left dense."""
+
+    experts: Experts | None = None
+    groups: tuple[BlockGroup, ...] = ()
+    """Of blocks, for a mixture of blocks; in order, without overlap."""
+    text_weight: float = 0.5
+    """Alpha: the part of a group's scores that pooled image and text have; the rest is the global embedding's. 0..1."""
+    modulation: Modulation | None = None
+
+    def __post_init__(self) -> None:
+        number("text_weight", self.text_weight, 0.0, 1.0)
+        if self.experts is None and not self.groups and self.modulation is None:
+            raise ConfigError("nothing to convert: give experts, groups of blocks or a modulation")
+        for before, after in zip(self.groups, self.groups[1:], strict=False):
+            if after.first < before.first + before.size:
+                raise ConfigError(
+                    f"the groups of blocks {before.first}-{before.first + before.size - 1} and {after.first}-"
+                    f"{after.first + after.size - 1} overlap or are out of order"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data that `from_dict` reads again."""
+        given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
+        return {"version": 1, **given}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Conversion:
+        """The conversion that `data` describes. Raises: ConfigError for an unknown version or setting."""
+        held = dict(data)
+        version = held.pop("version", None)
+        if version != 1:
+            raise ConfigError(f"this conversion has version {version}; this outpace reads version 1")
+        parts: dict[str, Any] = {"experts": Experts, "modulation": Modulation}
+        for key, value in held.items():
+            if key in parts:
+                held[key] = _filled(parts[key], value)
+            elif key == "groups":
+                held[key] = tuple(_filled(BlockGroup, group) for group in value)
+        return _filled(Conversion, held)
+
+
+def _filled(cls: type, values: dict[str, Any]) -> Any:
+    known = [field.name for field in dataclasses.fields(cls)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"a conversion's {cls.__name__} has no setting '{name}'{suggestion(name, known)}")
+    return cls(**values)
