@@ -7,34 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch import nn
 
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError
+from .recording import Site, record_call
 
 FEWEST_TOKENS = 1024
 """Self-attention over fewer tokens has too few blocks of 64 for a choice among them."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Site:
-    """One shape of attention and how often a call of the transformer runs it."""
-
-    heads: int
-    queries: int
-    keys: int
-    width: int
-    """Features of one head."""
-    count: int = 1
-
-    @property
-    def flops(self) -> int:
-        """Two products of queries x keys x width, two operations each: 4 H N M D, for all its runs."""
-        return 4 * self.count * self.heads * self.queries * self.keys * self.width
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,75 +54,8 @@ class Cost:
         return round(total)
 
 
-class _AttentionRecorder(TorchFunctionMode):
-    """Notes the shapes of every attention call, and answers it without computing anything."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shapes: Counter[tuple[int, int, int, int]] = Counter()
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is not functional.scaled_dot_product_attention:
-            return func(*args, **kwargs)
-        query, key, value = (
-            kwargs.get(n, args[i] if i < len(args) else None) for i, n in enumerate(("query", "key", "value"))
-        )
-        batch, heads, queries, width = query.shape
-        self.shapes[heads, queries, key.shape[-2], width] += batch
-        return query.new_empty(*query.shape[:-1], value.shape[-1])
-
-
-class _HidingNothing(TorchFunctionMode):
-    """Answers what only values could tell, for a prompt as long as it may be: masks hide nothing, conditions fail.
-
-    On the meta device a mask has no values, and picking by one would have no shape.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._inverted: list[Tensor] = []
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is Tensor.__bool__ and args[0].is_meta:
-            return False
-        if (
-            func is Tensor.__getitem__
-            and isinstance(args[1], Tensor)
-            and args[1].is_meta
-            and args[1].dtype == torch.bool
-        ):
-            kept, mask = args
-            return kept[:0] if any(mask is one for one in self._inverted) else kept
-        result = func(*args, **(kwargs or {}))
-        if func is Tensor.__invert__:
-            self._inverted.append(result)
-        return result
-
-
-class _ProductCounter(TorchDispatchMode):
-    """Sums the FLOPs of products and convolutions by torch's own formulas.
-
-    torch's FlopCounterMode gives the same sum, split by module, in several times the time.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flops = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
-            self.flops += formula(*args, **(kwargs or {}), out_val=result)
-        return result
-
-
 def count_cost(transformer: nn.Module, inputs: Mapping[str, Any], tokens: int) -> Cost:
     """Count what `transformer(**inputs)` takes; with everything on the meta device nothing is computed or stored.
-
-    Attention is read off the shapes that reach scaled_dot_product_attention, everything else off the products and
-    convolutions that reach torch's operators.
 
     Args:
         transformer: a diffusers transformer on the meta device.
@@ -152,28 +64,21 @@ def count_cost(transformer: nn.Module, inputs: Mapping[str, Any], tokens: int) -
 
     Raises: InputError where the transformer refuses the shapes.
     """
-    from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
-
-    products, recorder, native = _ProductCounter(), _AttentionRecorder(), attention_backend(AttentionBackendName.NATIVE)
-    try:
-        with torch.no_grad(), torch.device("meta"), native, products, _HidingNothing(), recorder:
-            transformer(**inputs, return_dict=False)
-    except (ValueError, RuntimeError, NotImplementedError) as error:
-        shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in inputs.items() if isinstance(v, Tensor))
-        raise InputError(
-            f"{type(transformer).__name__} cannot be run at this size ({shapes}): {str(error).splitlines()[0]}"
-        ) from error
+    recording = record_call(transformer, inputs)
+    found: Counter[tuple[int, int, int, int]] = Counter()
+    for _, site in recording.attention:
+        found[site.heads, site.queries, site.keys, site.width] += site.count
     sites = [
         Site(heads=heads, queries=queries, keys=keys, width=width, count=number)
-        for (heads, queries, keys, width), number in recorder.shapes.items()
+        for (heads, queries, keys, width), number in found.items()
     ]
-    own = tuple(site for site in sites if site.queries == site.keys >= tokens)
+    own = tuple(site for site in sites if site.is_own(tokens))
     return Cost(
         parameters=sum(weight.numel() for weight in transformer.state_dict().values()),
         tokens=tokens,
         self_attention=own,
         other_attention=tuple(site for site in sites if site not in own),
-        other_flops=products.flops,
+        other_flops=sum(recording.products.values()),
     )
 
 

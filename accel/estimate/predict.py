@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError
 from .cost import FEWEST_TOKENS, Cost, break_even, count_cost, worthwhile
 from .devices import Device, find_device
-from .models import Model
-from .signature import Latent, Signature
-from .source import build_on_meta, find_model, settings_of, signature_of
+from .sample import Sample, sample_of
 from .words import describe
 
 WORTH = 1.2
@@ -128,30 +124,15 @@ def estimate(
     >>> estimate("hunyuanvideo", device="h200").tokens
     118800
     """
-    _check_settings(steps, sparsity, warmup, searches, text_tokens, calls)
-    found = find_model(model)
-    signature = signature_of(found.transformer)
+    _check_settings(sparsity, warmup, searches)
     rates = find_device(device)
-    transformer = build_on_meta(found.transformer, dict(found.config))
-    config = settings_of(transformer)
-    text = next(
-        n for n in (text_tokens, found.text, config.get("max_text_seq_length"), signature.text) if n is not None
+    sample = sample_of(
+        model, height=height, width=width, frames=frames, steps=steps, text_tokens=text_tokens, calls=calls
     )
-    size = _size(found, signature, height, width, frames)
-    latent = _latent(found, signature.patch(config), size, text if signature.text else 0)
-    with torch.device("meta"):
-        inputs = signature.inputs(config, latent)
-    cost = count_cost(transformer, inputs, latent.tokens)
-    if calls is None:
-        calls = found.calls or (2 if signature.guided(config) else 1)
     return _judge(
-        cost,
-        found,
+        sample,
+        count_cost(sample.transformer, sample.inputs, sample.latent.tokens),
         rates,
-        size=size,
-        text=latent.text,
-        steps=steps or found.steps,
-        calls=calls,
         sparsity=sparsity,
         warmup=warmup,
         searches=searches,
@@ -159,76 +140,26 @@ def estimate(
     )
 
 
-def _check_settings(
-    steps: int | None, sparsity: float, warmup: float, searches: int, text: int | None, calls: int | None
-) -> None:
+def _check_settings(sparsity: float, warmup: float, searches: int) -> None:
     if not 0.0 <= sparsity < 1.0:
         raise ConfigError(f"sparsity is the share left out, from 0 to below 1, not {sparsity}")
     if not 0.0 <= warmup <= 1.0:
         raise ConfigError(f"warmup is the share of steps that stay dense, from 0 to 1, not {warmup}")
-    for name, value, least in (
-        ("steps", steps, 1),
-        ("searches", searches, 1),
-        ("text_tokens", text, 1),
-        ("calls", calls, 1),
-    ):
-        if value is not None and value < least:
-            raise ConfigError(f"{name} must be at least {least}, not {value}")
-
-
-def _size(
-    found: Model, signature: Signature, height: int | None, width: int | None, frames: int | None
-) -> tuple[int, int, int | None]:
-    height, width = height or found.height, width or found.width
-    if height is None or width is None:
-        raise InputError(f"the size is not in the configuration of '{found.name}'; give height and width in pixels")
-    if not signature.video:
-        if frames is not None:
-            raise InputError(f"'{found.name}' makes pictures; leave frames out")
-        return height, width, None
-    frames = frames or found.frames
-    if frames is None:
-        raise InputError(f"'{found.name}' makes clips; give the number of frames")
-    return height, width, frames
-
-
-def _latent(found: Model, patch: tuple[int, int, int], size: tuple[int, int, int | None], text: int) -> Latent:
-    height, width, frames = size
-    for word, value, step in (("height", height, found.space * patch[1]), ("width", width, found.space * patch[2])):
-        if value < step or value % step:
-            below = value // step * step
-            near = f"{below} or {below + step}" if below else f"{step}"
-            raise InputError(f"{word} {value} is no multiple of {step}, which '{found.name}' needs; try {near}")
-    if frames is not None and (frames < 1 or (frames - 1) % found.time):
-        below = max(0, frames - 1) // found.time * found.time + 1
-        raise InputError(
-            f"frames {frames}: '{found.name}' makes 1 frame and a multiple of {found.time} more; "
-            f"try {below} or {below + found.time}"
-        )
-    return Latent(
-        frames=1 if frames is None else (frames - 1) // found.time + 1,
-        height=height // found.space,
-        width=width // found.space,
-        text=text,
-        patch=patch,
-        time_per_token=found.time_per_token,
-    )
+    if searches < 1:
+        raise ConfigError(f"searches must be at least 1, not {searches}")
 
 
 def _judge(
+    sample: Sample,
     cost: Cost,
-    found: Model,
     rates: Device,
     *,
-    size: tuple[int, int, int | None],
-    text: int,
-    steps: int,
-    calls: int,
     sparsity: float,
     warmup: float,
     searches: int,
     fresh: bool,
 ) -> Estimate:
+    found, steps, calls, text = sample.model, sample.steps, sample.calls, sample.latent.text
     own, other = calls * cost.attention_flops, calls * cost.other_attention_flops
     rest = calls * cost.other_flops
     attention_seconds = own / (rates.dense * 1e12)
@@ -248,15 +179,14 @@ def _judge(
     even = None if even is None or even / kept_text >= 1.0 else even / kept_text
     weights = found.copies * cost.parameters * rates.weight_bytes
     worth, verdict = _verdict(cost, share, ceiling, sparsity, gain)
-    height, width, frames = size
     return Estimate(
         model=found.name,
         transformer=found.transformer,
         device=rates.name,
         device_source=rates.source,
-        height=height,
-        width=width,
-        frames=frames,
+        height=sample.height,
+        width=sample.width,
+        frames=sample.frames,
         steps=steps,
         calls=calls,
         tokens=cost.tokens,

@@ -1,0 +1,179 @@
+"""What one call of a transformer computes, and in which of its modules: read off the call, on the meta device."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from ...errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Site:
+    """One shape of attention and how often a call of the transformer runs it."""
+
+    heads: int
+    queries: int
+    keys: int
+    width: int
+    """Features of one head."""
+    count: int = 1
+
+    def is_own(self, tokens: int) -> bool:
+        """True for attention of the picture's `tokens`, and of text in one sequence with them, to themselves."""
+        return self.queries == self.keys >= tokens
+
+    @property
+    def flops(self) -> int:
+        """Two products of queries x keys x width, two operations each: 4 H N M D, for all its runs."""
+        return 4 * self.count * self.heads * self.queries * self.keys * self.width
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recording:
+    """One call: what each module computed by itself, without the modules inside it."""
+
+    attention: tuple[tuple[str, Site], ...]
+    """Path of the module that called scaled_dot_product_attention, and the shape."""
+    products: Mapping[str, int]
+    """FLOPs of products and convolutions that reached torch's operators, by the path of the module."""
+
+
+class _Place:
+    """The path of the innermost module that is running; "" is the transformer itself."""
+
+    def __init__(self) -> None:
+        self._running: list[str] = []
+
+    @property
+    def path(self) -> str:
+        return self._running[-1] if self._running else ""
+
+    @contextmanager
+    def follow(self, transformer: nn.Module) -> Iterator[None]:
+        hooks = []
+        for path, module in transformer.named_modules():
+            hooks.append(module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path)))
+            hooks.append(module.register_forward_hook(lambda *_: self._leave()))
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _leave(self) -> None:
+        self._running.pop()
+
+
+class _AttentionRecorder(TorchFunctionMode):
+    """Notes where attention is called and its shapes, and answers it without computing anything."""
+
+    def __init__(self, place: _Place) -> None:
+        super().__init__()
+        self.place = place
+        self.shapes: Counter[tuple[str, int, int, int, int]] = Counter()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not functional.scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        query, key, value = (
+            kwargs.get(n, args[i] if i < len(args) else None) for i, n in enumerate(("query", "key", "value"))
+        )
+        batch, heads, queries, width = query.shape
+        self.shapes[self.place.path, heads, queries, key.shape[-2], width] += batch
+        return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+
+class _HidingNothing(TorchFunctionMode):
+    """Answers what only values could tell, for a prompt as long as it may be: masks hide nothing, conditions fail.
+
+    On the meta device a mask has no values, and picking by one would have no shape.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._inverted: list[Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.__bool__ and args[0].is_meta:
+            return False
+        if (
+            func is Tensor.__getitem__
+            and isinstance(args[1], Tensor)
+            and args[1].is_meta
+            and args[1].dtype == torch.bool
+        ):
+            kept, mask = args
+            return kept[:0] if any(mask is one for one in self._inverted) else kept
+        result = func(*args, **(kwargs or {}))
+        if func is Tensor.__invert__:
+            self._inverted.append(result)
+        return result
+
+
+class _ProductCounter(TorchDispatchMode):
+    """Sums the FLOPs of products and convolutions by torch's own formulas, module by module.
+
+    torch's FlopCounterMode gives the same sums in several times the time.
+    """
+
+    def __init__(self, place: _Place) -> None:
+        super().__init__()
+        self.place = place
+        self.flops: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self.flops[self.place.path] += formula(*args, **(kwargs or {}), out_val=result)
+        return result
+
+
+def record_call(transformer: nn.Module, inputs: Mapping[str, Any]) -> Recording:
+    """Run `transformer(**inputs)`, which computes and stores nothing where both are on the meta device.
+
+    Attention is read off the shapes that reach scaled_dot_product_attention, everything else off the products and
+    convolutions that reach torch's operators.
+
+    Raises: InputError where the transformer refuses the shapes.
+    """
+    from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
+
+    place = _Place()
+    products, recorder = _ProductCounter(place), _AttentionRecorder(place)
+    native = attention_backend(AttentionBackendName.NATIVE)
+    try:
+        with (
+            place.follow(transformer),
+            torch.no_grad(),
+            torch.device("meta"),
+            native,
+            products,
+            _HidingNothing(),
+            recorder,
+        ):
+            transformer(**inputs, return_dict=False)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        shapes = ", ".join(f"{k} {tuple(v.shape)}" for k, v in inputs.items() if isinstance(v, Tensor))
+        raise InputError(
+            f"{type(transformer).__name__} cannot be run at this size ({shapes}): {str(error).splitlines()[0]}"
+        ) from error
+    return Recording(
+        attention=tuple(
+            (path, Site(heads=heads, queries=queries, keys=keys, width=width, count=number))
+            for (path, heads, queries, keys, width), number in recorder.shapes.items()
+        ),
+        products=products.flops,
+    )
