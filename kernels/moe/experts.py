@@ -1,0 +1,118 @@
+"""The weights of a layer's routed experts, and what they are checked for once at the door.
+
+Shapes: E experts, N tokens, K experts a token, D features in, H hidden units of an expert, O features out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import ConfigError, UnknownNameError
+from ...registry import suggestion
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Experts:
+    """E feed-forward networks of one shape: down a(up x + b), or, with a gate, down (a(gate x + g) * (up x + b)).
+
+    Matrices lie as in `nn.Linear`, (out, in), one behind the other. There is no bias of the output: in a layer that was
+    split into experts it is added once, by the shared expert.
+    """
+
+    activation: str
+    """a: a name in ACTIVATIONS."""
+    up_EHD: Tensor
+    """Into the hidden units."""
+    down_EOH: Tensor
+    """Out of them."""
+    gate_EHD: Tensor | None = None
+    """For gated networks (SwiGLU, GEGLU): into what the activation is applied to."""
+    up_bias_EH: Tensor | None = None
+    """b, or None for 0."""
+    gate_bias_EH: Tensor | None = None
+    """g, or None for 0."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.up_EHD.shape[0]
+
+    def weights(self) -> dict[str, Tensor]:
+        """The tensors that are not None, by field name."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+
+    def to(self, dtype: torch.dtype) -> Experts:
+        """The same with all weights of this type."""
+        return replace(self, **{name: weight.to(dtype) for name, weight in self.weights().items()})
+
+
+def check_experts(x: Tensor, experts: Experts) -> None:
+    """Raises: ConfigError, UnknownNameError: the weights do not fit together or to x (..., D)."""
+    if experts.activation not in ACTIVATIONS:
+        known = suggestion(experts.activation, list(ACTIVATIONS))
+        raise UnknownNameError(f"experts have no activation '{experts.activation}'{known}")
+    up, down = experts.up_EHD, experts.down_EOH
+    if up.ndim != 3 or down.ndim != 3:
+        raise ConfigError(
+            f"experts take matrices of shape (experts, out, in), not {tuple(up.shape)} into the hidden units and "
+            f"{tuple(down.shape)} out of them"
+        )
+    if experts.gate_bias_EH is not None and experts.gate_EHD is None:
+        raise ConfigError("experts have a bias of the gate but no gate; give gate_EHD too, or neither")
+    count, hidden, width = up.shape
+    expected = {
+        "down_EOH": (count, down.shape[1], hidden),
+        "gate_EHD": (count, hidden, width),
+        "up_bias_EH": (count, hidden),
+        "gate_bias_EH": (count, hidden),
+    }
+    for name, weight in experts.weights().items():
+        shape = expected.get(name, tuple(up.shape))
+        if tuple(weight.shape) != shape:
+            raise ConfigError(f"{name} must have shape {shape} beside up_EHD {tuple(up.shape)}, not {weight.shape}")
+        if weight.device != x.device:
+            raise ConfigError(f"tokens are on {x.device} and {name} on {weight.device}; move them to one device")
+        if weight.dtype != x.dtype or not x.is_floating_point():
+            raise ConfigError(
+                f"tokens and experts must be of one floating-point type, not {x.dtype} and {weight.dtype} ({name}); "
+                "convert one, or run under torch.autocast"
+            )
+    if x.ndim == 0 or x.shape[-1] != width:
+        raise ConfigError(f"experts for {width} features cannot take tokens of shape {tuple(x.shape)}")
+
+
+def check_choice(x: Tensor, expert_index: Tensor, gates: Tensor, experts: int) -> None:
+    """Raises: ConfigError where expert_index and gates (..., K) do not say which experts each token of x goes through.
+
+    Whether every index exists is looked up on a CPU only: a GPU would have to be waited for.
+    """
+    if expert_index.shape != gates.shape or expert_index.shape[:-1] != x.shape[:-1] or expert_index.ndim != x.ndim:
+        raise ConfigError(
+            f"chosen experts and their gates must be of shape {(*x.shape[:-1], 'K')}, not {tuple(expert_index.shape)} "
+            f"and {tuple(gates.shape)}"
+        )
+    if expert_index.dtype not in (torch.int32, torch.int64) or not gates.is_floating_point():
+        raise ConfigError(
+            f"chosen experts must be int64 or int32 and gates floating-point, not {expert_index.dtype}, {gates.dtype}"
+        )
+    if expert_index.device != x.device or gates.device != x.device:
+        raise ConfigError(
+            f"tokens are on {x.device}, chosen experts on {expert_index.device} and gates on {gates.device}; move them "
+            "to one device"
+        )
+    if x.device.type == "cpu" and expert_index.numel():
+        least, most = (int(end) for end in expert_index.aminmax())
+        if least < 0 or most >= experts:
+            raise ConfigError(f"chosen experts must be 0 to {experts - 1}, not {least} to {most}")

@@ -1,0 +1,85 @@
+"""Grouped products: rows that are sorted by expert, each expert's rows times its own matrix. What backends differ in.
+
+Shapes: R rows, E experts, I features in, O features out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(rows (R, I), weights (E, O, I), ends (E)) -> (R, O), without gradients."""
+
+LEAST_ROWS = 16
+"""MKL multiplies fewer in another order (float32, AVX-512), so that a row would depend on how many others there are."""
+
+
+def loop_multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+    """One product an expert. Few rows are filled up, so that a token's result does not depend on its batch mates."""
+    out_RO = rows_RI.new_empty(len(rows_RI), weight_EOI.shape[1])
+    for expert, rows in _each(ends_E):
+        weight, count = weight_EOI[expert].t(), rows.stop - rows.start
+        if count < LEAST_ROWS:
+            filled = F.pad(rows_RI[rows], (0, 0, 0, LEAST_ROWS - count))
+            out_RO[rows] = torch.mm(filled, weight)[:count]
+        else:
+            torch.mm(rows_RI[rows], weight, out=out_RO[rows])
+    return out_RO
+
+
+def outer_products(left_RO: Tensor, right_RI: Tensor, ends_E: Tensor) -> Tensor:
+    """left^T right over the rows of each expert, (E, O, I); zeros for an expert without rows."""
+    out_EOI = left_RO.new_zeros(len(ends_E), left_RO.shape[1], right_RI.shape[1])
+    for expert, rows in _each(ends_E):
+        torch.mm(left_RO[rows].t(), right_RI[rows], out=out_EOI[expert])
+    return out_EOI
+
+
+def _each(ends_E: Tensor) -> list[tuple[int, slice]]:
+    """(expert, its rows) of those that have any."""
+    ends = [0, *ends_E.tolist()]
+    return [(e, slice(start, end)) for e, (start, end) in enumerate(pairwise(ends)) if end > start]
+
+
+class Product(torch.autograd.Function):
+    """A `Multiply` with its gradients: of the rows by the same, of the weights by one product an expert."""
+
+    @staticmethod
+    def forward(ctx: Any, rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor, multiply: Multiply) -> Tensor:
+        ctx.save_for_backward(rows_RI, weight_EOI, ends_E)
+        ctx.multiply = multiply
+        return multiply(rows_RI, weight_EOI, ends_E)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        rows_RI, weight_EOI, ends_E = ctx.saved_tensors
+        grad_RO = grads[0].contiguous()
+        of_rows = ctx.multiply(grad_RO, weight_EOI.mT, ends_E) if ctx.needs_input_grad[0] else None
+        of_weights = outer_products(grad_RO, rows_RI, ends_E) if ctx.needs_input_grad[1] else None
+        return of_rows, of_weights, None, None
+
+
+def grouped_multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+    """torch's own grouped product, with its own gradients."""
+    return F.grouped_mm(rows_RI, weight_EOI.mT, offs=ends_E)
+
+
+def grouped_refuses(x: Tensor, *weights: Tensor) -> str | None:
+    """Why `grouped_multiply` cannot take matrices like these, or None."""
+    if x.device.type not in ("cpu", "cuda"):
+        return f"it runs on CPU and CUDA devices, not on {x.device.type}"
+    if x.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"{x.dtype}: has float32, bfloat16, float16"
+    for weight in weights:
+        if not weight.is_contiguous() or weight.data_ptr() % 16:
+            return "matrices must be contiguous and begin at a multiple of 16 bytes"
+        for size in weight.shape[1:]:
+            if size * weight.itemsize % 16:
+                return f"a side of {size} in {x.dtype}: needs multiples of {16 // weight.itemsize}"
+    return None

@@ -1,0 +1,25 @@
+"""The truth every backend is tested against: every expert on every token, in float64, most of it times zero."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .experts import ACTIVATIONS, Experts
+
+
+def reference_expert_ffn(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK: Tensor) -> Tensor:
+    """sum over e of A_te FFN_e(x_t), with A_te the sum of the gates of token t for expert e; float64 (N, O)."""
+    exact, x = experts.to(torch.float64), x_ND.double()
+    gates_NE = x.new_zeros(len(x), experts.count).scatter_add(1, expert_index_NK.long(), gates_NK.double())
+    out = x.new_zeros(len(x), exact.down_EOH.shape[1])
+    for e in range(experts.count):
+        hidden = F.linear(x, exact.up_EHD[e], None if exact.up_bias_EH is None else exact.up_bias_EH[e])
+        if exact.gate_EHD is None:
+            hidden = ACTIVATIONS[experts.activation](hidden)
+        else:
+            gate = F.linear(x, exact.gate_EHD[e], None if exact.gate_bias_EH is None else exact.gate_bias_EH[e])
+            hidden = ACTIVATIONS[experts.activation](gate) * hidden
+        out = out + gates_NE[:, e, None] * F.linear(hidden, exact.down_EOH[e])
+    return out
