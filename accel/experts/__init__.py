@@ -1,11 +1,14 @@
 """From a dense diffusion transformer to a mixture of experts and of blocks (Dense2MoE), exact before it is trained."""
 
 from . import kinds as kinds  # registers how each class keeps its matrices
-from .block_mixture import MixedGroup
+from .block_mixture import MixedGroup, find_groups
 from .convert import conversion_of, convert
+from .count import Count, active_parameters, count
 from .feed_forward import ExpertFeedForward, find_experts, set_active
 from .importance import output_change, random_importance, taylor_importance, weight_importance
 from .layout import Layout
+from .load import load_transformer
+from .routing import Routing, watch
 from .settings import BlockGroup, Conversion, Experts, Modulation
 from .sites import SITE_KINDS, Site, SiteKind, find_sites
 
@@ -13,20 +16,27 @@ __all__ = [
     "SITE_KINDS",
     "BlockGroup",
     "Conversion",
+    "Count",
     "ExpertFeedForward",
     "Experts",
     "Layout",
     "MixedGroup",
     "Modulation",
+    "Routing",
     "Site",
     "SiteKind",
+    "active_parameters",
     "conversion_of",
     "convert",
+    "count",
     "find_experts",
+    "find_groups",
     "find_sites",
+    "load_transformer",
     "output_change",
     "random_importance",
     "set_active",
     "taylor_importance",
+    "watch",
     "weight_importance",
 ]

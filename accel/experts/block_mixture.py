@@ -21,6 +21,7 @@ from ...errors import ConfigError
 from ..denoiser import Rows, echo
 from ..families import Stack, find_family
 from .modulation import find_modulations
+from .scores import score
 from .settings import Conversion
 from .sites import find_sites
 
@@ -61,11 +62,11 @@ class GroupRouter(nn.Module):
         image_BD = _normalised(hidden_BND.float().mean(1))
         text_BD = _normalised(text.float().mean(1)) if isinstance(text, Tensor) else torch.zeros_like(image_BD)
         y = next((named[name] for name in _GLOBAL if isinstance(named.get(name), Tensor)), None)
-        scores = self.alpha * functional.linear(torch.cat([image_BD, text_BD], -1), self.tokens.weight.float())
+        scores = self.alpha * score(torch.cat([image_BD, text_BD], -1), self.tokens.weight)
         if y is None:
             return scores
         conditioning = self._embedded(y).expand(len(scores), -1)
-        return scores + (1 - self.alpha) * functional.linear(conditioning, self.conditioning.weight.float())
+        return scores + (1 - self.alpha) * score(conditioning, self.conditioning.weight)
 
     def _embedded(self, y: Tensor) -> Tensor:
         if y.ndim > 1:  # shifts, scales and gates one behind the other are seen by their mean
@@ -89,14 +90,16 @@ class MixedGroup:
     """A group of blocks at work: its first block decides, all of them keep to it.
 
     Args:
+        name: for reports: "blocks 4-7".
         router: scores the blocks; belongs to the transformer.
         stack: that the blocks are in.
-        names: of the block's arguments.
+        members: the blocks; they belong to the transformer, too.
         active: kappa, how many run.
     """
 
-    def __init__(self, router: GroupRouter, stack: Stack, names: list[str], active: int) -> None:
-        self.router, self.stack, self.names, self.active = router, stack, names, active
+    def __init__(self, name: str, router: GroupRouter, stack: Stack, members: list[nn.Module], active: int) -> None:
+        self.name, self.router, self.stack, self.members, self.active = name, router, stack, members, active
+        self.names = list(inspect.signature(members[0].forward).parameters)
         self.choice: Choice | None = None
         self.listener: Callable[[MixedGroup, Choice], None] | None = None
 
@@ -132,8 +135,8 @@ class MixedGroup:
     def _straight_through(self, place: int, result: Any, named: dict[str, Any]) -> Any:
         # The value stays the block's; its gradient reaches the router as if the change were weighted by the score.
         assert self.choice is not None
-        score = self.choice.probabilities_BM[:, place]
-        one = 1.0 + score - score.detach()
+        chance = self.choice.probabilities_BM[:, place]
+        one = chance - chance.detach() + 1.0
         outputs = result if isinstance(result, tuple) else (result,)
         weighted = []
         for name, output in zip(self.stack.returns, outputs, strict=True):
@@ -169,12 +172,18 @@ def mix_blocks(transformer: nn.Module, settings: Conversion) -> None:
         embedding = next((linear.in_features for where, linear in modulations.items() if where.startswith(path)), width)
         router = GroupRouter(width, embedding, group.size, settings.text_weight)
         routers.append(router)
-        names = list(inspect.signature(members[0][1].forward).parameters)
-        mixture = MixedGroup(router, members[0][0], names, group.active)
-        for place, (_, block) in enumerate(members):
+        stack, own = members[0][0], [block for _, block in members]
+        mixture = MixedGroup(f"blocks {group.first}-{last}", router, stack, own, group.active)
+        for place, block in enumerate(own):
             block.mixture = (mixture, place)  # pyright: ignore[reportAttributeAccessIssue]
             block.__class__ = _mixed(type(block))
     transformer.block_routers = routers
+
+
+def find_groups(transformer: nn.Module) -> list[MixedGroup]:
+    """The groups of blocks of a transformer, in execution order."""
+    held = [module.mixture for module in transformer.modules() if isinstance(getattr(module, "mixture", None), tuple)]
+    return [group for group, place in held if place == 0]
 
 
 @functools.cache

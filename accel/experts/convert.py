@@ -69,10 +69,10 @@ def apply_conversion(
     """Do what `conversion` says to `transformer`, in place, one layer at a time."""
     if importance is not None and conversion.experts is None:
         raise ConfigError("importance orders the hidden units of experts; give experts too")
-    if conversion.modulation is not None:
-        compress_modulation(transformer, conversion.modulation)
     if conversion.groups:
         mix_blocks(transformer, conversion)
+    if conversion.modulation is not None:
+        compress_modulation(transformer, conversion.modulation)
     if conversion.experts is not None:
         sites = find_sites(transformer)
         orders = orders_of(sites, importance)

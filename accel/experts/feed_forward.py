@@ -15,6 +15,7 @@ from ...kernels.moe import Experts as PackedExperts
 from .dense import Dense
 from .fused import linear_of, parameter_of
 from .layout import Layout
+from .scores import score
 from .settings import Experts
 
 ROUTER_DEVIATION = 0.02
@@ -22,7 +23,7 @@ ROUTER_DEVIATION = 0.02
 
 
 class Router(nn.Module):
-    """Scores every expert for every token; always in float32, in which ties are rare.
+    """Scores every expert for every token.
 
     What a token is scored by is the layer's own input, which the block has modulated with timestep and text.
     """
@@ -34,8 +35,7 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Probabilities (T, experts)."""
-        with torch.autocast(x_TD.device.type, enabled=False):
-            logits = functional.linear(x_TD.float(), self.weight.float())
+        logits = score(x_TD, self.weight)
         return logits.softmax(-1) if self.scores == "softmax" else logits.sigmoid()
 
 

@@ -80,7 +80,7 @@ def find_sites(transformer: nn.Module) -> list[Site]:
     for module in transformer.modules():
         why = REFUSED.get(type(module).__name__)
         if why is not None:
-            raise UnsupportedModelError(f"{type(transformer).__name__} cannot be converted to experts: {why}")
+            raise UnsupportedModelError(f"{type(transformer).__name__} cannot be converted: {why}")
     paths = {id(module): path for path, module in transformer.named_modules()}
     sites: list[Site] = []
     for _, block in find_family(transformer).blocks(transformer):

@@ -1,0 +1,156 @@
+"""What a conversion saves, counted on the meta device: parameters in all, those one token uses, FLOPs of a call."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from torch import nn
+
+from .block_mixture import find_groups
+from .convert import convert
+from .feed_forward import find_experts
+from .modulation import find_modulations
+from .settings import Conversion
+from .sites import find_sites
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Count:
+    """A transformer before and after a conversion. FLOPs are of one call for one sample, two for a multiplication."""
+
+    model: str
+    transformer: str
+    height: int
+    width: int
+    frames: int | None
+    """None for pictures."""
+    layers: int
+    """Feed-forward layers in the blocks."""
+    feed_forward: int
+    """Weights in their matrices; biases are left out."""
+    active_feed_forward: int
+    """Of these, those that one token uses; blocks that do not run are not counted here."""
+    modulation: int
+    """Parameters of the blocks' own modulations."""
+    dense_parameters: int
+    parameters: int
+    active_parameters: int
+    """Those that one token uses, routers among them; of a group of blocks, as many as run of the mean block."""
+    routers: int
+    """Parameters of the routers."""
+    dense_flops: int
+    flops: int
+
+    @property
+    def active_fraction(self) -> float:
+        """Share of the feed-forward matrices that one token uses."""
+        return self.active_feed_forward / self.feed_forward
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field, for JSON."""
+        return {**asdict(self), "active_fraction": self.active_fraction}
+
+    def summary(self) -> str:
+        """The count as a few lines of text."""
+        frames = f", {self.frames} frames" if self.frames else ""
+        rows = (
+            ("parameters", self.dense_parameters, self.parameters),
+            ("used by a token", self.dense_parameters, self.active_parameters),
+            ("feed-forward", self.feed_forward, self.active_feed_forward),
+            ("FLOPs of a call", self.dense_flops, self.flops),
+        )
+        lines = [f"{self.model} ({self.transformer}), {self.width} x {self.height}{frames}"]
+        lines += [
+            f"  {name:<16}{_short(dense):>9} dense{_short(after):>9} converted  {after / dense:.3f} of it"
+            for name, dense, after in rows
+        ]
+        lines.append(
+            f"  {self.layers} feed-forward layers; modulations of the blocks {_short(self.modulation)} dense; "
+            f"routers {_short(self.routers)}, counted as used"
+        )
+        return "\n".join(lines)
+
+
+def count(model: Any, conversion: Conversion, **size: int | None) -> Count:
+    """What `conversion` would make of `model`, from its configuration alone: nothing is downloaded or computed.
+
+    The counts are those of the real forward pass on the meta device, in which any expert stands for the chosen ones,
+    which are of one size, and the first blocks of a group for those that run.
+
+    Args:
+        model: a published model ("flux.1", see `outpace.accel.estimate.MODELS`), a folder written by save_pretrained, a
+            diffusers pipeline or a dense transformer.
+        conversion: what is done to it.
+        size: height, width, frames and text_tokens; what is left out is the model's own.
+
+    Raises: UnknownNameError, InputError, ConfigError, UnsupportedModelError: with what to do.
+
+    >>> count("flux.1", Conversion(experts=Experts())).active_fraction  # doctest: +SKIP
+    0.375
+    """
+    from ..estimate.recording import record_call
+    from ..estimate.sample import sample_of
+
+    sample = sample_of(model, **size)
+    dense = sample.transformer
+    converted = convert(dense, conversion)
+    weights = [site.read().matrix_weights for site in find_sites(dense)]
+    layers = find_experts(converted)
+    idle = sum(round(_matrices(layer.experts) * _idle(layer)) for layer in layers.values())
+    flops = []
+    for transformer in (dense, converted):
+        recording = record_call(transformer, sample.inputs)
+        flops.append(sum(recording.products.values()) + sum(site.flops for _, site in recording.attention))
+    routers = [part for name, part in converted.named_parameters() if {"router", "block_routers"} & {*name.split(".")}]
+    return Count(
+        model=sample.model.name,
+        transformer=sample.model.transformer,
+        height=sample.height,
+        width=sample.width,
+        frames=sample.frames,
+        layers=len(weights),
+        feed_forward=sum(weights),
+        active_feed_forward=sum(weights) - idle,
+        modulation=sum(_numbers(linear) for linear in find_modulations(dense).values()),
+        dense_parameters=_numbers(dense),
+        parameters=_numbers(converted),
+        active_parameters=active_parameters(converted),
+        routers=sum(part.numel() for part in routers),
+        dense_flops=flops[0],
+        flops=flops[1],
+    )
+
+
+def active_parameters(transformer: nn.Module) -> int:
+    """Parameters that one token uses: without experts and blocks beyond those that are active."""
+
+    def used(module: nn.Module) -> float:
+        idle = sum(_numbers(layer.experts) * _idle(layer) for layer in find_experts(module).values())
+        return _numbers(module) - idle
+
+    left_out = sum(
+        sum(used(block) for block in group.members) * (1 - group.active / len(group.members))
+        for group in find_groups(transformer)
+    )
+    return round(used(transformer) - left_out)
+
+
+def _idle(layer: Any) -> float:
+    active = layer.layout.experts if layer.active == "all" else layer.active
+    return 1 - active / layer.layout.experts
+
+
+def _numbers(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _matrices(experts: Any) -> int:
+    return sum(part.numel() for part in (experts.up, experts.down, experts.gate) if part is not None)
+
+
+def _short(number: float) -> str:
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if number >= unit:
+            return f"{number / unit:.3f} {name}"
+    return f"{number:.0f}"
