@@ -10,11 +10,13 @@ from torch import Tensor
 
 from ...errors import ConfigError
 from ..block_index import check_blocks, check_key_lengths
-from ..dispatch import OPERATIONS, Backend, Operation
+from ..dispatch import OPERATIONS, Backend, Operation, deferred
+from ..triton_limits import triton_backend
 from .inputs import check_query_and_key, scale_or_default
 from .reference import reference_mass
-from .sparse import triton_backend
 from .torch_mass import mass as torch_mass
+
+TRITON = f"{__name__.rpartition('.')[0]}.triton"
 
 
 def block_mass(
@@ -86,7 +88,7 @@ MASS = OPERATIONS.add(
     Operation(
         name="block mass",
         backends=[
-            triton_backend("mass"),
+            triton_backend(TRITON, refuses="mass_refuses", run=deferred(TRITON, "mass")),
             Backend(name="torch", run=torch_mass),
             Backend(name="reference", run=_reference, hesitates=lambda *_: "it is dense, in float64, for tests"),
         ],

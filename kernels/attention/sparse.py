@@ -5,12 +5,11 @@ Shapes: B batch, H query heads, G key heads, N queries, M keys, D width. LSE is 
 
 from __future__ import annotations
 
-import os
-
 from torch import Tensor
 
 from ..block_index import BlockIndex
-from ..dispatch import OPERATIONS, Backend, Operation, deferred, not_installed
+from ..dispatch import OPERATIONS, Backend, Operation, deferred
+from ..triton_limits import triton_backend
 from .dense import dense_attention
 from .inputs import check_attention, check_index, scale_or_default
 from .reference import reference_sparse
@@ -18,6 +17,7 @@ from .torch import sparse as torch_sparse
 from .torch import sparse_refuses as torch_refuses
 
 PACKAGE = __name__.rpartition(".")[0]
+TRITON = f"{PACKAGE}.triton"
 
 
 def sparse_attention(
@@ -60,30 +60,12 @@ def _reference(
     return out.to(q.dtype), lse.float()
 
 
-def triton_backend(function: str) -> Backend:
-    """The backend that `function` of our Triton kernels is; what it refuses is `function`_refuses."""
-
-    def refuses(q: Tensor, *rest: object) -> str | None:
-        # The device first, without importing Triton.
-        if q.device.type != "cuda" and not (q.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-            return f"it runs on CUDA devices, not on {q.device.type}"
-        return deferred(f"{PACKAGE}.triton", f"{function}_refuses")(q, *rest)
-
-    return Backend(
-        name="triton",
-        run=deferred(f"{PACKAGE}.triton", function),
-        missing=not_installed("triton", "pip install 'outpace[triton]' (Linux)"),
-        refuses=refuses,
-        hesitates=lambda q, *_: None if q.device.type == "cuda" else "its interpreter is for tests",
-    )
-
-
 SPARSE = OPERATIONS.add(
     "sparse attention",
     Operation(
         name="sparse attention",
         backends=[
-            triton_backend("sparse"),
+            triton_backend(TRITON, refuses="sparse_refuses", run=deferred(TRITON, "sparse")),
             Backend(
                 name="flex",
                 run=deferred(f"{PACKAGE}.flex", "sparse"),

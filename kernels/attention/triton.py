@@ -21,12 +21,12 @@ import triton.language as tl
 from torch import Tensor
 
 from ..block_index import BlockIndex
+from ..triton_limits import precision, refuses_device, refuses_type
 from .dense import dense_attention
 from .launch import full_ends, longest_first, tiling
 
 WIDTHS = (32, 64, 96, 128)
 BLOCKS = (16, 32, 64, 128)
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 INTERPRETED_SHARED_BYTES = 227 << 10
 LOG2_E = math.log2(math.e)
 
@@ -220,7 +220,7 @@ def sparse(
             *q.stride(), *k.stride(), *v.stride(), *out.stride(),
             q.shape[1], q.shape[1] // k.shape[1], index.groups, index.rows, index.queries, scale * LOG2_E,
             QUERY_BLOCK=index.query_block, KEY_BLOCK=index.key_block, TILE=tile,
-            D=q.shape[3], WIDTH=_padded(q.shape[3]), PRECISION=_precision(q),
+            D=q.shape[3], WIDTH=_padded(q.shape[3]), PRECISION=precision(q, interpreted=INTERPRETED),
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
     return out, lse
@@ -244,7 +244,7 @@ def mass(
             *q.stride(), *k.stride(), *lse.stride(),
             heads, heads // k.shape[1], rows, columns, queries, scale * LOG2_E,
             QUERY_BLOCK=query_block, KEY_BLOCK=key_block, TILE=tile,
-            D=width, WIDTH=_padded(width), PRECISION=_precision(q),
+            D=width, WIDTH=_padded(width), PRECISION=precision(q, interpreted=INTERPRETED),
             num_warps=warps, num_stages=stages,
         )  # fmt: skip
     return weights
@@ -262,37 +262,19 @@ def mass_refuses(q: Tensor, k: Tensor, lse: Tensor, query_block: int, key_block:
 
 def _refuses(*tensors: Tensor, blocks: tuple[int, int]) -> str | None:
     q = tensors[0]
-    if q.dtype not in DTYPES:
-        return f"{q.dtype}: has float32, float16, bfloat16"
+    if refuses_type(q) is not None:
+        return refuses_type(q)
     if q.shape[-1] not in WIDTHS:
         return f"head width {q.shape[-1]}: has {', '.join(map(str, WIDTHS))}"
     if not set(blocks) <= set(BLOCKS):
         return f"blocks of {blocks[0]} x {blocks[1]}: has {', '.join(map(str, BLOCKS))} on either side"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "it has no gradients; call it under torch.no_grad()"
-    if INTERPRETED and q.device.type != "cpu":
-        return "TRITON_INTERPRET is set: the kernels would run on the CPU"
-    if INTERPRETED:
-        # github.com/triton-lang/triton/issues/11584: `dot` multiplies the bits of bfloat16 as if they were integers.
-        return "bfloat16 under Triton's interpreter, which multiplies it wrongly" if q.dtype == torch.bfloat16 else None
-    if q.device.type == "cpu":
-        return "TRITON_INTERPRET was set after this module was imported"
-    if q.dtype == torch.bfloat16 and torch.cuda.get_device_capability(q.device) < (8, 0):
-        return "bfloat16 needs a card of compute capability 8.0"
-    return None
+    return refuses_device(q, interpreted=INTERPRETED)
 
 
 def _padded(width: int) -> int:
     return 1 << (width - 1).bit_length()
-
-
-def _precision(q: Tensor) -> str:
-    if q.dtype != torch.float32 or INTERPRETED or torch.version.hip:
-        return "ieee"
-    if torch.cuda.get_device_capability(q.device) < (8, 0):
-        return "ieee"
-    # As torch's own products: TF32 only where it was allowed. Three of them make up float32, on the tensor cores.
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
 
 
 @functools.cache

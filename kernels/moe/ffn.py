@@ -5,7 +5,6 @@ Shapes: E experts, N tokens, K experts a token, R = N K rows, D features in, H h
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from importlib import import_module
 
@@ -13,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..dispatch import OPERATIONS, Backend, Operation, not_installed
+from ..dispatch import OPERATIONS, Backend, Operation
+from ..triton_limits import triton_backend
 from .experts import ACTIVATIONS, Experts, check_choice, check_experts
 from .products import Multiply, Product, grouped_multiply, grouped_refuses, loop_multiply
 from .reference import reference_expert_ffn
@@ -93,13 +93,6 @@ def _triton(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     return Product.apply(rows_RI, weight_EOI, ends_E, import_module(TRITON).multiply)
 
 
-def _triton_refuses(x: Tensor, experts: Experts, expert_index: Tensor, gates: Tensor) -> str | None:
-    # The device first, without importing Triton.
-    if x.device.type != "cuda" and not (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
-        return f"it runs on CUDA devices, not on {x.device.type}"
-    return import_module(TRITON).multiply_refuses(x)
-
-
 def _grouped_refuses(x: Tensor, experts: Experts, expert_index: Tensor, gates: Tensor) -> str | None:
     return grouped_refuses(x, *(weight for weight in experts.weights().values() if weight.ndim == 3))
 
@@ -128,13 +121,7 @@ EXPERT_FFN = OPERATIONS.add(
                 refuses=_grouped_refuses,
                 hesitates=_grouped_hesitates,
             ),
-            Backend(
-                name="triton",
-                run=_sorted(_triton),
-                missing=not_installed("triton", "pip install 'outpace[triton]' (Linux)"),
-                refuses=_triton_refuses,
-                hesitates=lambda x, *_: None if x.device.type == "cuda" else "its interpreter is for tests",
-            ),
+            triton_backend(TRITON, refuses="multiply_refuses", run=_sorted(_triton)),
             Backend(name="loop", run=_sorted(_loop)),
             Backend(name="reference", run=_reference, hesitates=lambda *_: "every expert runs, in float64, for tests"),
         ],

@@ -1,0 +1,71 @@
+"""What our Triton kernels have in common, whatever they compute: where they run and how precisely they multiply."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .dispatch import Backend, deferred, not_installed
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def triton_backend(module: str, *, refuses: str, run: Callable[..., Any]) -> Backend:
+    """The backend that Triton kernels are.
+
+    Args:
+        module: full name of the one that has the kernels, and imports Triton.
+        refuses: the function of `module` that says what the kernels cannot take.
+        run: what runs them.
+    """
+
+    def refuses_first(x: Tensor, *rest: Any) -> str | None:
+        # The device first, without importing Triton.
+        if x.device.type != "cuda" and not (x.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"):
+            return f"it runs on CUDA devices, not on {x.device.type}"
+        return deferred(module, refuses)(x, *rest)
+
+    return Backend(
+        name="triton",
+        run=run,
+        missing=not_installed("triton", "pip install 'outpace[triton]' (Linux)"),
+        refuses=refuses_first,
+        hesitates=lambda x, *_: None if x.device.type == "cuda" else "its interpreter is for tests",
+    )
+
+
+def refuses_type(x: Tensor) -> str | None:
+    """Why a kernel cannot take numbers of this type, or None."""
+    return None if x.dtype in DTYPES else f"{x.dtype}: has float32, float16, bfloat16"
+
+
+def refuses_device(x: Tensor, *, interpreted: bool) -> str | None:
+    """Why a kernel cannot run where `x` is, or None.
+
+    Args:
+        interpreted: whether Triton's interpreter was on when the kernel was made.
+    """
+    if interpreted and x.device.type != "cpu":
+        return "TRITON_INTERPRET is set: the kernels would run on the CPU"
+    if interpreted:
+        # github.com/triton-lang/triton/issues/11584: `dot` multiplies the bits of bfloat16 as if they were integers.
+        return "bfloat16 under Triton's interpreter, which multiplies it wrongly" if x.dtype == torch.bfloat16 else None
+    if x.device.type == "cpu":
+        return "TRITON_INTERPRET was set after this module was imported"
+    if x.dtype == torch.bfloat16 and torch.cuda.get_device_capability(x.device) < (8, 0):
+        return "bfloat16 needs a card of compute capability 8.0"
+    return None
+
+
+def precision(x: Tensor, *, interpreted: bool) -> str:
+    """How `tl.dot` multiplies numbers of x's type."""
+    if x.dtype != torch.float32 or interpreted or torch.version.hip:
+        return "ieee"
+    if torch.cuda.get_device_capability(x.device) < (8, 0):
+        return "ieee"
+    # As torch's own products: TF32 only where it was allowed. Three of them make up float32, on the tensor cores.
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
