@@ -32,6 +32,10 @@ class GatedTaylor(Method):
     may add up to, each weighted by how much it counts in the picture. gate="paper": relative L1 error of one step, as a
     fraction. 0 computes everything, bit for bit like the plain pipeline; higher is faster and drifts further."""
 
+    late: float | None = None
+    """Threshold at the end, where the noise is gone; `threshold` is then that of pure noise, and between the two it
+    changes by the same factor for each part of the noise level. None: `threshold` throughout. 0 or more."""
+
     gate: str = "plan"
     """What is compared with the threshold. "plan": the error to expect of the last block's forecast, from how far off
     it proved at the computed steps before; a skip then costs no block. "budget": the error of the first block's
@@ -66,6 +70,8 @@ class GatedTaylor(Method):
 
     def __post_init__(self) -> None:
         number("threshold", self.threshold, 0.0)
+        if self.late is not None:
+            number("late", self.late, 0.0)
         one_of("gate", self.gate, ("budget", "paper", "plan"))
         for name in ("order", "gate_order"):
             if getattr(self, name) is not None:
@@ -99,6 +105,12 @@ class GatedTaylor(Method):
             exact=False,
             correct=False,
         )
+
+    def bound(self, level: float) -> float:
+        """The threshold at a noise level of 1 (pure noise) to 0 (picture)."""
+        if self.late is None or self.threshold == 0:
+            return self.threshold
+        return self.threshold * (self.late / self.threshold) ** max(0.0, 1.0 - level)
 
     def policy(self) -> GatedPolicy:
         return GatedPolicy(self)
@@ -138,10 +150,11 @@ class GatedPolicy:
             if history.skipped > 2 * history.reach + 1:
                 return "run may double only"  # a rate measured over a short stretch says little of a long one
         assert error is not None
+        bound = settings.bound(moment.u)
         if settings.gate == "paper":
-            return None if error < settings.threshold else "gate"
+            return None if error < bound else "gate"
         cost = 100.0 * error * moment.weight  # percent
-        if history.spent + cost < settings.threshold:
+        if history.spent + cost < bound:
             history.spent += cost
             return None
         return "budget spent"
