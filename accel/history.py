@@ -55,6 +55,12 @@ class History:
         self.pushed, self.skipped, self.spent, self.reach = 0, 0, 0.0, 0
         self.expected = None
 
+    @property
+    def capacity(self) -> int:
+        """Computed steps that are remembered: one more than the highest degree that may be asked for."""
+        highest = self.max_order if self.order is None else self.order
+        return max(highest, self.gate_order or 0) + 1
+
     def orders(self) -> list[int]:
         """Orders that the anchors allow."""
         highest = min(self.max_order if self.order is None else self.order, len(self.anchors) - 1)
@@ -106,8 +112,7 @@ class History:
         self.anchors.insert(0, Anchor(at, step, first, last))
         self.pushed += 1
         self.reach, self.skipped, self.spent = self.skipped, 0, 0.0
-        highest = self.max_order if self.order is None else self.order
-        del self.anchors[max(highest, self.gate_order or 0) + 1 :]
+        del self.anchors[self.capacity :]
 
     def _measure(self, at: float, last: torch.Tensor) -> None:
         orders = self.orders() if self.anchors else []

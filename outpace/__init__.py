@@ -31,6 +31,7 @@ _HOME = {
     "Family": "outpace.accel",
     "register_family": "outpace.accel",
     "estimate": "outpace.accel.estimate",
+    "flops": "outpace.accel.estimate",
     "load_pocket": "outpace.pipelines",
     "OutpaceError": "outpace.errors",
 }
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from outpace.accel import accelerate as accelerate
     from outpace.accel import register_family as register_family
     from outpace.accel.estimate import estimate as estimate
+    from outpace.accel.estimate import flops as flops
     from outpace.errors import OutpaceError as OutpaceError
     from outpace.pipelines import load_pocket as load_pocket
 

@@ -1,6 +1,7 @@
-"""What a model costs and what sparse attention can gain on it, from configurations alone: no weights, no network."""
+"""What a model costs and what can be gained on it, from configurations alone: no weights, no network."""
 
 from . import calls as calls  # registers the classes
+from .account import Account, flops
 from .cost import Cost, break_even, count_cost, worthwhile
 from .devices import DEVICES, Device, find_device
 from .models import MODELS, Model
@@ -11,6 +12,7 @@ __all__ = [
     "DEVICES",
     "MODELS",
     "SIGNATURES",
+    "Account",
     "Cost",
     "Device",
     "Estimate",
@@ -19,5 +21,6 @@ __all__ = [
     "count_cost",
     "estimate",
     "find_device",
+    "flops",
     "worthwhile",
 ]

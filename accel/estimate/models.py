@@ -78,6 +78,15 @@ _add("chroma", "ChromaTransformer2DModel", steps=35)
 _add("qwen-image", "QwenImageTransformer2DModel", height=1328, width=1328)
 _add("z-image", "ZImageTransformer2DModel")
 _add("lumina-2", "Lumina2Transformer2DModel", {"cap_feat_dim": 2304}, steps=30)
+_add(
+    "dit-xl-2",
+    "DiTTransformer2DModel",
+    {"out_channels": 8},
+    height=256,
+    width=256,
+    steps=250,
+    notes=("diffusers keeps embedders of time and class in every block: 75 million parameters more than the 675",),
+)
 
 _SD35 = {"joint_attention_dim": 4096, "pooled_projection_dim": 2048, "qk_norm": "rms_norm"}
 _add(

@@ -17,6 +17,10 @@ from torch.utils.flop_counter import flop_registry
 
 from ...errors import InputError
 
+Running = tuple[str, ...]
+"""Paths of the modules that were running, each called by the one before; "" is the transformer itself. The last alone
+would not do: the output of DiT calls a module of its first block."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
@@ -43,21 +47,28 @@ class Site:
 class Recording:
     """One call: what each module computed by itself, without the modules inside it."""
 
-    attention: tuple[tuple[str, Site], ...]
-    """Path of the module that called scaled_dot_product_attention, and the shape."""
-    products: Mapping[str, int]
-    """FLOPs of products and convolutions that reached torch's operators, by the path of the module."""
+    attention: tuple[tuple[Running, Site], ...]
+    """Who called scaled_dot_product_attention, and the shape."""
+    products: Mapping[Running, int]
+    """FLOPs of products and convolutions that reached torch's operators."""
+
+    def within(self, path: str) -> Recording:
+        """What the module at `path` computes, with the modules it calls."""
+        return Recording(
+            attention=tuple((running, site) for running, site in self.attention if path in running),
+            products={running: flops for running, flops in self.products.items() if path in running},
+        )
 
 
 class _Place:
-    """The path of the innermost module that is running; "" is the transformer itself."""
+    """The modules that are running."""
 
     def __init__(self) -> None:
         self._running: list[str] = []
 
     @property
-    def path(self) -> str:
-        return self._running[-1] if self._running else ""
+    def running(self) -> Running:
+        return tuple(self._running)
 
     @contextmanager
     def follow(self, transformer: nn.Module) -> Iterator[None]:
@@ -81,7 +92,7 @@ class _AttentionRecorder(TorchFunctionMode):
     def __init__(self, place: _Place) -> None:
         super().__init__()
         self.place = place
-        self.shapes: Counter[tuple[str, int, int, int, int]] = Counter()
+        self.shapes: Counter[tuple[Running, int, int, int, int]] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -91,7 +102,7 @@ class _AttentionRecorder(TorchFunctionMode):
             kwargs.get(n, args[i] if i < len(args) else None) for i, n in enumerate(("query", "key", "value"))
         )
         batch, heads, queries, width = query.shape
-        self.shapes[self.place.path, heads, queries, key.shape[-2], width] += batch
+        self.shapes[self.place.running, heads, queries, key.shape[-2], width] += batch
         return query.new_empty(*query.shape[:-1], value.shape[-1])
 
 
@@ -131,13 +142,13 @@ class _ProductCounter(TorchDispatchMode):
     def __init__(self, place: _Place) -> None:
         super().__init__()
         self.place = place
-        self.flops: Counter[str] = Counter()
+        self.flops: Counter[Running] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
-            self.flops[self.place.path] += formula(*args, **(kwargs or {}), out_val=result)
+            self.flops[self.place.running] += formula(*args, **(kwargs or {}), out_val=result)
         return result
 
 
@@ -172,8 +183,8 @@ def record_call(transformer: nn.Module, inputs: Mapping[str, Any]) -> Recording:
         ) from error
     return Recording(
         attention=tuple(
-            (path, Site(heads=heads, queries=queries, keys=keys, width=width, count=number))
-            for (path, heads, queries, keys, width), number in recorder.shapes.items()
+            (running, Site(heads=heads, queries=queries, keys=keys, width=width, count=number))
+            for (running, heads, queries, keys, width), number in recorder.shapes.items()
         ),
         products=products.flops,
     )

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from outpace.cli.model_option import find_source
 from outpace.cli.terminal import FiniteRange, show_traceback_option
 
 EPILOG = """\b
@@ -74,7 +75,7 @@ def estimate(
     if model == "list":
         _list(as_json)
         return
-    source, given = _find(model)
+    source, given = find_source(model)
     asked = {"height": height, "width": width, "frames": frames, "steps": steps}
     told = run(
         source,
@@ -88,27 +89,6 @@ def estimate(
         calls=calls,
     )
     click.echo(json.dumps(told.to_dict(), indent=2) if as_json else told.summary())
-
-
-def _find(model: str) -> tuple[str, dict[str, int]]:
-    # A pocket is a folder to the library below, with a size that its recipe knows.
-    from pathlib import Path
-
-    from outpace.accel.estimate import MODELS
-    from outpace.errors import UnknownNameError
-    from outpace.pipelines.pocket.recipes import POCKETS
-    from outpace.registry import suggestion
-
-    if model in POCKETS and model not in MODELS:
-        from outpace.pipelines import pocket_path
-
-        pocket = POCKETS[model]
-        words = {"height": "height", "width": "width", "num_frames": "frames"}
-        given = {word: pocket.call[key] for key, word in words.items() if key in pocket.call}
-        return str(pocket_path(model)), {**given, "steps": pocket.steps}
-    if model not in MODELS and not Path(model).expanduser().exists():
-        raise UnknownNameError(f"no model '{model}'{suggestion(model, [*MODELS, *POCKETS])}")
-    return model, {}
 
 
 def _list(as_json: bool) -> None:

@@ -115,6 +115,7 @@ PUBLISHED_BILLIONS = {
     "qwen-image": 20,
     "z-image": 6.2,
     "lumina-2": 2.6,
+    "dit-xl-2": 0.675 + 27 * 0.00278,  # its embedders, once more in every block but one (see test_account)
     "sd3.5-medium": 2.5,
     "sd3.5-large": 8.1,
     "wan2.1-1.3b": 1.4,
