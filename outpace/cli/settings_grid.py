@@ -1,8 +1,12 @@
-"""What `outpace tune` tries: solvers, steps, forecasts with their settings, sparse attention, the presets."""
+"""What `outpace tune` tries: solvers, steps, forecasts with their settings, sparse attention, the presets.
+
+Each kind of candidate is a `Part`, registered in PARTS; a new one is tried where it is registered, and nowhere else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +15,7 @@ from outpace.cli.asked import file_name, kind_of, label_of
 from outpace.cli.contenders import fewer, ours, with_steps
 from outpace.evaluation.attention import block_work
 from outpace.evaluation.tune import Candidate
+from outpace.registry import Registry
 
 if TYPE_CHECKING:
     from outpace.accel import Method
@@ -45,40 +50,82 @@ Way = tuple[int, tuple["Method", ...]]
 """A number of steps, and the methods."""
 
 
-def settings_grid(bench: Bench, *, sparse: bool) -> list[Candidate]:
-    """Every candidate, each once, the presets first and then the kinds in turn.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """One kind of candidates."""
+
+    ways: Callable[[int], list[Way]]
+    """`ways(steps)`: what to try on a pipeline that takes so many steps, the most telling first."""
+
+    matters: Callable[[Bench, Request], bool] | None = None
+    """Says by a trial run whether this pipeline has any use for the part; None where every pipeline has."""
+
+
+PARTS: Registry[Part] = Registry("part of the grid")
+
+
+def parts_for(bench: Bench, request: Request) -> list[Part]:
+    """The parts that the bench's pipeline has a use for.
 
     Args:
-        sparse: try sparse attention too.
+        request: what trial runs are made with.
     """
+    return [part for _, part in PARTS.items() if part.matters is None or part.matters(bench, request)]
+
+
+def settings_grid(bench: Bench, parts: Iterable[Part]) -> list[Candidate]:
+    """Every candidate, each once, the presets first and then the parts in turn."""
     found: dict[str, Candidate] = {}
     family = find_family(bench.loaded.pipe.transformer).name
     for name, preset in PRESETS.items():
         candidate = candidate_of(bench, bench.steps, tuple(preset.methods(family)), preset=name)
         found.setdefault(candidate.name, candidate)
-    turns = chain.from_iterable(zip_longest(*groups(bench.steps, sparse)))
+    turns = chain.from_iterable(zip_longest(*(part.ways(bench.steps) for part in parts)))
     for steps, methods in (way for way in turns if way is not None):
         candidate = candidate_of(bench, steps, methods)
         found.setdefault(candidate.name, candidate)
     return list(found.values())
 
 
-def groups(steps: int, sparse: bool) -> Iterator[list[Way]]:
-    """The kinds of candidates, each with its most telling ones first."""
-    dpm, unipc = Solver(solver="dpm++"), Solver(solver="unipc")
-    counts = [n for n in (*fewer(steps), *fewer(steps, (1.2, 1.4))) if 1 < n < steps]
-    yield [(n, (dpm,)) for n in counts]
-    yield [(steps, (GatedTaylor(threshold=t),)) for t in THRESHOLDS]
-    for share in SHORTER:
-        yield [(max(4, round(share * steps)), (dpm, GatedTaylor(threshold=t))) for t in THRESHOLDS]
-    yield [(steps, (dpm, GatedTaylor(threshold=t))) for t in THRESHOLDS[:8]]
-    yield [(n, ()) for n in counts]
-    yield [(steps, (IntervalTaylor(interval=n, order=order),)) for n in (3, 2, 4, 5, 6) for order in (1, 2)]
-    yield [(steps, (GatedTaylor(threshold=t, **variant),)) for variant in VARIANTS for t in VARIED]
-    yield [(n, (unipc,)) for n in counts]
-    if sparse:
-        yield [(steps, (AdaSpa(recall=r),)) for r in RECALLS]
-        yield [(steps, (GatedTaylor(threshold=t), AdaSpa(recall=r))) for t in VARIED for r in RECALLS[:2]]
+def attention_matters(bench: Bench, request: Request) -> bool:
+    """True where sparse attention leaves out any work worth speaking of."""
+    made = bench.under((AdaSpa(recall=0.8),), [request], bench.steps)
+    return block_work((made[0].trace or {}).get("attention")) <= MATTERS
+
+
+def counts(steps: int) -> list[int]:
+    """How many steps fewer steps are."""
+    return [n for n in (*fewer(steps), *fewer(steps, (1.2, 1.4))) if 1 < n < steps]
+
+
+def gated_on_shorter(share: float) -> Callable[[int], list[Way]]:
+    """The gate on a second-order solver that takes `share` of the steps."""
+    return lambda steps: [(max(4, round(share * steps)), (DPM, GatedTaylor(threshold=t))) for t in THRESHOLDS]
+
+
+def sparse_ways(steps: int) -> list[Way]:
+    """Sparse attention alone, and under the gate."""
+    alone: list[Way] = [(steps, (AdaSpa(recall=r),)) for r in RECALLS]
+    return alone + [(steps, (GatedTaylor(threshold=t), AdaSpa(recall=r))) for t in VARIED for r in RECALLS[:2]]
+
+
+DPM, UNIPC = Solver(solver="dpm++"), Solver(solver="unipc")
+PARTS.add("fewer steps, DPM++", Part(ways=lambda steps: [(n, (DPM,)) for n in counts(steps)]))
+PARTS.add("gate", Part(ways=lambda steps: [(steps, (GatedTaylor(threshold=t),)) for t in THRESHOLDS]))
+for share in SHORTER:
+    PARTS.add(f"gate on DPM++, {share:.0%} of the steps", Part(ways=gated_on_shorter(share)))
+PARTS.add("gate on DPM++", Part(ways=lambda steps: [(steps, (DPM, GatedTaylor(threshold=t))) for t in THRESHOLDS[:8]]))
+PARTS.add("fewer steps", Part(ways=lambda steps: [(n, ()) for n in counts(steps)]))
+PARTS.add(
+    "fixed interval",
+    Part(ways=lambda steps: [(steps, (IntervalTaylor(interval=n, order=k),)) for n in (3, 2, 4, 5, 6) for k in (1, 2)]),
+)
+PARTS.add(
+    "gate, varied",
+    Part(ways=lambda steps: [(steps, (GatedTaylor(threshold=t, **v),)) for v in VARIANTS for t in VARIED]),
+)
+PARTS.add("fewer steps, UniPC", Part(ways=lambda steps: [(n, (UNIPC,)) for n in counts(steps)]))
+PARTS.add("sparse attention", Part(ways=sparse_ways, matters=attention_matters))
 
 
 def candidate_of(bench: Bench, steps: int, methods: tuple[Method, ...], *, preset: str = "") -> Candidate:
@@ -120,9 +167,3 @@ def guess(methods: Sequence[Method], steps: int) -> float:
                 run = min(method.max_skips, 4.7 * method.threshold**0.5)
             worth = always + (steps - always) / (1 + run)
     return 0.9 * worth if any(isinstance(method, AdaSpa) for method in methods) else worth
-
-
-def attention_matters(bench: Bench, request: Request) -> bool:
-    """True where sparse attention leaves out any work worth speaking of on this pipeline, found by one run."""
-    made = bench.under((AdaSpa(recall=0.8),), [request], bench.steps)
-    return block_work((made[0].trace or {}).get("attention")) <= MATTERS

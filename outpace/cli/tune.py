@@ -162,7 +162,7 @@ def profile_of(bench: Bench, outcome: Outcome, settings: dict[str, Any], command
 
 
 def show(outcome: Outcome, path: Path | None, pipeline: str, as_json: bool) -> None:
-    """What was found, what is promised, how the presets stand, and where the profile is."""
+    """What was found, what is promised, how presets and fewer steps stand, and where the profile is."""
     if as_json:
         told = {
             "profile": str(path) if path else None,
@@ -170,7 +170,7 @@ def show(outcome: Outcome, path: Path | None, pipeline: str, as_json: bool) -> N
             "settings": outcome.settings(),
             "bound": outcome.bound(),
             "calibration": outcome.calibration(),
-            "presets": [row.as_dict() for row in outcome.presets],
+            "rivals": outcome.rivals.as_dicts(),
             "verdict": outcome.verdict(),
         }
         click.echo(json.dumps(told, indent=2))

@@ -1,4 +1,4 @@
-"""A tuning from end to end: the search, the certification, the presets on the same prompts, and the words for it."""
+"""A tuning from end to end: the search, the certification, the rivals on the same prompts, and the words for it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from outpace.cli.settings_grid import attention_matters, settings_grid
+from outpace.cli.rivals import Rivals, compare, fewer_steps
+from outpace.cli.settings_grid import parts_for, settings_grid
 from outpace.evaluation.tune import (
     Candidate,
     Certificate,
     Deadline,
-    Evaluate,
-    Failure,
     Search,
     Standing,
     Target,
@@ -31,8 +30,12 @@ if TYPE_CHECKING:
 TIMED = 2
 """Held-out requests on which the result is timed beside the plain pipeline."""
 
-GAIN = 0.02
-"""Work may differ by this share of the preset's before one is said to beat the other."""
+HELD_OUT_RUNS = 10
+"""Runs over the held-out requests that time is kept for, each with the work of `USUAL`: some candidates, then the
+presets and fewer steps."""
+
+USUAL = 0.4
+"""Share of the plain pipeline's work that candidates usually need."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,22 +48,17 @@ class Promise:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PresetRow:
-    """A preset beside the tuned settings."""
+class Price:
+    """Seconds that measuring takes."""
 
-    label: str
-    blocks: float
-    """Mean share of the plain pipeline's work."""
-    misses: int
-    requests: int
-    psnr: float | None
-    """Median, in dB."""
-    says: str
-    """How it stands against the tuned settings: "worse", "equal", "better", or "same" where it is them."""
-    why: str
+    batched: float
+    """A request of the plain pipeline, in a batch."""
+    alone: float
+    """The same at batch 1, as it is timed; 0 where the target does not bound the time."""
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    def of(self, cost: float, requests: int) -> float:
+        """A candidate with `cost` of the plain pipeline's work on some requests: timed beside it, after a warm-up."""
+        return requests * self.batched * cost + (requests + 1) * self.alone * (1 + cost)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -75,9 +73,8 @@ class Outcome:
     calibrated: int
     """Calibration requests."""
     seconds: float
-    presets: list[PresetRow] = field(default_factory=list)
-    uncompared: list[str] = field(default_factory=list)
-    """Presets that the budget left no time for, or that failed, with the reason."""
+    rivals: Rivals = field(default_factory=Rivals)
+    """How the presets and fewer steps stand beside them."""
     times: list[float] = field(default_factory=list)
     """Shares of the plain pipeline's time, of the best settings at batch 1."""
 
@@ -126,22 +123,12 @@ class Outcome:
         }
 
     def verdict(self) -> str:
-        """Whether the tuned settings beat every preset, in one sentence."""
+        """Whether the tuned settings beat every preset and fewer steps, in a sentence or two."""
         if self.best is None:
             return "No settings to hold against the presets."
         if self.certificate.chosen is None:
             return "Nothing was certified, so nothing is claimed against the presets."
-        same = [row.label for row in self.presets if row.says == "same"]
-        unbeaten = [f"{row.label} ({row.why})" for row in self.presets if row.says in ("better", "equal")]
-        if same:
-            said = f"The best settings are {same[0]}: tuning found nothing better."
-        elif unbeaten:
-            said = f"Does not beat every preset: {'; '.join(unbeaten)}."
-        elif self.presets:
-            said = "Beats every preset." if not self.uncompared else "Beats every preset that was compared."
-        else:
-            said = "No preset was compared."
-        return " ".join([said, *(f"Not compared: {text}." for text in self.uncompared)])
+        return self.rivals.verdict()
 
     def lines(self) -> list[str]:
         """The outcome for a person."""
@@ -159,13 +146,7 @@ class Outcome:
         lines.append(certificate.statement())
         if certificate.chosen and certificate.ended:
             lines.append(f"  nothing faster was certified: {certificate.ended}")
-        if self.presets:
-            lines.append(f"Presets on the same {self.presets[0].requests} held-out prompts:")
-        lines += [
-            f"  {row.label}: {row.blocks:.2f} of the blocks, missed {row.misses} of {row.requests}; {row.why}"
-            for row in self.presets
-        ]
-        return [*lines, self.verdict()]
+        return [*lines, *self.rivals.lines(), self.verdict()]
 
     def told(self, standing: Standing) -> str:
         """Settings with their price and what it buys, in one line."""
@@ -188,7 +169,7 @@ def run_tuning(
     *,
     progress: bool = True,
 ) -> Outcome:
-    """Search on `choosing`, certify on `certifying`, and hold the result against every preset."""
+    """Search on `choosing`, certify on `certifying`, and hold the result against every preset and fewer steps."""
     bar = tqdm(unit="sample", desc="tune", disable=not progress, dynamic_ncols=True)
 
     def advance(label: str, count: int) -> None:
@@ -196,10 +177,10 @@ def run_tuning(
         bar.update(count)
 
     with bar:
-        seconds = seconds_per_sample(measuring, choosing, deadline)
-        candidates = settings_grid(measuring.bench, sparse=attention_matters(measuring.bench, choosing[0]))
-        searching = deadline.share(search_share(deadline.seconds, seconds, len(certifying)))
-        tried = affordable(candidates, searching, seconds)
+        price = price_of(measuring, choosing, deadline)
+        candidates = settings_grid(measuring.bench, parts_for(measuring.bench, choosing[0]))
+        searching = deadline.share(search_share(deadline.seconds, price, len(certifying)))
+        tried = affordable(candidates, searching, price)
         target, risk = promise.target, promise.risk
         found = search(tried, choosing, measuring, target=target, risk=risk, deadline=searching, progress=advance)
         found.untried += len(candidates) - len(tried)
@@ -227,86 +208,48 @@ def run_tuning(
         )
         if chosen and best is not None:
             outcome.times = measuring.share_of_time(best.candidate, certifying[:TIMED])
-            compare_presets(outcome, tried, measuring, deadline, advance)
+            presets = [candidate for candidate in tried if candidate.kept]
+            rivals = [*presets, *fewer_steps(measuring.bench, best)]
+            outcome.rivals = compare(rivals, best, certifying, measuring, certificate, deadline, advance)
     return outcome
 
 
-def seconds_per_sample(measuring: Measuring, requests: Sequence[Request], deadline: Deadline) -> float:
-    """What the plain pipeline takes for a request, found on the first two.
+def price_of(measuring: Measuring, requests: Sequence[Request], deadline: Deadline) -> Price:
+    """What measuring takes here, found on the first requests.
 
     Raises: InputError where the target cannot be measured, before anything long is begun.
     """
     first = list(requests[:2])
     measuring(Candidate(name="plain", label="plain", cost=1.0, payload=(measuring.again(), (), "")), first)
-    begun = deadline.spent  # the run before has warmed up what a first run pays for
-    measuring.bench.run(first, measuring.bench.steps)
-    return (deadline.spent - begun) / len(first)
+
+    def seconds(some: list[Request]) -> float:
+        begun = deadline.spent  # the run before has warmed up what a first run pays for
+        measuring.bench.run(some, measuring.bench.steps)
+        return (deadline.spent - begun) / len(some)
+
+    return Price(batched=seconds(first), alone=seconds(first[:1]) if "time" in measuring.target.names else 0.0)
 
 
-def search_share(budget: float | None, seconds: float, held_out: int) -> float:
-    """Share of the budget for the search: what certifying some candidates, and the plain runs for it, leave over."""
+def search_share(budget: float | None, price: Price, held_out: int) -> float:
+    """Share of the budget for the search: what the runs over the held-out requests leave over."""
     if budget is None:
         return 1.0
-    return min(0.75, max(0.25, 1.0 - 3.0 * seconds * held_out / budget))
+    certifying = price.of(1.0, held_out) + HELD_OUT_RUNS * price.of(USUAL, held_out)
+    return min(0.75, max(0.25, 1.0 - certifying / budget))
 
 
-def affordable(candidates: list[Candidate], searching: Deadline, seconds: float) -> list[Candidate]:
+def affordable(candidates: list[Candidate], searching: Deadline, price: Price) -> list[Candidate]:
     """As many candidates, from the first on, as half of the time for the search takes through the first rung."""
     if searching.seconds is None:
         return candidates
     left = (searching.seconds - searching.spent) / 2
     spent, chosen = 0.0, []
     for candidate in candidates:
-        spent += 2 * seconds * candidate.cost
+        spent += price.of(candidate.cost, 2)
         if spent > left and len(chosen) >= 4:
             break
         chosen.append(candidate)
     return chosen
-
-
-def compare_presets(
-    outcome: Outcome, candidates: Sequence[Candidate], evaluate: Evaluate, deadline: Deadline, advance: Any
-) -> None:
-    """Run the presets over the held-out requests and say how each stands."""
-    assert outcome.best is not None
-    for candidate in (c for c in candidates if c.kept):
-        name = candidate.label.split(":")[0]
-        if deadline.over and candidate.name != outcome.best.candidate.name:
-            outcome.uncompared.append(f"{name} (the budget ended)")
-            continue
-        advance(candidate.label, len(outcome.requests))
-        try:
-            standing = Standing(candidate=candidate, scores=evaluate(candidate, outcome.requests))
-        except Failure as error:
-            outcome.uncompared.append(f"{name} ({error})")
-            continue
-        outcome.presets.append(preset_row(standing, outcome.best, outcome.certificate))
-
-
-def preset_row(preset: Standing, best: Standing, certificate: Certificate) -> PresetRow:
-    """How a preset stands against the certified settings on the same requests."""
-    target, misses = certificate.target, preset.misses(certificate.target)
-    psnr = figures(preset).get("psnr")
-    ours, theirs = best.worth(target), preset.worth(target)
-    if preset.candidate.name == best.candidate.name:
-        says, why = "same", "these are the tuned settings"
-    elif misses > certificate.allowed:
-        says, why = "worse", f"misses more than the {certificate.allowed} that may be"
-    elif ours > theirs + GAIN * abs(theirs):
-        says, why = "worse", "keeps the target with more work" if target.fidelity else "keeps it with less fidelity"
-    elif ours < theirs - GAIN * abs(theirs):
-        says, why = "better", "keeps the target with less work" if target.fidelity else "keeps it with more fidelity"
-    else:
-        says, why = "equal", "keeps the target about as well"
-    return PresetRow(
-        label=preset.candidate.label.split(":")[0],
-        blocks=preset.cost,
-        misses=misses,
-        requests=len(preset.scores),
-        psnr=psnr["median"] if psnr else None,
-        says=says,
-        why=why,
-    )
 
 
 def figures(standing: Standing) -> dict[str, Any]:

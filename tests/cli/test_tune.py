@@ -11,11 +11,14 @@ import pytest
 from click.testing import CliRunner, Result
 from scipy.stats import binom
 
-from outpace.accel import Profile
+from outpace.accel import IntervalTaylor, Profile
+from outpace.accel.methods import Method
 from outpace.cli import main, tuning
-from outpace.cli.settings_grid import candidate_of, settings_grid
+from outpace.cli.rivals import Rivals, rival_of
+from outpace.cli.settings_grid import PARTS, Part, candidate_of, parts_for, settings_grid
 from outpace.cli.tune_options import read_budget, split_lines
 from outpace.errors import InputError
+from outpace.evaluation import Contender, Request
 from outpace.evaluation.tune import Candidate, Standing, parse_target
 from outpace.evaluation.tune.certify import Certificate
 
@@ -39,8 +42,8 @@ def few_settings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Only some of the grid, so that nothing is left out for time; the names of what is tried."""
     tried: list[str] = []
 
-    def few(bench: Any, *, sparse: bool) -> list[Candidate]:
-        every = settings_grid(bench, sparse=sparse)
+    def few(bench: Any, parts: list[Part]) -> list[Candidate]:
+        every = settings_grid(bench, parts)
         chosen = [*every[:4], *(c for c in every[4:] if "interval" in c.name or c.name.startswith("steps-"))][:10]
         tried.extend(c.label for c in chosen)
         return chosen
@@ -58,10 +61,16 @@ def test_settings_are_found_certified_written_and_used(
     assert told["certified"] and told["settings"]["label"] in few_settings
     bound = told["bound"]
     assert bound["held_out_requests"] == 9 and bound["misses"] <= bound["misses_allowed"] == 1
-    assert {row["label"] for row in told["presets"]} == {
+    assert [row["kind"] for row in told["rivals"]] == ["preset"] * 4 + ["fewer-steps", "solver", "solver"]
+    assert [row["label"] for row in told["rivals"][:4]] == [
         f"preset {n}" for n in ("careful", "balanced", "fast", "paper")
-    }
-    assert all(row["says"] == "worse" for row in told["presets"]) and told["verdict"] == "Beats every preset."
+    ]
+    assert all(row["blocks"] <= told["calibration"]["figures"]["blocks"] + 1e-6 for row in told["rivals"][4:])
+    unbeaten = [row["label"] for row in told["rivals"] if row["says"] in ("better", "equal")]
+    assert all(label in told["verdict"] for label in unbeaten)
+    assert ("Beats every preset and fewer steps" in told["verdict"]) is all(
+        row["says"] == "worse" for row in told["rivals"]
+    )
     figures = told["calibration"]["figures"]
     assert figures["blocks"] <= 0.9 and figures["psnr"]["worst"] >= 5 and told["calibration"]["share_of_time"]
     profile = Profile.load(tmp_path / "out" / "profile.json")
@@ -120,7 +129,7 @@ def test_what_cannot_be_promised_says_why_and_ends_with_1(words: list[Any], few_
 
 
 def test_a_bound_on_time_is_measured_in_turns(words: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "settings_grid", lambda bench, sparse: [candidate_of(bench, n, ()) for n in (3, 6)])
+    monkeypatch.setattr(tuning, "settings_grid", lambda bench, parts: [candidate_of(bench, n, ()) for n in (3, 6)])
     ran = run(*words, "--target", "time<=99%", "--json")
     told = json.loads(ran.stdout)
     assert ran.exit_code == (0 if told["certified"] else 1)
@@ -155,13 +164,41 @@ def test_the_grid_is_varied_and_names_each_setting_once(tiny_pipe: Any) -> None:
 
     loaded = Loaded(pipe=tiny_pipe, source=Source(name="tiny", kind="folder"), prompt_argument="class_labels")
     bench = Bench(loaded=loaded, arguments={"num_inference_steps": 50})
-    dense, sparse = settings_grid(bench, sparse=False), settings_grid(bench, sparse=True)
+    every = [part for _, part in PARTS.items()]
+    dense, sparse = settings_grid(bench, [part for part in every if part.matters is None]), settings_grid(bench, every)
     assert len({c.name for c in sparse}) == len(sparse) > len(dense) > 80
     assert [c.kept for c in dense[:5]] == [True] * 4 + [False]
     assert all(0 < c.cost <= 1 for c in sparse)
     assert not any("adaspa" in c.name for c in dense) and any("adaspa" in c.name for c in sparse)
     kinds = {c.payload[0].kind for c in sparse[:30]}
     assert {"gated", "gated+solver", "interval", "fewer-steps", "solver", "sparse"} <= kinds
+
+
+def test_a_new_part_of_the_grid_is_one_entry_and_is_tried_where_it_matters(tiny_pipe: Any) -> None:
+    from outpace.cli.answering import Bench
+    from outpace.pipelines.load import Loaded, Source
+
+    loaded = Loaded(pipe=tiny_pipe, source=Source(name="tiny", kind="folder"), prompt_argument="class_labels")
+    bench = Bench(loaded=loaded, arguments={"num_inference_steps": 8})
+    new: list[tuple[int, tuple[Method, ...]]] = [(8, (IntervalTaylor(interval=7),))]
+    request = Request(index=0, prompt=3, seed=0)
+    try:
+        PARTS.add("needless", Part(ways=lambda steps: new, matters=lambda bench, request: False))
+        without = settings_grid(bench, parts_for(bench, request))
+        PARTS.add("new", Part(ways=lambda steps: new, matters=lambda bench, request: True))
+        with_it = settings_grid(bench, parts_for(bench, request))
+    finally:
+        PARTS.remove("needless")
+        PARTS.remove("new")
+    assert {c.name for c in with_it} - {c.name for c in without} == {"8-interval_taylor-interval-7"}
+
+
+def test_the_price_of_a_bound_on_time_is_more_than_that_of_a_metric() -> None:
+    metric, timed = tuning.Price(batched=1.0, alone=0.0), tuning.Price(batched=1.0, alone=2.0)
+    assert metric.of(0.5, 10) == 5.0 and timed.of(0.5, 10) == 5.0 + 11 * 2.0 * 1.5
+    assert tuning.search_share(None, metric, 64) == 1.0
+    assert tuning.search_share(1000.0, metric, 64) == pytest.approx(1 - (64 + 10 * 0.4 * 64) / 1000)
+    assert tuning.search_share(10.0, metric, 64) == 0.25 and tuning.search_share(1e9, metric, 64) == 0.75
 
 
 def test_budgets_and_files() -> None:
@@ -180,18 +217,25 @@ def test_budgets_and_files() -> None:
     ("psnr", "blocks", "says"),
     [(40.0, 0.5, "worse"), (20.0, 0.1, "worse"), (40.0, 0.2, "better"), (40.0, 0.301, "equal")],
 )
-def test_presets_that_are_not_beaten_are_named(psnr: float, blocks: float, says: str) -> None:
+def test_rivals_that_are_not_beaten_are_named(psnr: float, blocks: float, says: str) -> None:
     certificate = Certificate(target=parse_target(["psnr>=30"]), risk=0.1, alpha=0.1, requests=64, trials=[])
+    contender = Contender(name="tuned", label="tuned", kind="gated", steps=8, generate=lambda requests: [])
 
-    def standing(name: str, psnr: float, blocks: float) -> Standing:
-        return Standing(
-            candidate=Candidate(name=name, label=name, cost=blocks), scores=[{"psnr": psnr, "blocks": blocks}] * 64
-        )
+    def standing(preset: str, psnr: float, blocks: float) -> Standing:
+        name = preset or "tuned"
+        candidate = Candidate(name=name, label=name, cost=blocks, payload=(contender, (), preset))
+        return Standing(candidate=candidate, scores=[{"psnr": psnr, "blocks": blocks}] * 64)
 
-    best = standing("tuned", 35.0, 0.3)
-    row = tuning.preset_row(standing("preset x", psnr, blocks), best, certificate)
-    assert row.says == says and row.misses == (64 if psnr < 30 else 0)
-    assert tuning.preset_row(best, best, certificate).says == "same"
+    best = standing("", 35.0, 0.3)
+    row = rival_of(standing("x", psnr, blocks), best, certificate)
+    assert row.says == says and row.misses == (64 if psnr < 30 else 0) and row.label == "preset x"
+    assert ("with less work" in row.line()) is ((blocks < 0.3 and psnr < 30) or says == "better")
+    assert rival_of(best, best, certificate).says == "same"
+    verdict = Rivals(rows=[row]).verdict()
+    assert verdict == "Beats every preset and fewer steps." if says == "worse" else "Does not beat preset x" in verdict
+    assert Rivals(rows=[rival_of(best, best, certificate)]).verdict() == (
+        "The best settings are tuned. Tuning found nothing better."
+    )
 
 
 @pytest.mark.slow
