@@ -25,9 +25,9 @@ TRITON = f"{__name__.rpartition('.')[0]}.triton"
 def expert_ffn(x: Tensor, experts: Experts, expert_index: Tensor, gates: Tensor, *, backend: str = "auto") -> Tensor:
     """sum over k of gates[t, k] FFN_e(x[t]), e = expert_index[t, k], with gradients of x, the gates and the weights.
 
-    No token is dropped, and none counts for another: what it gets depends on itself, to rounding. It is the same bit
-    for bit with "triton", and with "loop" where the matrix product of the machine gives a row the same result among 16
-    rows or more (MKL and oneDNN do, as measured).
+    No token is dropped, and what one gets depends on no other, up to rounding. With "triton" and "loop" it is the same
+    bit for bit, if H is a multiple of 32 and, for "loop", if the machine's matrix product gives a row one result among
+    however many from 16 on (as MKL does).
 
     Shapes: x (..., D), expert_index and gates (..., K) -> (..., O) of x's type.
 
