@@ -12,14 +12,15 @@ import numpy as np
 
 from ..errors import MeasurementError
 from .attention import merge
-from .cells import SPEEDUPS, Curve, compare_at
+from .cells import Curve, compare_at
 from .contender import KINDS
 from .features import features_of
 from .intervals import jackknife_interval, mean_interval, percentile_interval, resamples
 from .metrics import METRICS, Metric
 from .paired import beside_plain
 from .pareto import Point, dominates, front
-from .study import Row, Study, runnable
+from .samples import runnable
+from .study import Row, Study
 from .timing import speedup as time_ratio
 
 SCHEMA = 1
@@ -34,14 +35,12 @@ def build_results(
     pipeline: dict[str, Any],
     command: str,
     environment: dict[str, str],
-    speedups: Sequence[float] = SPEEDUPS,
 ) -> dict[str, Any]:
     """Everything the report shows, as plain data.
 
     Args:
         pipeline: {"name", "class", "family", "kind" ("image" | "video"), "scheduler", "steps", "call", ...}.
         command: the exact command that makes this again.
-        speedups: where curves are compared.
     """
     plain = next(row for row in rows if row.contender.name == study.plain)
     plain_R = np.array([s["work"] for s in plain.samples])
@@ -73,8 +72,8 @@ def build_results(
         "kinds": {name: {"label": kind.label, "ours": kind.ours} for name, kind in KINDS.items()},
         "requests": [asdict(r) for r in study.requests],
         "contenders": contenders,
-        "speedups": list(speedups),
-        "cells": {ref: compare_at(curves_of(rows, plain_R, study, ref), speedups) for ref in study.references},
+        "speedups": list(study.speedups),
+        "cells": {ref: compare_at(curves_of(rows, plain_R, study, ref), study.speedups) for ref in study.references},
     }
 
 

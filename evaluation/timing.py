@@ -62,6 +62,7 @@ def time_pairs(
     *,
     device: str = "cpu",
     rounds: int = 1,
+    warm: bool = False,
 ) -> list[Pair]:
     """Time both on each request at batch 1, after one unmeasured call each.
 
@@ -69,13 +70,15 @@ def time_pairs(
 
     Args:
         rounds: how often to go over `requests`.
+        warm: both were called before, so that no unmeasured call is needed.
 
     Raises: MeasurementError where there is nothing to time.
     """
     if not requests or rounds < 1:
         raise MeasurementError("nothing to time: hand over at least one request and one round")
-    plain([requests[0]])
-    contender([requests[0]])
+    if not warm:
+        plain([requests[0]])
+        contender([requests[0]])
     pairs = []
     for turn, request in enumerate([r for _ in range(rounds) for r in requests]):
         if turn % 2:

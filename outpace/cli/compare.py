@@ -59,7 +59,7 @@ Results are kept as they come: the same command in the same folder continues whe
     "--timing-prompts", type=click.IntRange(min=0), default=2, show_default=True, metavar="N", help="Timed at batch 1."
 )
 @click.option("--timing-rounds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Repeats.")
-@click.option("--time-every", is_flag=True, help="Time every contender, not only one of each curve near 2.5x.")
+@click.option("--time-every", is_flag=True, help="Time every contender, not only those of each curve near the compared speed-ups.")
 @click.option(
     "--converged-steps", type=click.IntRange(min=0), default=200, show_default=True, metavar="N", help="0: without it."
 )
@@ -134,6 +134,7 @@ def compare(
         timing_rounds=timing_rounds,
         timed="every" if time_every else "shown",
         target=1.5 if sparse else 2.5,
+        speedups=SPARSE_SPEEDUPS if sparse else SPEEDUPS,
         converged="converged" if converged_steps else None,
         device=loaded.pipe.device.type,
         identity=identity(bench),
@@ -145,7 +146,6 @@ def compare(
         pipeline=describe(bench),
         command=command_line(),
         environment=environment(study.device),
-        speedups=SPARSE_SPEEDUPS if sparse else SPEEDUPS,
     )
     write_json(home / "results.json", results)
     page = render(results, home)

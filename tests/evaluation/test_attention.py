@@ -177,12 +177,12 @@ def study_with_attention(tmp_path_factory, make_study):
                   generate=answer(0.54, 0.5, skip=True)),
         Contender(name="fewer", label="8 steps", kind="fewer-steps", steps=8, generate=answer(0.47)),
     ]  # fmt: skip
-    study = make_study(folder, contenders=contenders, requests=3, timing_requests=1, target=1.4)
+    study = make_study(
+        folder, contenders=contenders, requests=3, timing_requests=1, target=1.4, speedups=(1.25, 1.4, 2.0)
+    )
     pipeline = {"name": "toy", "class": "Toy", "kind": "image", "scheduler": "Euler", "steps": 10}
     rows = run_study(study, progress=False)
-    made = build_results(
-        study, rows, pipeline=pipeline, command="", environment={"device": "a desk"}, speedups=(1.25, 1.4, 2.0)
-    )
+    made = build_results(study, rows, pipeline=pipeline, command="", environment={"device": "a desk"})
     return made, folder, study
 
 

@@ -102,10 +102,8 @@ def test_a_metric_is_added_by_registering_it(tmp_path, make_study) -> None:
 
     METRICS.add("darkest", Metric(label="darkest", measure=lambda a, b: float(a.min()), better="lower"))
     try:
-        study = make_study(tmp_path, requests=2)
-        results = build_results(
-            study, run_study(study, progress=False), pipeline={}, command="", environment={}, speedups=(2.0,)
-        )
+        study = make_study(tmp_path, requests=2, speedups=(2.0,))
+        results = build_results(study, run_study(study, progress=False), pipeline={}, command="", environment={})
     finally:
         METRICS.remove("darkest")
     gated = next(c for c in results["contenders"] if c["kind"] == "gated")

@@ -165,10 +165,30 @@ def test_the_ratio_is_the_median_over_pairs() -> None:
         speedup([Pair(plain=Span(wall=1, cpu=1), contender=Span(wall=0, cpu=0))])
 
 
-def test_a_study_times_one_contender_of_each_curve(tmp_path, make_study) -> None:
-    rows = run_study(make_study(tmp_path, requests=3, timing_requests=2), progress=False)
-    timed = {row.contender.curve: len(row.pairs) for row in rows if row.pairs}
-    assert timed == {c: 2 for c in ("gated", "gated+solver", "interval, order 1", "fewer steps", "second order")}
+def test_of_each_curve_the_points_near_the_compared_speedups_are_timed_and_weighed(tmp_path, make_study) -> None:
+    calls: list[tuple[str, int]] = []
+
+    def watched(contender: Contender) -> Contender:
+        def generate(requests: list[Request]) -> list[Result]:
+            calls.append((contender.name, requests[0].index))
+            return contender.generate(requests)
+
+        return dataclasses.replace(contender, timed=generate)
+
+    whole = make_study(tmp_path, requests=3, timing_requests=2, speedups=(2.0, 3.0))
+    study = dataclasses.replace(whole, contenders=[watched(c) for c in whole.contenders])
+    rows = run_study(study, progress=False)
+    timed = {row.contender.name: len(row.pairs) for row in rows if row.pairs}
+    near = ["gated-0.05", "gated-0.1", "interval-2", "interval-3", "steps-17", "steps-20", "steps-25"]
+    assert set(near) < set(timed) and set(timed.values()) == {2}
+    assert not {"steps-33", "steps-12", "interval-5", "plain"} & set(timed)
+    assert {row.contender.name for row in rows if row.memory} == {"plain", *timed}
+    # Once to warm up, once for memory, and the plain pipeline beside each contender and request.
+    assert sum(name == "plain" for name, _ in calls) == 2 + 2 * len(timed)
+    assert all(sum(name == timed_one for name, _ in calls) == 2 + 2 for timed_one in timed)
+    calls.clear()
+    again = run_study(study, progress=False)
+    assert not calls and [row.memory for row in again] == [row.memory for row in rows]
 
 
 def test_times_that_were_measured_before_are_shown_again(tmp_path, make_study) -> None:
