@@ -61,7 +61,17 @@ def beside_plain(made: Mapping[str, Sequence[float]], plain: Sequence[float]) ->
         made: values of each contender, request by request.
         plain: the plain pipeline's own, of the same requests.
     """
-    differences = {name: np.asarray(values, dtype=np.float64) - np.asarray(plain) for name, values in made.items()}
+    return paired_tests(
+        {name: np.asarray(values, dtype=np.float64) - np.asarray(plain) for name, values in made.items()}
+    )
+
+
+def paired_tests(differences: Mapping[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """For each contender its mean difference with interval and p, adjusted for how many there are.
+
+    Args:
+        differences: of each contender, request by request.
+    """
     p_values = {name: sign_flip_p(x) for name, x in differences.items()}
     adjusted = holm(p_values)
     return {

@@ -34,8 +34,8 @@ def render(results: dict[str, Any], folder: Path | str) -> Path:
 
 
 def load_results(folder: Path | str) -> dict[str, Any]:
-    """results.json of `folder`. Raises: InputError where there is none, or it cannot be read."""
-    path = Path(folder) / "results.json"
+    """results.json of `folder`, or that file itself. Raises: InputError where there is none, or it cannot be read."""
+    path = Path(folder) if Path(folder).is_file() else Path(folder) / "results.json"
     if not path.is_file():
         raise InputError(f"{path} does not exist; make it with 'outpace compare PIPELINE --out {folder}'")
     results = read_json(path)
