@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from outpace.errors import InputError, OutpaceError
 from outpace.evaluation import METRICS, Study
 from outpace.evaluation.records import Records, fingerprint
-from outpace.evaluation.study import mark_of, run_contender
+from outpace.evaluation.samples import mark_of, run_contender
 from outpace.evaluation.timing import time_pairs
 from outpace.evaluation.tune import Candidate, Failure, Scores, Target
 
