@@ -21,6 +21,7 @@ Examples:
   outpace compare flux --methods all --prompts 32 --steps 28 --timing-prompts 5 --out out/flux28
   outpace compare wan --methods gated,fewer-steps,taylorseer-lite --out out/wan
   outpace compare wan-long --method adaspa:recall=0.9 --method "threshold=0.1 + adaspa:recall=0.95" --prompts 2
+  outpace compare wan --matrix --prompts 16 --out out/matrix
   outpace compare owner/model --prompts prompts.txt --device cuda --batch 4 --out out/mine
 
 \b
@@ -39,6 +40,11 @@ or of single contenders, such as gated-0.15 or steps-25. For long attention, onl
 --method NAME:KEY=VALUE,... takes part as one contender, several joined by "+" as one together ('outpace methods' lists
 them). It is always timed and shown, beside fewer steps unless --methods says otherwise ("none": nothing else).
 
+\b
+--matrix runs every combination of parts: a forecast cache, sparse attention, a solver, each off or in one of several
+ways. All are timed; the report tells what each part has in the error and in the gain of every combination, and names
+the best one for PSNR 30, 35, 40, 45 and 50. --axis takes only some: --axis forecast --axis attention=recall-0.9
+
 Results are kept as they come: the same command in the same folder continues where it stopped.
 'outpace report DIR' draws the page again without running anything.
 """
@@ -48,6 +54,10 @@ Results are kept as they come: the same command in the same folder continues whe
 @click.argument("pipeline")
 @click.option("--methods", metavar="METHODS", help="Who takes part, see below [default: main, or fewer steps].")
 @click.option("--method", "asked", multiple=True, metavar="METHOD[+METHOD]", help="One more contender (repeatable).")
+@click.option("--matrix", "with_matrix", is_flag=True, help="Every combination of parts takes part, see below.")
+@click.option(
+    "--axis", "axes", multiple=True, metavar="NAME[=CHOICE,...]", help="Of the matrix only this (repeatable)."
+)
 @click.option(
     "--prompts", default="8", show_default=True, metavar="N|FILE", help="How many of the pocket's, or a file."
 )
@@ -59,7 +69,9 @@ Results are kept as they come: the same command in the same folder continues whe
     "--timing-prompts", type=click.IntRange(min=0), default=2, show_default=True, metavar="N", help="Timed at batch 1."
 )
 @click.option("--timing-rounds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Repeats.")
-@click.option("--time-every", is_flag=True, help="Time every contender, not only those of each curve near the compared speed-ups.")
+@click.option(
+    "--time-every", is_flag=True, help="Time every contender, not only those of each curve near the compared speed-ups."
+)
 @click.option(
     "--converged-steps", type=click.IntRange(min=0), default=200, show_default=True, metavar="N", help="0: without it."
 )
@@ -75,6 +87,8 @@ def compare(
     pipeline: str,
     methods: str | None,
     asked: tuple[str, ...],
+    with_matrix: bool,
+    axes: tuple[str, ...],
     prompts: str,
     out: str,
     seed: int,
@@ -97,6 +111,8 @@ def compare(
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
     from outpace.pipelines.media import check_writable
 
+    if axes and not with_matrix:
+        raise click.UsageError("--axis belongs to --matrix; give both, or neither")
     find_pipeline(pipeline)  # a slip in the name is answered before torch is imported
     wanted = read_count_or_file(prompts)
     home = Path(out).expanduser()
@@ -106,33 +122,38 @@ def compare(
 
     from outpace.cli.answering import Bench
     from outpace.cli.contenders import build_contenders
+    from outpace.cli.matrix import plan_matrix, read_axes
     from outpace.cli.method_option import parse_combination
     from outpace.cli.sparse_contenders import SPEEDUPS as SPARSE_SPEEDUPS
     from outpace.evaluation import Study, build_results, run_study
     from outpace.evaluation.atomic import write_json
     from outpace.evaluation.cells import SPEEDUPS
     from outpace.evaluation.environment import environment
+    from outpace.evaluation.matrix import build_matrix
     from outpace.evaluation.report import render
 
     for text in asked:
         parse_combination(text)
+    read_axes(axes)
     if methods is None:
-        methods = "fewer-steps,fewer-steps-slightly" if asked else "main"
+        methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix else "main"
     loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device)
     loaded.pipe.set_progress_bar_config(disable=True)
     bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings))
-    contenders = build_contenders(bench, methods, asked, converged_steps)
+    requests = requests_for(loaded, wanted, seed)
+    plan = plan_matrix(bench, requests[0], axes) if with_matrix else None
+    contenders = build_contenders(bench, methods, asked, converged_steps) + (plan.contenders if plan else [])
     sparse = any("sparse" in c.kind for c in contenders)
     study = Study(
         contenders=contenders,
-        requests=requests_for(loaded, wanted, seed),
+        requests=requests,
         folder=home,
         check=loaded.pocket.check if loaded.pocket else None,
         features=loaded.pocket.features if loaded.pocket else None,
         batch=batch,
         timing_requests=timing_prompts,
         timing_rounds=timing_rounds,
-        timed="every" if time_every else "shown",
+        timed="every" if time_every or with_matrix else "shown",
         target=1.5 if sparse else 2.5,
         speedups=SPARSE_SPEEDUPS if sparse else SPEEDUPS,
         converged="converged" if converged_steps else None,
@@ -147,6 +168,8 @@ def compare(
         command=command_line(),
         environment=environment(study.device),
     )
+    if plan:
+        results["matrix"] = build_matrix(plan.axes, plan.combinations, results)
     write_json(home / "results.json", results)
     page = render(results, home)
     show(results, home, page, as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from outpace.errors import InputError
@@ -97,3 +98,16 @@ def parse_combination(text: str) -> list[Method]:
     methods = [parse_method(part) for part in split_combination(text)]
     check_combination(methods)
     return methods
+
+
+def spell_combination(methods: Sequence[Method]) -> str:
+    """What `parse_combination` reads as `methods`: "gated_taylor:threshold=0.2+adaspa:recall=0.9"."""
+    words = []
+    for method in methods:
+        settings = {k: v for k, v in method.to_dict().items() if k not in ("method", "version")}
+        spelt = ",".join(
+            f"{key}={'/'.join(map(str, value)) if isinstance(value, tuple) else value}"
+            for key, value in settings.items()
+        )
+        words.append(f"{method.name}:{spelt}" if spelt else method.name)
+    return "+".join(words)
