@@ -1,7 +1,7 @@
 """Who does the work: this process, the processes of a launcher, or workers of Ray. No runtime of our own.
 
-A list of work is cut into jobs, plain data that says which batch; doing a job leaves files in a folder that everybody
-sees. So nothing but the jobs travels, what is done is known from the folder alone, and a job done twice changes nothing.
+Work is cut into jobs, plain data that says which batch; doing a job leaves files in a folder that everybody sees. So
+only jobs travel, what is done is known from the folder alone, and a job that is done twice changes nothing.
 """
 
 from .crew import Alone, Crew, Do, Job

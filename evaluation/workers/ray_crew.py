@@ -36,7 +36,9 @@ class Worker:
     def do(self, job: Job) -> Any:
         if self.doing is None:
             if not os.path.isdir(self.folder):
-                raise InputError(f"{socket.gethostname()} has no folder {self.folder}; start in one that all machines see")
+                raise InputError(
+                    f"{socket.gethostname()} has no folder {self.folder}; start in one that all machines see"
+                )
             os.chdir(self.folder)
             self.doing = self.prepare()
         return self.doing(job)

@@ -26,6 +26,10 @@ class Bench:
     arguments: dict[str, Any]
     """Arguments of the pipeline's call; "num_inference_steps" is replaced where a contender takes other steps."""
 
+    yardstick: Request | None = None
+    """What calibrations are made with, whichever batch comes first: a study that is continued, or shared between
+    processes, would count otherwise. None: the first request that is answered."""
+
     meter: BlockMeter = field(init=False)
     calibrated: bool = field(init=False, default=False)
 
@@ -54,6 +58,7 @@ class Bench:
 
     def rehearse(self, request: Request) -> None:
         """One sample at full steps that no study looks at: a calibration prompt, or the request's with other noise."""
+        request = self.yardstick or request
         pocket = self.loaded.pocket
         prompt = pocket.prompts(1, "calibration")[0] if pocket else request.prompt
         self.run([Request(index=0, prompt=prompt, seed=request.seed + 1_000_003)], self.steps)
@@ -62,7 +67,7 @@ class Bench:
         """Measure what a full block costs, once, on a plain run with all its steps."""
         if not self.calibrated:
             with self.meter.counting() as calls:
-                self.run([request], self.steps)
+                self.run([self.yardstick or request], self.steps)
             self.meter.calibrate(calls, 1)
             self.calibrated = True
 

@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.workers_option import EPILOG as WORKERS_EPILOG
+from outpace.cli.workers_option import workers_option
 
 if TYPE_CHECKING:
-    from outpace.evaluation import Request
+    from outpace.cli.answering import Bench
+    from outpace.evaluation import Request, Study
+    from outpace.evaluation.samples import BatchMaker
     from outpace.pipelines.load import Loaded
 
-EPILOG = """\b
+EPILOG = (
+    """\b
 Examples:
   outpace compare dit --prompts 8 --out out/dit
   outpace compare flux --methods all --prompts 32 --steps 28 --timing-prompts 5 --out out/flux28
   outpace compare wan --methods gated,fewer-steps,taylorseer-lite --out out/wan
   outpace compare wan-long --method adaspa:recall=0.9 --method "threshold=0.1 + adaspa:recall=0.95" --prompts 2
-  outpace compare wan --matrix --prompts 16 --out out/matrix
   outpace compare owner/model --prompts prompts.txt --device cuda --batch 4 --out out/mine
 
 \b
@@ -40,24 +46,17 @@ or of single contenders, such as gated-0.15 or steps-25. For long attention, onl
 --method NAME:KEY=VALUE,... takes part as one contender, several joined by "+" as one together ('outpace methods' lists
 them). It is always timed and shown, beside fewer steps unless --methods says otherwise ("none": nothing else).
 
-\b
---matrix runs every combination of parts: a forecast cache, sparse attention, a solver, each off or in one of several
-ways. All are timed; the report tells what each part has in the error and in the gain of every combination, and names
-the best one for PSNR 30, 35, 40, 45 and 50. --axis takes only some: --axis forecast --axis attention=recall-0.9
-
 Results are kept as they come: the same command in the same folder continues where it stopped.
 'outpace report DIR' draws the page again without running anything.
 """
+    + WORKERS_EPILOG
+)
 
 
 @click.command(epilog=EPILOG, short_help="Measure speed against fidelity, beside every rival.")
 @click.argument("pipeline")
 @click.option("--methods", metavar="METHODS", help="Who takes part, see below [default: main, or fewer steps].")
 @click.option("--method", "asked", multiple=True, metavar="METHOD[+METHOD]", help="One more contender (repeatable).")
-@click.option("--matrix", "with_matrix", is_flag=True, help="Every combination of parts takes part, see below.")
-@click.option(
-    "--axis", "axes", multiple=True, metavar="NAME[=CHOICE,...]", help="Of the matrix only this (repeatable)."
-)
 @click.option(
     "--prompts", default="8", show_default=True, metavar="N|FILE", help="How many of the pocket's, or a file."
 )
@@ -81,14 +80,13 @@ Results are kept as they come: the same command in the same folder continues whe
 @click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the pipeline's].")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
+@workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
 def compare(
     pipeline: str,
     methods: str | None,
     asked: tuple[str, ...],
-    with_matrix: bool,
-    axes: tuple[str, ...],
     prompts: str,
     out: str,
     seed: int,
@@ -99,6 +97,7 @@ def compare(
     converged_steps: int,
     dtype: str | None,
     device: str,
+    workers: int | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -108,41 +107,94 @@ def compare(
     counted in computed blocks, less what sparse attention leaves out of them, and timed in turns with the plain
     pipeline. Writes report.html, report.md and results.json to DIR.
     """
-    from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
+    from outpace.cli.workers_option import check_workers, crew_of
+    from outpace.pipelines.load import find_pipeline
     from outpace.pipelines.media import check_writable
 
-    if axes and not with_matrix:
-        raise click.UsageError("--axis belongs to --matrix; give both, or neither")
     find_pipeline(pipeline)  # a slip in the name is answered before torch is imported
+    check_workers(workers, prompts)
     wanted = read_count_or_file(prompts)
     home = Path(out).expanduser()
     check_writable(home / "results.json")
 
+    from outpace.cli.method_option import parse_combination
+    from outpace.evaluation import build_results, run_study
+    from outpace.evaluation.atomic import write_json
+    from outpace.evaluation.environment import environment
+    from outpace.evaluation.report import render
+    from outpace.evaluation.samples import BatchMaker
+
+    for text in asked:
+        parse_combination(text)
+    if methods is None:
+        methods = "fewer-steps,fewer-steps-slightly" if asked else "main"
+    told = dict(
+        pipeline=pipeline,
+        methods=methods,
+        asked=asked,
+        wanted=wanted,
+        home=home,
+        seed=seed,
+        batch=batch,
+        timing_prompts=timing_prompts,
+        timing_rounds=timing_rounds,
+        time_every=time_every,
+        converged_steps=converged_steps,
+        dtype=dtype,
+        device=device,
+        settings=settings,
+    )
+    study, bench = build_study(**told)
+    crew = crew_of(BatchMaker(study), partial(batch_maker, **told), workers, study.device)
+    rows = run_study(study, crew=crew, progress=not as_json)
+    if not crew.leads:
+        return
+    results = build_results(
+        study,
+        rows,
+        pipeline=describe(bench),
+        command=command_line(),
+        environment=environment(study.device),
+    )
+    write_json(home / "results.json", results)
+    page = render(results, home)
+    show(results, home, page, as_json)
+
+
+def build_study(
+    *,
+    pipeline: str,
+    methods: str,
+    asked: Sequence[str],
+    wanted: int | list[str],
+    home: Path,
+    seed: int,
+    batch: int,
+    timing_prompts: int,
+    timing_rounds: int,
+    time_every: bool,
+    converged_steps: int,
+    dtype: str | None,
+    device: str,
+    settings: dict[str, Any],
+) -> tuple[Study, Bench]:
+    """The study that a command line asks for, with its pipeline loaded; every argument is plain data."""
     import torch
 
     from outpace.cli.answering import Bench
     from outpace.cli.contenders import build_contenders
-    from outpace.cli.matrix import plan_matrix, read_axes
-    from outpace.cli.method_option import parse_combination
     from outpace.cli.sparse_contenders import SPEEDUPS as SPARSE_SPEEDUPS
-    from outpace.evaluation import Study, build_results, run_study
-    from outpace.evaluation.atomic import write_json
+    from outpace.cli.workers_option import device_of_process
+    from outpace.evaluation import Study
     from outpace.evaluation.cells import SPEEDUPS
-    from outpace.evaluation.environment import environment
-    from outpace.evaluation.matrix import build_matrix
-    from outpace.evaluation.report import render
+    from outpace.pipelines.load import call_arguments, load_pipeline
 
-    for text in asked:
-        parse_combination(text)
-    read_axes(axes)
-    if methods is None:
-        methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix else "main"
-    loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device)
+    place = device_of_process(device)
+    loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=place)
     loaded.pipe.set_progress_bar_config(disable=True)
-    bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings))
     requests = requests_for(loaded, wanted, seed)
-    plan = plan_matrix(bench, requests[0], axes) if with_matrix else None
-    contenders = build_contenders(bench, methods, asked, converged_steps) + (plan.contenders if plan else [])
+    bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings), yardstick=requests[0])
+    contenders = build_contenders(bench, methods, asked, converged_steps)
     sparse = any("sparse" in c.kind for c in contenders)
     study = Study(
         contenders=contenders,
@@ -153,26 +205,21 @@ def compare(
         batch=batch,
         timing_requests=timing_prompts,
         timing_rounds=timing_rounds,
-        timed="every" if time_every or with_matrix else "shown",
+        timed="every" if time_every else "shown",
         target=1.5 if sparse else 2.5,
         speedups=SPARSE_SPEEDUPS if sparse else SPEEDUPS,
         converged="converged" if converged_steps else None,
         device=loaded.pipe.device.type,
         identity=identity(bench),
     )
-    rows = run_study(study, progress=not as_json)
-    results = build_results(
-        study,
-        rows,
-        pipeline=describe(bench),
-        command=command_line(),
-        environment=environment(study.device),
-    )
-    if plan:
-        results["matrix"] = build_matrix(plan.axes, plan.combinations, results)
-    write_json(home / "results.json", results)
-    page = render(results, home)
-    show(results, home, page, as_json)
+    return study, bench
+
+
+def batch_maker(**told: Any) -> BatchMaker:
+    """What makes the batches of `build_study` in a process of its own."""
+    from outpace.evaluation.samples import BatchMaker
+
+    return BatchMaker(build_study(**told)[0])
 
 
 def read_count_or_file(prompts: str) -> int | list[str]:
