@@ -31,12 +31,19 @@ class Curve:
     work_PR: np.ndarray
     quality_PR: np.ndarray
 
+    def points(self) -> tuple[np.ndarray, np.ndarray]:
+        """Speed-up and quality of every point on all requests, [P] each."""
+        return self.plain_R.sum() / self.work_PR.sum(axis=1), self.quality_PR.mean(axis=1)
+
+    def points_of_draws(self, draws_BR: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Speed-up and quality of every point on each bootstrap draw of requests, [B, P] each."""
+        speedups_PB = self.plain_R[draws_BR].sum(axis=1)[None] / self.work_PR[:, draws_BR].sum(axis=2)
+        return speedups_PB.T, self.quality_PR[:, draws_BR].mean(axis=2).T
+
 
 def reach(curve: Curve, speedup: float, draws_BR: np.ndarray) -> tuple[float, np.ndarray]:
     """Quality of `curve` at `speedup`, on all requests and on each bootstrap draw [B]; NaN where not reached."""
-    value = at_speedup(curve.plain_R.sum() / curve.work_PR.sum(axis=1), curve.quality_PR.mean(axis=1), speedup)
-    speedups_BP = (curve.plain_R[draws_BR].sum(axis=1)[None] / curve.work_PR[:, draws_BR].sum(axis=2)).T
-    return value, at_speedup_of_draws(speedups_BP, curve.quality_PR[:, draws_BR].mean(axis=2).T, speedup)
+    return at_speedup(*curve.points(), speedup), at_speedup_of_draws(*curve.points_of_draws(draws_BR), speedup)
 
 
 def interval(value: float, draws: np.ndarray) -> dict[str, Any] | None:

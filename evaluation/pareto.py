@@ -1,4 +1,4 @@
-"""Speed against fidelity: who is dominated, the front, and what a curve reaches at a given speed-up."""
+"""Speed against fidelity: dominance, the front, a curve's quality at a speed-up and its speed-up at a quality."""
 
 from __future__ import annotations
 
@@ -64,12 +64,17 @@ def at_speedup(speedups: np.ndarray, qualities: np.ndarray, target: float) -> fl
 
     Shapes: `speedups` and `qualities` [P], one entry a point of the curve, in any order.
     """
-    x, place = np.unique(np.asarray(speedups, dtype=np.float64), return_inverse=True)
-    y = np.bincount(place, weights=np.asarray(qualities, dtype=np.float64)) / np.bincount(place)
+    x, y = merged(speedups, qualities)
     slack = 1e-9 * target
     if not x.size or target < x[0] - slack or target > x[-1] + slack:
         return float("nan")
     return float(np.interp(np.log(target), np.log(x), y))
+
+
+def merged(speedups: np.ndarray, qualities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The points of a curve, slowest first, those of equal speed-up as one with their mean quality."""
+    x, place = np.unique(np.asarray(speedups, dtype=np.float64), return_inverse=True)
+    return x, np.bincount(place, weights=np.asarray(qualities, dtype=np.float64)) / np.bincount(place)
 
 
 def at_speedup_of_draws(speedups_BP: np.ndarray, qualities_BP: np.ndarray, target: float) -> np.ndarray:
@@ -88,3 +93,32 @@ def at_speedup_of_draws(speedups_BP: np.ndarray, qualities_BP: np.ndarray, targe
     value = y[rows, left] + share * (y[rows, right] - y[rows, left])
     inside = (x[:, 0] - 1e-9 <= goal) & (goal <= x[:, -1] + 1e-9)
     return np.where(inside, value, np.nan)
+
+
+def at_quality(speedups: np.ndarray, qualities: np.ndarray, level: float) -> float:
+    """The highest speed-up at which a curve still has quality `level`: `at_speedup` the other way round.
+
+    Infinity where its fastest point still has it, and 0 where no place along the curve does: how far it goes on beyond
+    its points is not known.
+
+    Shapes: `speedups` and `qualities` [P], one entry a point of the curve, in any order.
+    """
+    x, y = merged(speedups, qualities)
+    return float(at_quality_of_draws(x[None], y[None], level)[0])
+
+
+def at_quality_of_draws(speedups_BP: np.ndarray, qualities_BP: np.ndarray, level: float) -> np.ndarray:
+    """`at_quality` of every bootstrap draw at once, [B].
+
+    Shapes: B draws, P points.
+    """
+    order = np.argsort(speedups_BP, axis=1)
+    x = np.log(np.take_along_axis(speedups_BP, order, axis=1))
+    y = np.take_along_axis(qualities_BP, order, axis=1)
+    held, points, rows = y >= level, x.shape[1], np.arange(len(x))
+    left = points - 1 - np.argmax(held[:, ::-1], axis=1)  # the fastest point that has it
+    right = np.minimum(left + 1, points - 1)
+    drop = y[rows, left] - y[rows, right]
+    share = np.where(drop > 0, (y[rows, left] - level) / np.where(drop > 0, drop, 1.0), 0.0)
+    between = np.exp(x[rows, left] + share * (x[rows, right] - x[rows, left]))
+    return np.where(held.any(axis=1), np.where(held[:, -1], np.inf, between), 0.0)

@@ -14,8 +14,11 @@ from ..errors import MeasurementError
 from .attention import merge
 from .cells import Curve, compare_at
 from .contender import KINDS
+from .dominance import dominated_shares
+from .equal import compare_at_levels, levels_of
 from .features import features_of
 from .intervals import jackknife_interval, mean_interval, percentile_interval, resamples
+from .memory import ratio_to_plain
 from .metrics import METRICS, Metric
 from .paired import beside_plain
 from .pareto import Point, dominates, front
@@ -47,7 +50,13 @@ def build_results(
     contenders = [describe(row, plain_R, study) for row in rows]
     reasons = add_set_distances(contenders, rows, study)
     add_paired_tests(contenders, rows, study)
+    add_memory_ratios(contenders, study.plain)
     mark_front(contenders, study.references)
+    by_work = {ref: curves_of(rows, plain_R, study, ref) for ref in study.references}
+    by_time = {ref: curves_of(rows, plain_R, study, ref, timed=True) for ref in study.references}
+    cells = {ref: compare_at(curves, study.speedups) for ref, curves in by_work.items()}
+    levels = {ref: levels_of(cells[ref]) for ref in study.references}
+    curve_of = {entry["name"]: entry["curve"] for entry in contenders}
     return {
         "schema": SCHEMA,
         "made": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
@@ -73,7 +82,19 @@ def build_results(
         "requests": [asdict(r) for r in study.requests],
         "contenders": contenders,
         "speedups": list(study.speedups),
-        "cells": {ref: compare_at(curves_of(rows, plain_R, study, ref), study.speedups) for ref in study.references},
+        "cells": cells,
+        "equal_time": {ref: compare_at(curves, study.speedups) for ref, curves in by_time.items()},
+        "equal_fidelity": {
+            ref: {
+                "levels": levels[ref],
+                "compute": compare_at_levels(by_work[ref], levels[ref]),
+                "time": compare_at_levels(by_time[ref], levels[ref]),
+            }
+            for ref in study.references
+        },
+        "dominance": {
+            ref: dominated_shares(list(points_of(contenders, ref).values()), curve_of) for ref in study.references
+        },
     }
 
 
@@ -194,6 +215,7 @@ def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
         if row.pairs
         else None
     )
+    entry["memory"] = row.memory.as_dict() if row.memory else None
     entry["timeline"] = timeline(row.samples)
     entry["attention"] = merge([s["trace"]["attention"] for s in row.samples if (s["trace"] or {}).get("attention")])
     entry["worst"] = {
@@ -205,6 +227,13 @@ def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
         for ref in study.compared_with(contender.name)
     }
     return entry
+
+
+def add_memory_ratios(contenders: Sequence[dict[str, Any]], plain: str) -> None:
+    """Add to the memory of each contender its "ratio" to the plain pipeline's, None where one cannot be told."""
+    weighed = {entry["name"]: entry["memory"] for entry in contenders if entry.get("memory")}
+    for memory in weighed.values():
+        memory["ratio"] = ratio_to_plain(memory, weighed[plain]) if plain in weighed else None
 
 
 def speedup_interval(plain_R: np.ndarray, work_R: np.ndarray) -> dict[str, Any] | None:
@@ -296,26 +325,36 @@ def mark_front(contenders: list[dict[str, Any]], references: Sequence[str]) -> N
                 ]
 
 
-def curves_of(rows: Sequence[Row], plain_R: np.ndarray, study: Study, reference: str) -> list[Curve]:
+def curves_of(
+    rows: Sequence[Row], plain_R: np.ndarray, study: Study, reference: str, *, timed: bool = False
+) -> list[Curve]:
     """The curves of two points and more, in the order their contenders came.
 
     A point with a sample at the metric's cap (identical to the reference) is left out: the cap is a convention, and
     interpolating from it would lift every value beside it.
+
+    Args:
+        timed: take the points that were timed, and for work the time of a call relative to the plain pipeline's: a
+            median over pairs, alike for every request.
     """
     cap = METRICS[HEADLINE].cap
     grouped: dict[str, list[Row]] = {}
     for row in rows:
-        if row.error is None and reference in study.compared_with(row.contender.name):
+        if row.error is None and reference in study.compared_with(row.contender.name) and (row.pairs or not timed):
             if row.contender.name not in study.references and all(
                 s["metrics"][reference].get(HEADLINE) not in (None, cap) for s in row.samples
             ):
                 grouped.setdefault(row.contender.curve, []).append(row)
+
+    def work(row: Row) -> list[float]:
+        return [1 / time_ratio(row.pairs).value] * plain_R.size if timed else [s["work"] for s in row.samples]
+
     return [
         Curve(
             name=name,
             kind=members[0].contender.kind,
-            plain_R=plain_R,
-            work_PR=np.array([[s["work"] for s in row.samples] for row in members]),
+            plain_R=np.ones(plain_R.size) if timed else plain_R,
+            work_PR=np.array([work(row) for row in members]),
             quality_PR=np.array([[s["metrics"][reference][HEADLINE] for s in row.samples] for row in members]),
         )
         for name, members in grouped.items()
