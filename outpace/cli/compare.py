@@ -17,6 +17,7 @@ from outpace.cli.workers_option import workers_option
 
 if TYPE_CHECKING:
     from outpace.cli.answering import Bench
+    from outpace.cli.matrix import Plan
     from outpace.evaluation import Request, Study
     from outpace.evaluation.samples import BatchMaker
     from outpace.pipelines.load import Loaded
@@ -28,6 +29,7 @@ Examples:
   outpace compare flux --methods all --prompts 32 --steps 28 --timing-prompts 5 --out out/flux28
   outpace compare wan --methods gated,fewer-steps,taylorseer-lite --out out/wan
   outpace compare wan-long --method adaspa:recall=0.9 --method "threshold=0.1 + adaspa:recall=0.95" --prompts 2
+  outpace compare wan --matrix --prompts 16 --out out/matrix
   outpace compare owner/model --prompts prompts.txt --device cuda --batch 4 --out out/mine
 
 \b
@@ -46,6 +48,11 @@ or of single contenders, such as gated-0.15 or steps-25. For long attention, onl
 --method NAME:KEY=VALUE,... takes part as one contender, several joined by "+" as one together ('outpace methods' lists
 them). It is always timed and shown, beside fewer steps unless --methods says otherwise ("none": nothing else).
 
+\b
+--matrix runs every combination of parts: a forecast cache, sparse attention, a solver, each off or in one of several
+ways. All are timed; the report tells what each part has in the error and in the gain of every combination, and names
+the best one for PSNR 30, 35, 40, 45 and 50. --axis takes only some: --axis forecast --axis attention=recall-0.9
+
 Results are kept as they come: the same command in the same folder continues where it stopped.
 'outpace report DIR' draws the page again without running anything.
 """
@@ -57,6 +64,10 @@ Results are kept as they come: the same command in the same folder continues whe
 @click.argument("pipeline")
 @click.option("--methods", metavar="METHODS", help="Who takes part, see below [default: main, or fewer steps].")
 @click.option("--method", "asked", multiple=True, metavar="METHOD[+METHOD]", help="One more contender (repeatable).")
+@click.option("--matrix", "with_matrix", is_flag=True, help="Every combination of parts takes part, see below.")
+@click.option(
+    "--axis", "axes", multiple=True, metavar="NAME[=CHOICE,...]", help="Of the matrix only this (repeatable)."
+)
 @click.option(
     "--prompts", default="8", show_default=True, metavar="N|FILE", help="How many of the pocket's, or a file."
 )
@@ -87,6 +98,8 @@ def compare(
     pipeline: str,
     methods: str | None,
     asked: tuple[str, ...],
+    with_matrix: bool,
+    axes: tuple[str, ...],
     prompts: str,
     out: str,
     seed: int,
@@ -111,27 +124,34 @@ def compare(
     from outpace.pipelines.load import find_pipeline
     from outpace.pipelines.media import check_writable
 
+    if axes and not with_matrix:
+        raise click.UsageError("--axis belongs to --matrix; give both, or neither")
     find_pipeline(pipeline)  # a slip in the name is answered before torch is imported
     check_workers(workers, prompts)
     wanted = read_count_or_file(prompts)
     home = Path(out).expanduser()
     check_writable(home / "results.json")
 
+    from outpace.cli.matrix import read_axes
     from outpace.cli.method_option import parse_combination
     from outpace.evaluation import build_results, run_study
     from outpace.evaluation.atomic import write_json
     from outpace.evaluation.environment import environment
+    from outpace.evaluation.matrix import build_matrix
     from outpace.evaluation.report import render
     from outpace.evaluation.samples import BatchMaker
 
     for text in asked:
         parse_combination(text)
+    read_axes(axes)
     if methods is None:
-        methods = "fewer-steps,fewer-steps-slightly" if asked else "main"
+        methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix else "main"
     told = dict(
         pipeline=pipeline,
         methods=methods,
         asked=asked,
+        with_matrix=with_matrix,
+        axes=axes,
         wanted=wanted,
         home=home,
         seed=seed,
@@ -144,7 +164,7 @@ def compare(
         device=device,
         settings=settings,
     )
-    study, bench = build_study(**told)
+    study, bench, plan = build_study(**told)
     crew = crew_of(BatchMaker(study), partial(batch_maker, **told), workers, study.device)
     rows = run_study(study, crew=crew, progress=not as_json)
     if not crew.leads:
@@ -156,6 +176,8 @@ def compare(
         command=command_line(),
         environment=environment(study.device),
     )
+    if plan:
+        results["matrix"] = build_matrix(plan.axes, plan.combinations, results)
     write_json(home / "results.json", results)
     page = render(results, home)
     show(results, home, page, as_json)
@@ -166,6 +188,8 @@ def build_study(
     pipeline: str,
     methods: str,
     asked: Sequence[str],
+    with_matrix: bool,
+    axes: Sequence[str],
     wanted: int | list[str],
     home: Path,
     seed: int,
@@ -177,12 +201,13 @@ def build_study(
     dtype: str | None,
     device: str,
     settings: dict[str, Any],
-) -> tuple[Study, Bench]:
+) -> tuple[Study, Bench, Plan | None]:
     """The study that a command line asks for, with its pipeline loaded; every argument is plain data."""
     import torch
 
     from outpace.cli.answering import Bench
     from outpace.cli.contenders import build_contenders
+    from outpace.cli.matrix import plan_matrix
     from outpace.cli.sparse_contenders import SPEEDUPS as SPARSE_SPEEDUPS
     from outpace.cli.workers_option import device_of_process
     from outpace.evaluation import Study
@@ -195,6 +220,8 @@ def build_study(
     requests = requests_for(loaded, wanted, seed)
     bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings), yardstick=requests[0])
     contenders = build_contenders(bench, methods, asked, converged_steps)
+    plan = plan_matrix(bench, requests[0], axes) if with_matrix else None
+    contenders += plan.contenders if plan else []
     sparse = any("sparse" in c.kind for c in contenders)
     study = Study(
         contenders=contenders,
@@ -205,14 +232,14 @@ def build_study(
         batch=batch,
         timing_requests=timing_prompts,
         timing_rounds=timing_rounds,
-        timed="every" if time_every else "shown",
+        timed="every" if time_every or plan else "shown",
         target=1.5 if sparse else 2.5,
         speedups=SPARSE_SPEEDUPS if sparse else SPEEDUPS,
         converged="converged" if converged_steps else None,
         device=loaded.pipe.device.type,
         identity=identity(bench),
     )
-    return study, bench
+    return study, bench, plan
 
 
 def batch_maker(**told: Any) -> BatchMaker:
