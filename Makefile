@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-attention wheel clean
+.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -72,6 +72,9 @@ readme: $(READY) ## write the generated tables of README.md again
 
 bench: $(READY) ## the committed figures, again, on this machine (an hour or more): benchmarks/results/
 	$(BIN)/python benchmarks/run.py
+
+bench-tune: $(READY) ## nine targets tuned and held to fresh prompts, half an hour: docs/results_tuning.md
+	$(BIN)/python benchmarks/tune.py
 
 bench-attention: $(READY) ## speed of block-sparse attention on one core, some minutes: benchmarks/results/attention_cpu.md
 	$(BIN)/python benchmarks/attention_cpu.py
