@@ -196,6 +196,8 @@ def run_tuning(
             deadline=deadline,
             progress=advance,
         )
+        if not found.every:
+            certificate.reason = "no setting could be measured before the budget ended; give a longer --budget"
         chosen = certificate.chosen
         best = Standing(candidate=chosen.candidate, scores=chosen.scores) if chosen else next(iter(chain), None)
         outcome = Outcome(
