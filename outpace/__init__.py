@@ -32,6 +32,11 @@ _HOME = {
     "register_family": "outpace.accel",
     "estimate": "outpace.accel.estimate",
     "flops": "outpace.accel.estimate",
+    "convert": "outpace.accel.experts",
+    "Conversion": "outpace.accel.experts",
+    "Experts": "outpace.accel.experts",
+    "set_active": "outpace.accel.experts",
+    "load_transformer": "outpace.accel.experts",
     "load_pocket": "outpace.pipelines",
     "OutpaceError": "outpace.errors",
 }
@@ -49,6 +54,11 @@ if TYPE_CHECKING:
     from outpace.accel import register_family as register_family
     from outpace.accel.estimate import estimate as estimate
     from outpace.accel.estimate import flops as flops
+    from outpace.accel.experts import Conversion as Conversion
+    from outpace.accel.experts import Experts as Experts
+    from outpace.accel.experts import convert as convert
+    from outpace.accel.experts import load_transformer as load_transformer
+    from outpace.accel.experts import set_active as set_active
     from outpace.errors import OutpaceError as OutpaceError
     from outpace.pipelines import load_pocket as load_pocket
 

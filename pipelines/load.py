@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError, UnknownNameError
+from .parts import converted_parts
 from .quiet import quiet_loading
 
 if TYPE_CHECKING:
@@ -150,7 +151,10 @@ def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device)
 
     where = str(Path(source.name).expanduser()) if source.kind == "folder" else source.name
     try:
-        pipe = DiffusionPipeline.from_pretrained(where, torch_dtype=dtype)
+        parts = converted_parts(Path(where), torch_dtype=dtype) if source.kind == "folder" else {}
+        pipe = DiffusionPipeline.from_pretrained(where, torch_dtype=dtype, **parts)
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise InputError(_why_not(source, error)) from error
     return Loaded(

@@ -4,6 +4,7 @@ from . import kinds as kinds  # registers how each class keeps its matrices
 from .block_mixture import MixedGroup, find_groups
 from .convert import conversion_of, convert
 from .count import Count, active_parameters, count
+from .features import block_outputs, feature_loss, group_ends
 from .feed_forward import ExpertFeedForward, find_experts, set_active
 from .importance import output_change, random_importance, taylor_importance, weight_importance
 from .layout import Layout
@@ -26,12 +27,15 @@ __all__ = [
     "Site",
     "SiteKind",
     "active_parameters",
+    "block_outputs",
     "conversion_of",
     "convert",
     "count",
+    "feature_loss",
     "find_experts",
     "find_groups",
     "find_sites",
+    "group_ends",
     "load_transformer",
     "output_change",
     "random_importance",

@@ -1,7 +1,7 @@
 """The classes of converted transformers: Converted<class of diffusers>, made when they are first asked for.
 
-A pipeline's model_index.json names this module and such a class, so diffusers loads a converted pipeline by itself as
-long as outpace is installed. What was done to the transformer stands in its config as `conversion`.
+A pipeline's model_index.json names this module and such a class, so diffusers loads a converted pipeline wherever this
+module is imported. What was done to the transformer stands in its config as `conversion`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from diffusers import ModelMixin as ModelMixin  # diffusers looks here for what says how these classes are loaded
 from torch import nn
 
 from ...errors import UnsupportedModelError

@@ -34,7 +34,7 @@ def taylor_importance(transformer: nn.Module, batches: Iterable[Any], loss: Loss
     Returns: path of the layer -> scores of its hidden units, in float32 on the CPU.
 
     Raises: UnsupportedModelError for a transformer without such layers; InputError where there is no batch, or the loss
-        is not finite or does not depend on the layers.
+        is not finite or depends on no layer.
     """
     sites = find_sites(transformer)
     wanted = {site.path: _weights(site) for site in sites}
@@ -43,7 +43,8 @@ def taylor_importance(transformer: nn.Module, batches: Iterable[Any], loss: Loss
     with ExitStack() as undo, torch.enable_grad():
         _train_only({id(weight) for weights in wanted.values() for weight in weights}, transformer, undo)
         for batch in batches:
-            signed = {site.path: [0.0, 0.0] for site in sites}
+            # A layer that the loss does not depend on, such as the text's in a last block, stays at 0.
+            signed = {path: [torch.zeros_like(scores), torch.zeros_like(scores)] for path, scores in sums.items()}
             with ExitStack() as hooks:
                 for site in sites:
                     for weight in wanted[site.path]:
@@ -54,12 +55,12 @@ def taylor_importance(transformer: nn.Module, batches: Iterable[Any], loss: Loss
                     raise InputError("the loss is not finite, so nothing can be said about importance")
                 value.backward()
             for path, (into, out_of) in signed.items():
-                if isinstance(into, float) or isinstance(out_of, float):
-                    raise InputError(f"the loss does not depend on {path}; does it call the transformer?")
-                sums[path] += (into.abs() + out_of.abs()).cpu()
+                sums[path] += into.abs() + out_of.abs()
             count += 1
     if not count:
         raise InputError("importance needs at least one batch")
+    if not any(bool(total.any()) for total in sums.values()):
+        raise InputError("the loss depends on no feed-forward layer; does it call the transformer that it is given?")
     return {path: total / count for path, total in sums.items()}
 
 
@@ -142,7 +143,7 @@ def _train_only(ids: set[int], transformer: nn.Module, undo: ExitStack) -> None:
         weight.requires_grad_(id(weight) in ids)
 
 
-def _reducing(site: Site, weight: nn.Parameter, signed: list[Any]) -> Callable[[Tensor], None]:
+def _reducing(site: Site, weight: nn.Parameter, signed: list[Tensor]) -> Callable[[Tensor], None]:
     """A hook that adds weight x gradient, summed over each hidden unit, to `signed`: into the unit, and out of it."""
 
     def reduce(_: Tensor) -> None:
@@ -152,8 +153,8 @@ def _reducing(site: Site, weight: nn.Parameter, signed: list[Any]) -> Callable[[
         part = site.read(lambda other: product if other is weight else nothing.expand(other.shape))
         rows = [m.sum(1) for m in (part.up_HD, part.gate_HD) if m is not None]
         rows += [bias for bias in (part.up_bias_H, part.gate_bias_H) if bias is not None]
-        signed[0] = signed[0] + torch.stack(rows).sum(0)
-        signed[1] = signed[1] + part.down_OH.sum(0)
+        signed[0] += torch.stack(rows).sum(0).cpu()
+        signed[1] += part.down_OH.sum(0).cpu()
         weight.grad = None
 
     return reduce

@@ -101,7 +101,7 @@ class Conversion:
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads again."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
-        return {"version": 1, **given}
+        return {"version": 1, **given, **({"groups": list(given["groups"])} if self.groups else {})}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Conversion:

@@ -15,7 +15,19 @@ from outpace.cli.terminal import Face, show_traceback_option
 # Threads that wait by spinning make a small model thirty times slower where another process wants the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-COMMANDS = ("generate", "compare", "tune", "report", "diff", "estimate", "flops", "methods", "pocket", "doctor")
+COMMANDS = (
+    "generate",
+    "compare",
+    "tune",
+    "convert",
+    "report",
+    "diff",
+    "estimate",
+    "flops",
+    "methods",
+    "pocket",
+    "doctor",
+)
 """Modules of this folder, each with a click command of its own name."""
 
 EPILOG = """\b

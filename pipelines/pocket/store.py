@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError
+from ..parts import converted_parts
 from ..quiet import quiet_loading
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -56,9 +57,20 @@ def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> A
             f"the folder '{folder}' holds no pipeline: it has no model_index.json (is it trained to the end?)"
         )
     with quiet_loading():
-        pipe = DiffusionPipeline.from_pretrained(str(folder), torch_dtype=torch_dtype, local_files_only=True)
+        parts = converted_parts(folder, torch_dtype=torch_dtype)
+        pipe = DiffusionPipeline.from_pretrained(str(folder), torch_dtype=torch_dtype, local_files_only=True, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def forget_origin(folder: Path) -> None:
+    """Take out of a saved pipeline where its parts were loaded from, and let anyone read its weights."""
+    for file in folder.rglob("*.json"):
+        held = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(held, dict) and held.pop("_name_or_path", None) is not None:
+            file.write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
+    for file in folder.rglob("*.safetensors"):
+        file.chmod(0o644)
 
 
 def save_pipeline(pipe: Any, folder: Path) -> None:
@@ -71,12 +83,7 @@ def save_pipeline(pipe: Any, folder: Path) -> None:
     part.mkdir(parents=True)
     with quiet_loading():
         pipe.to(dtype=torch.bfloat16).save_pretrained(part)
-    for file in part.rglob("*.json"):
-        held = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(held, dict) and held.pop("_name_or_path", None) is not None:
-            file.write_text(json.dumps(held, indent=2) + "\n", encoding="utf-8")
-    for file in part.rglob("*.safetensors"):
-        file.chmod(0o644)
+    forget_origin(part)
     index = folder / "model_index.json"
     index.unlink(missing_ok=True)
     for made in sorted(part.iterdir()):

@@ -1,0 +1,204 @@
+"""`outpace convert`: a dense pipeline becomes a mixture of experts and of blocks, or what that saves is counted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from outpace.cli.terminal import show_traceback_option
+
+if TYPE_CHECKING:
+    from outpace.accel.experts import Conversion
+
+EPILOG = """\b
+Examples:
+  outpace convert flux.1 --count
+  outpace convert flux.1 --modulation low_rank:48 --count
+  outpace convert flux --layout 1S12E2A --out out/flux-moe
+  outpace convert owner/model --prompts prompts.txt --group 20-27:4 --out out/moe
+  outpace generate out/flux-moe --prompt "a blue circle above a yellow circle on black"
+
+\b
+A layout is 1S12E2A: 1 quarter of the hidden units for the shared expert, 12 routed experts for the rest, 2 of them
+active for each token. A group is 20-27:4: of blocks 20 to 27 (counted from 0), 4 run for each sample.
+
+\b
+The result starts from the dense weights and has not been trained: until it is distilled it is worse than the dense
+model. 'docs/dense2moe.md' says what is exact and what is not.
+"""
+
+
+@click.command(epilog=EPILOG, short_help="Turn a dense pipeline into a mixture of experts and blocks.")
+@click.argument("model")
+@click.option("--to", "goal", type=click.Choice(["moe"]), default="moe", show_default=True, help="Mixture of experts.")
+@click.option("--layout", default="1S12E2A", show_default=True, help="Shared, routed and active experts.")
+@click.option(
+    "--scores", type=click.Choice(["softmax", "sigmoid"]), default="softmax", show_default=True, help="Of the router."
+)
+@click.option(
+    "--scaling",
+    type=click.Choice(["none", "normalize", "experts"]),
+    default="none",
+    show_default=True,
+    help="Of the chosen experts' gates.",
+)
+@click.option("--group", "groups", multiple=True, metavar="FIRST-LAST:RUN", help="A mixture of blocks (repeatable).")
+@click.option("--modulation", metavar="KIND", help="Compress adaLN: low_rank:48 or shared.")
+@click.option(
+    "--order",
+    type=click.Choice(["taylor", "weights", "random"]),
+    default="taylor",
+    show_default=True,
+    help="Importance that decides what is shared.",
+)
+@click.option(
+    "--prompts",
+    default="16",
+    show_default=True,
+    metavar="N|FILE",
+    help="For taylor: of the pocket's, or a file.",
+)
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="For taylor [default: the pipeline's].")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise and routers.")
+@click.option("--out", metavar="DIR", help="A new folder for the converted pipeline.")
+@click.option("--count", "only_count", is_flag=True, help="Only count parameters and FLOPs, without weights.")
+@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the model's]")
+@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the model's]")
+@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the model's].")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
+@show_traceback_option
+def convert(
+    model: str,
+    goal: str,
+    layout: str,
+    scores: str,
+    scaling: str,
+    groups: tuple[str, ...],
+    modulation: str | None,
+    out: str | None,
+    only_count: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Convert the transformers of MODEL, a pocket, a folder or a hub id, and write the pipeline to DIR.
+
+    With --count, MODEL may also be a published model ('outpace estimate list'): nothing is loaded then.
+    """
+    if (out is None) != only_count:
+        raise click.UsageError("give --out DIR to convert, or --count to count only, and one of them.")
+    conversion = read_conversion(layout, scores, scaling, groups, modulation)
+    size = {name: options.pop(name) for name in ("height", "width", "frames")}
+    if only_count:
+        _count(model, conversion, size, as_json)
+        return
+    assert out is not None
+    told = _convert(model, conversion, Path(out).expanduser(), size, **options, progress=not as_json)
+    if as_json:
+        click.echo(json.dumps(told, indent=2))
+        return
+    click.echo(
+        f"{told['layers']} feed-forward layers converted: a token uses {told['active_parameters']:,} parameters "
+        f"instead of {told['dense_parameters']:,}. Not distilled yet: expect worse than dense."
+    )
+    click.echo(f"Pipeline: {out}  (use it: outpace generate {out} ...)")
+
+
+def read_conversion(
+    layout: str, scores: str, scaling: str, groups: tuple[str, ...], modulation: str | None
+) -> Conversion:
+    """The conversion that the options describe. Raises: ConfigError."""
+    from outpace.accel.experts import BlockGroup, Conversion, Experts, Modulation
+    from outpace.errors import ConfigError
+
+    smaller = None
+    if modulation is not None:
+        kind, colon, rank = modulation.partition(":")
+        if colon and not rank.isdecimal():
+            raise ConfigError(f"cannot read --modulation '{modulation}'; write low_rank:48 or shared")
+        smaller = Modulation(kind=kind, **({"rank": int(rank)} if colon else {}))
+    return Conversion(
+        experts=Experts(layout=layout, scores=scores, scaling=scaling),
+        groups=tuple(BlockGroup.parse(group) for group in groups),
+        modulation=smaller,
+    )
+
+
+def _count(model: str, conversion: Conversion, size: dict[str, int | None], as_json: bool) -> None:
+    from outpace.accel.experts import count
+    from outpace.cli.model_option import find_source
+
+    source, given = find_source(model)
+    given.pop("steps", None)
+    told = count(source, conversion, **{**given, **{name: value for name, value in size.items() if value is not None}})
+    click.echo(json.dumps(told.to_dict(), indent=2) if as_json else told.summary())
+
+
+def _convert(
+    model: str,
+    conversion: Conversion,
+    folder: Path,
+    size: dict[str, int | None],
+    *,
+    order: str,
+    prompts: str,
+    steps: int | None,
+    seed: int,
+    dtype: str | None,
+    device: str,
+    progress: bool,
+) -> dict[str, Any]:
+    import torch
+
+    from outpace.accel.apply import denoisers_of
+    from outpace.accel.experts import active_parameters, find_experts
+    from outpace.cli.compare import read_count_or_file
+    from outpace.pipelines.convert import check_new_folder, convert_pipeline, write_pipeline
+    from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
+    from outpace.pipelines.media import check_writable
+
+    check_new_folder(folder)
+    check_writable(folder)
+    find_pipeline(model)
+    wanted = read_count_or_file(prompts)
+    loaded = load_pipeline(model, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=progress)
+    loaded.pipe.set_progress_bar_config(disable=True)
+    dense = sum(p.numel() for _, module in denoisers_of(loaded.pipe) for p in module.parameters())
+    convert_pipeline(
+        loaded,
+        conversion,
+        order=order,
+        prompts=_prompts(loaded, wanted) if order == "taylor" else (),
+        arguments=call_arguments(loaded, steps=steps, **size),
+        seed=seed,
+    )
+    found = [module for _, module in denoisers_of(loaded.pipe)]
+    told = {
+        "conversion": conversion.to_dict(),
+        "from": model,
+        "order": order,
+        "layers": sum(len(find_experts(module)) for module in found),
+        "dense_parameters": dense,
+        "parameters": sum(p.numel() for module in found for p in module.parameters()),
+        "active_parameters": sum(map(active_parameters, found)),
+    }
+    write_pipeline(loaded, folder, told)
+    return {**told, "out": str(folder)}
+
+
+def _prompts(loaded: Any, wanted: int | list[str]) -> list[Any]:
+    from outpace.errors import InputError
+    from outpace.pipelines.load import read_prompts
+
+    if not isinstance(wanted, int):
+        return read_prompts(loaded, wanted)
+    if loaded.pocket is None:
+        raise InputError(
+            f"'{loaded.source.name}' brings no prompts of its own; name a file with one a line (--prompts FILE), "
+            "or order by weights (--order weights)"
+        )
+    return loaded.pocket.prompts(wanted, "calibration")

@@ -1,0 +1,125 @@
+"""A pipeline with its transformers converted, written as an ordinary diffusers directory that `generate` runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, InputError
+from .quiet import quiet_loading
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from ..accel.experts import Conversion
+    from .load import Loaded
+
+BATCH = 4
+"""Prompts a call, while importance is measured."""
+
+ORDERS = ("taylor", "weights", "random")
+"""How hidden units can be ordered by importance; the first is the paper's."""
+
+
+def convert_pipeline(
+    loaded: Loaded,
+    conversion: Conversion,
+    *,
+    order: str = "taylor",
+    prompts: Sequence[Any] = (),
+    arguments: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> None:
+    """Put converted transformers in the place of the dense ones of a pipeline.
+
+    Args:
+        loaded: as `load_pipeline` gives it.
+        conversion: what is done to every transformer of it.
+        order: one of ORDERS. "taylor" runs the pipeline on `prompts` and asks how far its calls move with each unit.
+        prompts: as the pipeline takes them; prompts that nothing is judged by later.
+        arguments: of the pipeline's call, from `call_arguments`.
+        seed: of the noise, the random order and the routers.
+
+    Raises: UnsupportedModelError, ConfigError: before anything is changed; InputError where Taylor has no prompts.
+    """
+    from ..accel.apply import denoisers_of
+    from ..accel.experts import convert
+
+    found = denoisers_of(loaded.pipe)
+    converted = {}
+    for name, transformer in found:
+        scores = None
+        if conversion.experts is not None:
+            scores = _importance(loaded, transformer, order, prompts, dict(arguments or {}), seed)
+        converted[name] = convert(transformer, conversion, importance=scores, seed=seed)
+    for name, transformer in converted.items():
+        setattr(loaded.pipe, name, transformer)
+
+
+def write_pipeline(loaded: Loaded, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the pipeline into `folder`, which is there as a whole or not at all.
+
+    Args:
+        facts: what is to be known about it later, in card.json beside the name of the pocket it came from.
+
+    Raises: InputError where `folder` holds something already, or cannot be written.
+    """
+    from .pocket.store import forget_origin
+
+    check_new_folder(folder)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        part.mkdir(parents=True)
+        with quiet_loading():
+            loaded.pipe.save_pretrained(part)
+        forget_origin(part)
+        card = {"pocket": loaded.pocket.name, **facts} if loaded.pocket is not None else dict(facts)
+        (part / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        if folder.is_dir():
+            folder.rmdir()  # empty, or it would have been refused
+        part.rename(folder)
+    except OSError as error:
+        raise InputError(f"cannot write '{folder}': {error.strerror or error}; choose another --out") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def check_new_folder(folder: Path) -> None:
+    """Fail now rather than after the work. Raises: InputError where `folder` is a file or holds something."""
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise InputError(f"'{folder}' exists already and is left as it is; choose another --out")
+
+
+def _importance(
+    loaded: Loaded, transformer: nn.Module, order: str, prompts: Sequence[Any], arguments: dict[str, Any], seed: int
+) -> dict[str, Tensor]:
+    import torch
+
+    from ..accel.experts import output_change, random_importance, taylor_importance, weight_importance
+    from ..accel.experts.calls import record_calls
+
+    makers: dict[str, Callable[[], dict[str, Tensor]]] = {
+        "weights": lambda: weight_importance(transformer),
+        "random": lambda: random_importance(transformer, seed),
+    }
+    if order in makers:
+        return makers[order]()
+    if order != "taylor":
+        raise ConfigError(f"hidden units are ordered by {', '.join(ORDERS)}, not by '{order}'")
+    if not prompts:
+        raise InputError("importance by Taylor needs prompts to run the pipeline on; give some, or order by weights")
+    calls = record_calls(transformer, lambda: _run(loaded, prompts, arguments, seed))
+    generator = torch.Generator().manual_seed(seed)
+    return taylor_importance(transformer, calls, lambda model, call: output_change(model, call, generator))
+
+
+def _run(loaded: Loaded, prompts: Sequence[Any], arguments: dict[str, Any], seed: int) -> None:
+    from .load import run_pipeline
+
+    for first in range(0, len(prompts), BATCH):
+        some = prompts[first : first + BATCH]
+        run_pipeline(loaded, some, [seed + first + i for i in range(len(some))], arguments)
