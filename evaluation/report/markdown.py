@@ -6,6 +6,7 @@ from typing import Any
 
 from .attention import figures, sparse_contenders
 from .attention_drawings import percent
+from .matrix_markdown import matrix_in_markdown
 from .tables import cell_table, contender_table, margin_table, paired_table
 from .verdict import counts_work, reference_words, span, verdict
 
@@ -35,6 +36,7 @@ def markdown(results: dict[str, Any]) -> str:
         lines += [f"- {loss}" for loss in said["losses"]] + [""]
     if said["gaps"]:
         lines += ["Missing:", ""] + [f"- {gap}" for gap in said["gaps"]] + [""]
+    lines += matrix_in_markdown(results)
     for reference in study["references"]:
         lines += cells_in_markdown(results, reference)
     lines += contenders_in_markdown(results)

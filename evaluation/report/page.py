@@ -11,6 +11,7 @@ from markupsafe import Markup
 from .attention import attention_section
 from .attention_drawings import percent
 from .curves import styles
+from .matrix import matrix_section
 from .pictures import AMPLIFIED, Album, side_by_side, worst_cases
 from .plot import lines_of, scatter
 from .tables import cell_table, contender_table, margin_table, paired_table
@@ -62,6 +63,7 @@ def page(results: dict[str, Any], folder: Path) -> str:
         amplified=AMPLIFIED,
         timelines=timelines(results),
         attention=attention_section(results),
+        matrix=matrix_section(results),
         compute=compute,
         clock=by_the_clock(results, style_of) if compute == "work" else None,
     )

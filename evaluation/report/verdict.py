@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .attention import attention_lines
+from .matrix import matrix_sentences
 
 
 def span(entry: dict[str, Any], digits: int = 1, signed: bool = False) -> str:
@@ -145,6 +146,7 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
         if spoken:
             sentences.append(spoken)
     first, others = lost(results, spoken_of)
+    sentences += matrix_sentences(results)
     if not sentences:
         sentences.append(
             "No curve of ours reaches the compared speed-ups here, so there is no headline; see the table below."
