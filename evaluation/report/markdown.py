@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from .attention import figures, sparse_contenders
 from .attention_drawings import percent
+from .equal import equal_section
 from .matrix_markdown import matrix_in_markdown
 from .tables import cell_table, contender_table, margin_table, paired_table
-from .verdict import counts_work, reference_words, span, verdict
+from .verdict import counts_work, memory_in_words, reference_words, span, verdict
 
 PAIRED = (
     "Mean difference from the plain pipeline, request by request, with its 95 % bootstrap interval; p of a sign-flip "
     "permutation test of the mean, adjusted after Holm for the contenders of a column. "
     "Better or worse is said where p is below 5 %."
+)
+
+DOMINANCE = (
+    "Lost: share of our points to which some point of the rival is at least as fast and as good, and better in one; "
+    "won: the same of its points to ours. Means are compared as they are, without their intervals."
 )
 
 
@@ -39,6 +46,7 @@ def markdown(results: dict[str, Any]) -> str:
     lines += matrix_in_markdown(results)
     for reference in study["references"]:
         lines += cells_in_markdown(results, reference)
+        lines += equal_in_markdown(results, reference)
     lines += contenders_in_markdown(results)
     lines += paired_in_markdown(results)
     lines += attention_in_markdown(results)
@@ -76,11 +84,64 @@ def cells_in_markdown(results: dict[str, Any], reference: str) -> list[str]:
     return lines
 
 
+def equal_in_markdown(results: dict[str, Any], reference: str) -> list[str]:
+    """What every curve reaches for the same time and the same picture, then who dominates whom."""
+    section = equal_section(results, reference)
+    if section is None:
+        return []
+    metric, words = results["metrics"][results["study"]["headline"]], reference_words(results, reference)
+    lines = []
+    if section["time"]:
+        lines += [
+            f"### Equal time: {metric['label']} ({metric['unit']}) against {words} in a part of the plain time",
+            "",
+        ]
+        lines += table_in_markdown(section["time"], "quality", section["time"]["heads"], span)
+    if section["fidelity"]:
+        levels, compute = section["fidelity"]["levels"], results["study"].get("compute", "blocks")
+        heads = [
+            f"{level['quality']:.1f} {metric['unit']}, {'time' if clock == 'time' else compute}"
+            for clock in section["fidelity"]["clocks"]
+            for level in levels
+        ]
+        lines += [f"### Equal fidelity: speed-up at what fewer steps reach against {words}", ""]
+        lines += table_in_markdown(section["fidelity"], "speedup", heads, times)
+    if section["dominance"]:
+        lines += [f"### Dominance against {words}", ""]
+        lines += ["| ours | " + " | ".join(section["dominance"]["rivals"]) + " |"]
+        lines += ["|---|" + "---:|" * len(section["dominance"]["rivals"])]
+        for row in section["dominance"]["rows"]:
+            cells = [f"lost {percent(cell['lost'])}, won {percent(cell['won'])}" for cell in row["cells"]]
+            lines.append(f"| {row['curve']} | " + " | ".join(cells) + " |")
+        lines += ["", DOMINANCE, ""]
+    return lines
+
+
+def table_in_markdown(
+    table: dict[str, Any], key: str, heads: list[str], worded: Callable[[dict[str, Any]], str]
+) -> list[str]:
+    """Rows of curves with the best of each column in bold, and ▼ where a rival is significantly ahead of ours."""
+    lines = ["| curve | " + " | ".join(heads) + " |", "|---|" + "---:|" * len(heads)]
+    for row in table["rows"]:
+        cells = []
+        for cell in row["cells"]:
+            text = worded(cell[key]) if cell[key] else ""
+            cells.append((f"**{text}**" if cell["best"] else text) + (" ▼" if cell["behind"] else ""))
+        lines.append(f"| {row['curve']} | " + " | ".join(cells) + " |")
+    return [*lines, ""]
+
+
+def times(speedup: dict[str, Any]) -> str:
+    """A speed-up with its range: "2.31x (2.20 to 2.44)"; "≥" where the curve has that quality to its end."""
+    return f"{'≥ ' if speedup['open'] else ''}{speedup['value']:.2f}x ({speedup['low']:.2f} to {speedup['high']:.2f})"
+
+
 def contenders_in_markdown(results: dict[str, Any]) -> list[str]:
     """One line a contender."""
     table = contender_table(results)
     work = counts_work(results)
     heads = ["contender", "steps", "blocks", *(["work"] if work else []), "speed-up", "time"]
+    heads += ["memory"] if table["memory"] else []
     for reference in table["references"]:
         for name in table["metrics"]:
             heads.append(f"{results['metrics'][name]['label']} vs {reference}")
@@ -93,6 +154,7 @@ def contenders_in_markdown(results: dict[str, Any]) -> list[str]:
         cells = [c["label"], str(c["steps"]), f"{c['blocks']:.0f}"] + ([f"{c['work']:.0f}"] if work else [])
         cells.append(f"{c['speedup']['value']:.2f}x" if c["speedup"] else "")
         cells.append(f"{c['time']['wall']['value']:.2f}x" if c["time"] else "")
+        cells += [memory_in_words(c.get("memory"))] if table["memory"] else []
         for reference in table["references"]:
             for name in table["metrics"]:
                 value = c["metrics"].get(reference, {}).get(name)

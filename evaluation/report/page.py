@@ -11,12 +11,13 @@ from markupsafe import Markup
 from .attention import attention_section
 from .attention_drawings import percent
 from .curves import styles
+from .equal import equal_section
 from .matrix import matrix_section
 from .pictures import AMPLIFIED, Album, side_by_side, worst_cases
 from .plot import lines_of, scatter
 from .tables import cell_table, contender_table, margin_table, paired_table
 from .timelines import timelines
-from .verdict import reference_words, span, verdict
+from .verdict import memory_in_words, reference_words, span, verdict
 
 
 def page(results: dict[str, Any], folder: Path) -> str:
@@ -30,6 +31,7 @@ def page(results: dict[str, Any], folder: Path) -> str:
     )
     environment.filters["span"] = span
     environment.filters["number"] = number
+    environment.filters["memory"] = memory_in_words
     environment.filters["percent"] = lambda value, digits=0: "–" if value is None else percent(value, digits)
     study = results["study"]
     compute = study.get("compute", "blocks")
@@ -44,6 +46,7 @@ def page(results: dict[str, Any], folder: Path) -> str:
             "narrow": Markup(draw(results, reference, style_of, width=380, height=400, direct_labels=False)),
             "cells": cell_table(results, reference),
             "margins": margin_table(results, reference),
+            "equal": equal_section(results, reference),
         }
         for reference in study["references"]
     ]

@@ -2,36 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 
-def cell_table(results: dict[str, Any], reference: str) -> dict[str, Any]:
+def cell_table(results: dict[str, Any], reference: str, source: str = "cells") -> dict[str, Any]:
     """Quality of every curve at the compared speed-ups: {"speedups", "rows": [{"curve", "cells": [...]}]}.
 
-    The best of a column is marked "best"; a column no curve reaches stays empty.
+    Args:
+        source: "cells", where speed-ups are counted, or "equal_time".
     """
     speedups = results["speedups"]
-    cells = results["cells"].get(reference, [])
-    curves = list(dict.fromkeys(cell["curve"] for cell in cells))
-    table = {(cell["curve"], cell["speedup"]): cell for cell in cells}
-    best = {
-        s: max((c["quality"]["value"] for c in cells if c["speedup"] == s and c["quality"]), default=None)
-        for s in speedups
-    }
+    cells = results.get(source, {}).get(reference, [])
+    columns = [{cell["curve"]: cell for cell in cells if cell["speedup"] == s} for s in speedups]
+    return {"speedups": speedups, "rows": rows_of(results, columns, "quality", len(speedups) // 2)}
+
+
+def rows_of(
+    results: dict[str, Any], columns: Sequence[dict[str, dict[str, Any]]], key: str, ranked_by: int
+) -> list[dict[str, Any]]:
+    """One row a curve: {"curve", "ours", "cells": [{`key`: a value or None, "best", "behind": rivals}]}, best first.
+
+    The best of a column is marked "best"; a column no curve reaches stays empty.
+
+    Args:
+        columns: entries by curve, each with `key`, "kind" and "margins".
+        ranked_by: the column that orders the rows.
+    """
+    best = [max((e[key]["value"] for e in column.values() if e[key]), default=None) for column in columns]
     rows = []
-    for curve in curves:
-        kind = table[curve, speedups[0]]["kind"]
-        row = {"curve": curve, "ours": results["kinds"][kind]["ours"], "cells": []}
-        for s in speedups:
-            quality = table[curve, s]["quality"]
-            behind = [rival for rival, m in table[curve, s]["margins"].items() if m["verdict"] == "behind"]
-            row["cells"].append(
-                {"quality": quality, "best": bool(quality) and quality["value"] == best[s], "behind": behind}
-            )
-        rows.append(row)
-    middle = len(speedups) // 2
-    rows.sort(key=lambda r: -(r["cells"][middle]["quality"] or {"value": float("-inf")})["value"])
-    return {"speedups": speedups, "rows": rows}
+    for curve in dict.fromkeys(curve for column in columns for curve in column):
+        entries = [column.get(curve, {key: None, "margins": {}}) for column in columns]
+        kind = next(column[curve]["kind"] for column in columns if curve in column)
+        cells = [
+            {
+                key: e[key],
+                "best": bool(e[key]) and e[key]["value"] == top,
+                "behind": [rival for rival, m in e["margins"].items() if m["verdict"] == "behind"],
+            }
+            for e, top in zip(entries, best, strict=True)
+        ]
+        rows.append({"curve": curve, "ours": results["kinds"][kind]["ours"], "cells": cells})
+    rows.sort(key=lambda r: -(r["cells"][ranked_by][key] or {"value": float("-inf")})["value"])
+    return rows
 
 
 def margin_table(results: dict[str, Any], reference: str) -> dict[str, Any]:
@@ -51,7 +64,7 @@ def margin_table(results: dict[str, Any], reference: str) -> dict[str, Any]:
 
 
 def contender_table(results: dict[str, Any]) -> dict[str, Any]:
-    """Every contender with all it was measured by: {"references", "metrics", "checks", "rows"}.
+    """Every contender with all it was measured by: {"references", "metrics", "checks", "memory", "rows"}.
 
     Settings of one curve that failed with one message are one row.
     """
@@ -71,7 +84,8 @@ def contender_table(results: dict[str, Any]) -> dict[str, Any]:
             alike = [o["label"] for o in results["contenders"] if (o["curve"], o["error"]) == (c["curve"], c["error"])]
             c = c | {"label": c["label"] if len(alike) == 1 else f"{c['curve']} ({len(alike)} settings)"}
         rows.append(c)
-    return {"references": references, "metrics": metrics, "checks": checks, "rows": rows}
+    weighed = any((c.get("memory") or {}).get("above") is not None for c in results["contenders"])
+    return {"references": references, "metrics": metrics, "checks": checks, "memory": weighed, "rows": rows}
 
 
 def paired_table(results: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .attention import attention_lines
+from .equal import equal_losses, same_picture_in_words
 from .matrix import matrix_sentences
 
 
@@ -14,6 +15,14 @@ def span(entry: dict[str, Any], digits: int = 1, signed: bool = False) -> str:
     if entry["low"] is None:
         return f"{entry['value']:{sign}.{digits}f}"
     return f"{entry['value']:{sign}.{digits}f} ({entry['low']:{sign}.{digits}f} to {entry['high']:{sign}.{digits}f})"
+
+
+def memory_in_words(memory: dict[str, Any] | None) -> str:
+    """Peak memory of a call above what was held before, and as a multiple of the plain pipeline's."""
+    if not memory or memory["above"] is None:
+        return ""
+    ratio = f", {memory['ratio']:.2f}x" if memory["ratio"] is not None else ""
+    return f"{memory['above'] / 1e6:.1f} MB{ratio}"
 
 
 def reference_words(results: dict[str, Any], reference: str) -> str:
@@ -98,7 +107,7 @@ def time_in_words(results: dict[str, Any], curve: str, speedup: float) -> str | 
 
 
 def lost(results: dict[str, Any], spoken_of: set[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    """One line a curve of ours and rival that is significantly ahead of it, with the speed-ups where it is.
+    """One line a curve of ours and rival that is significantly ahead of it: where, at equal speed, time or picture.
 
     Args:
         spoken_of: (reference, curve) of the summary's sentences.
@@ -114,6 +123,8 @@ def lost(results: dict[str, Any], spoken_of: set[tuple[str, str]]) -> tuple[list
                 if margin["verdict"] == "behind":
                     where = f"{-margin['value']:.1f} {unit} at {cell['speedup']:g}x"
                     found.setdefault((cell["curve"], rival), []).append(where)
+        for pair, where in equal_losses(results, reference).items():
+            found.setdefault(pair, []).extend(where)
         for (curve, rival), where in found.items():
             line = f"Against {reference_words(results, reference)}, {curve} is behind {rival}: {', '.join(where)}"
             (first if (reference, curve) in spoken_of else others).append(line)
@@ -142,9 +153,11 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
             f"{span(cell['quality'])} {unit} against {words}"
         )
         sentences.append(sentence + (f": {margins_in_words(cell, unit, fewer_steps)}." if cell["margins"] else "."))
-        spoken = time_in_words(results, cell["curve"], cell["speedup"])
-        if spoken:
-            sentences.append(spoken)
+        more = (
+            time_in_words(results, cell["curve"], cell["speedup"]),
+            same_picture_in_words(results, reference, cell["curve"]),
+        )
+        sentences += [spoken for spoken in more if spoken]
     first, others = lost(results, spoken_of)
     sentences += matrix_sentences(results)
     if not sentences:
@@ -165,6 +178,11 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
         if not c["error"] and c["not_finite"]
     ]
     gaps += [f"{c['label']} had no effect here: every block was computed" for c in without_effect(results)]
+    gaps += [
+        f"Peak memory not measured: {reason}"
+        for reason in dict.fromkeys((c.get("memory") or {}).get("missing") for c in results["contenders"])
+        if reason
+    ]
     gaps += [f"{m['label']} not run: {m['reason']}" for m in results.get("not_run", []) if m["applies"]]
     return {
         "sentences": sentences,

@@ -21,6 +21,7 @@ SECTIONS = (
     "summary",
     "plots",
     "cells",
+    "equal",
     "contenders",
     "paired",
     "pictures",
@@ -99,9 +100,45 @@ def test_losses_and_failures_are_in_sight(results) -> None:
     ]
     beaten = [c for c in made["contenders"] for rivals in c.get("beaten_by", {}).values() if rivals]
     assert behind and beaten
-    assert text.count('<td class="behind"') == len(behind) + len(beaten)
+    equal = [*(e for entries in made["equal_time"].values() for e in entries)]
+    equal += [e for found in made["equal_fidelity"].values() for clock in ("compute", "time") for e in found[clock]]
+    slower = [e for e in equal if any(m["verdict"] == "behind" for m in e["margins"].values())]
+    assert slower and any("x the blocks for" in loss for loss in said["losses"])
+    assert text.count('<td class="behind"') == len(behind) + len(beaten) + len(slower)
     table = (folder / "report.md").read_text(encoding="utf-8")
-    assert table.count(" ▼ |") == len(behind)
+    assert table.count(" ▼ |") == len(behind) + len(slower)
+
+
+def test_equal_time_and_equal_pictures_stand_in_both_reports(results, tmp_path) -> None:
+    made, folder = results
+    page = render(made, folder).read_text(encoding="utf-8")
+    table = (folder / "report.md").read_text(encoding="utf-8")
+    for entry in made["equal_fidelity"]["plain"]["compute"]:
+        if entry["speedup"]:
+            assert f"{entry['speedup']['value']:.2f}x<small>" in page
+            assert f"{entry['speedup']['value']:.2f}x ({entry['speedup']['low']:.2f} to " in table
+    for entry in made["equal_time"]["plain"]:
+        if entry["quality"]:
+            assert f"{entry['quality']['value']:.1f}" in page and f"{entry['quality']['value']:.1f}" in table
+    assert "1/2.5, " in page and "### Dominance against the plain pipeline" in table
+    assert made["dominance"]["plain"]["fewer steps"]["gated"] > 0
+    assert any(
+        re.match(r"For the .* that fewer steps reach at .* as fast as fewer steps", sentence)
+        for sentence in verdict(made)["sentences"]
+    )
+    old = {k: v for k, v in made.items() if k not in ("equal_time", "equal_fidelity", "dominance")}
+    old["contenders"] = [{k: v for k, v in c.items() if k != "memory"} for c in made["contenders"]]
+    assert 'id="equal"' not in render(old, tmp_path).read_text(encoding="utf-8")
+    assert "Equal" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_memory_that_was_not_measured_is_named(results, tmp_path) -> None:
+    made = copy.deepcopy(results[0])
+    for entry in made["contenders"]:
+        if entry.get("memory"):
+            entry["memory"] = {"peak": None, "before": None, "missing": "no such counter", "above": None, "ratio": None}
+    assert "Peak memory not measured: no such counter" in verdict(made)["gaps"]
+    assert '<th rowspan="2">memory</th>' not in render(made, tmp_path).read_text(encoding="utf-8")
 
 
 def test_what_is_surely_worse_than_plain_is_marked(results, tmp_path) -> None:
