@@ -36,6 +36,14 @@ class Plan:
 
 
 PLANS = {
+    # Everything, but fewer settings of those peers that answer one prompt at a time, which takes hours on one core.
+    "wan": Plan(
+        methods="gated,gated-budget,gated-paper,gated+solver,gated+solver-short,interval,interval-order2,fewer-steps,"
+        "dpm++,unipc,taylorseer-lite,taylorseer-3,taylorseer-5,first-block-cache-0.06,first-block-cache-0.1,"
+        "first-block-cache-0.15,magcache-0.06,magcache-0.12,magcache-0.24,pab-2-4,pab-4-8,fastercache-2-681,"
+        "fastercache-4-681,seacache-0.1,seacache-0.25,seacache-0.4,cache-dit-0.08,cache-dit-0.12,cache-dit-0.24,"
+        "cache-dit-taylor-0.08,cache-dit-taylor-0.12,cache-dit-taylor-0.24"
+    ),
     "wan-long": Plan(
         methods="adaspa-0.8,adaspa-0.9,adaspa-0.95,adaspa-0.98,adaspa-sparsity-0.7,adaspa-sparsity-0.8,"
         "steps-24,steps-19,steps-15,unipc-18,gated-0.1,gated-0.33,gated+adaspa-0.9,gated+adaspa-0.95",
