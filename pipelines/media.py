@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -97,12 +99,15 @@ def save_media(media: np.ndarray, path: Path, recipe: dict[str, Any], *, frames_
 
 
 def read_recipe(path: Path) -> dict[str, Any]:
-    """The recipe inside a .png or .gif that `save_media` wrote. Raises: InputError where there is none."""
+    """The recipe inside a file that `save_media` wrote. Raises: InputError where there is none."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            text = image.info.get(RECIPE) or image.info.get("comment")
+        if path.suffix.lower() == ".mp4":
+            text = _mp4_comment(path)
+        else:
+            with Image.open(path) as image:
+                text = image.info.get(RECIPE) or image.info.get("comment")
     except (OSError, UnidentifiedImageError) as error:
         raise InputError(f"cannot read '{path}': {error}") from error
     try:
@@ -151,6 +156,16 @@ def _mp4(pixels: np.ndarray, draft: Path, recipe: str, frames_per_second: float)
         writer.close()
     except (RuntimeError, OSError) as error:
         raise MissingDependencyError(f"ffmpeg could not write the clip ({error}); try --format gif") from error
+
+
+def _mp4_comment(path: Path) -> str:
+    """The comment of a clip, empty where ffmpeg finds none; it writes some characters with a backslash before them."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "ffmetadata", "-"]
+    told = subprocess.run(command, capture_output=True, check=False).stdout.decode()
+    found = re.search(r"^comment=(.*)$", told, re.MULTILINE)
+    return re.sub(r"\\(.)", r"\1", found[1]) if found else ""
 
 
 WRITERS: dict[str, dict[str, Writer]] = {"picture": {".png": _png}, "clip": {".mp4": _mp4, ".gif": _gif}}

@@ -5,19 +5,22 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from outpace.cli.making import DEFAULT_PRESET, Making, Order, choose, summed
 from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.workers_option import EPILOG as WORKERS_EPILOG
+from outpace.cli.workers_option import check_workers, crew_of, workers_option
 
 if TYPE_CHECKING:
-    from outpace.accel import Method
-    from outpace.pipelines.load import Loaded
+    from pathlib import Path
 
-DEFAULT_PRESET = "balanced"
-
-EPILOG = """\b
+EPILOG = (
+    """\b
 Examples:
   outpace generate flux --prompt "a blue circle above a yellow circle on black" --out circle.png
   outpace generate dit --prompt 3 --seed 1-8 --batch 8 --preset fast
@@ -27,7 +30,12 @@ Examples:
   outpace generate black-forest-labs/FLUX.1-dev --prompt "a fox in the snow" --device cuda --dtype bfloat16
 
 PIPELINE is a pocket pipeline ('outpace pocket list'), a folder written by save_pretrained, or a hub id.
+
+With --prompts FILE, files that are there already and carry the recipe that is asked for are left as they are, so the
+same command continues where it stopped; a file with another recipe is an error before anything runs.
 """
+    + WORKERS_EPILOG
+)
 
 
 @click.command(epilog=EPILOG, short_help="Make pictures or clips, faster.")
@@ -54,12 +62,14 @@ PIPELINE is a pocket pipeline ('outpace pocket list'), a folder written by save_
     help="Frames a second.",
 )
 @click.option("--out", default="out", show_default=True, metavar="PATH", help="A file, or a folder for several.")
+@click.option("--overwrite", is_flag=True, help="With --prompts: also make what is there already.")
 @click.option("--format", type=click.Choice(["png", "mp4", "gif"]), help="[default: png, or mp4 for clips]")
 @click.option(
     "--enlarge", type=click.IntRange(1, 64), default=1, metavar="N", help="Save each pixel as a square of this size."
 )
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
+@workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
 def generate(
@@ -73,16 +83,18 @@ def generate(
     seed: str,
     batch: int,
     out: str,
+    overwrite: bool,
     format: str | None,
     fps: float,
     enlarge: int,
     dtype: str | None,
     device: str,
+    workers: int | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Make a picture or a clip for every prompt with PIPELINE, accelerated."""
-    from outpace.cli.output_option import check_out, plan_files
+    from outpace.cli.output_option import check_out
     from outpace.cli.prompt_option import pair, read_seeds, read_texts
 
     if sum((bool(preset), bool(methods), bool(profile), plain)) > 1:
@@ -91,79 +103,71 @@ def generate(
     from outpace.pipelines.load import find_pipeline
 
     find_pipeline(pipeline)  # slips are answered before torch is imported
+    check_workers(workers, file)
     check_out(out, len(wanted))
-    import torch
+    if not profile:
+        choose(methods, preset, plain)
 
-    from outpace.accel import Profile, accelerate
-    from outpace.cli.recipe import Recipe
-    from outpace.pipelines.load import call_arguments, load_pipeline, makes_clips, read_prompts, run_pipeline
-    from outpace.pipelines.media import enlarge as enlarge_media
-    from outpace.pipelines.media import save_media
+    order = Order(
+        pipeline=pipeline,
+        wanted=wanted,
+        preset=preset,
+        methods=methods,
+        profile=profile,
+        plain=plain,
+        settings=settings,
+        batch=batch,
+        out=out,
+        format=format,
+        fps=fps,
+        enlarge=enlarge,
+        dtype=dtype,
+        device=device,
+    )
+    with closing(Making(order, watched=sys.stderr.isatty() and not as_json)) as making:
+        kept = making.kept() if file and not overwrite else []
+        jobs = making.jobs(kept)
+        crew = crew_of(making, partial(Making, order), workers, str(making.loaded.pipe.device))
+        begun = time.perf_counter()
+        with closing(crew):
+            done = [told for _, told in crew.work(jobs)]
+        seconds = time.perf_counter() - begun
+        if crew.leads:
+            tell(making, kept, seconds, None if crew.size == 1 else summed([told for told in done if told]), as_json)
 
-    tuned = Profile.load(profile) if profile else None
-    if tuned is not None:
-        # As tuned, unless the command line says otherwise; the summary then says that nothing is promised.
-        known = {"steps": tuned.steps, **{k: v for k, v in tuned.call.items() if k in settings}}
-        settings = {k: known.get(k) if v is None else v for k, v in settings.items()}
-    chosen, preset = ([], None) if tuned else _choose(methods, preset, plain)
 
-    watched = sys.stderr.isatty() and not as_json
-    loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=watched)
-    arguments = call_arguments(loaded, **settings)
-    samples = read_prompts(loaded, [text for text, _ in wanted])
-    files = plan_files(out, format, wanted, clip=makes_clips(loaded))
-    begun = time.perf_counter()
-    run = None if plain else accelerate(loaded.pipe, *chosen, preset=preset, profile=tuned)
-    try:
-        recipe = Recipe(
-            pipeline=pipeline,
-            acceleration=("--profile", profile) if profile else _words_of(methods, preset, plain),
-            settings={k: v for k, v in {**settings, "dtype": dtype}.items() if v is not None},
-            arguments=arguments,
-            device=str(loaded.pipe.device),
-            methods=run.trace.as_dict()["methods"] if run else [],
-        )
-        for first in range(0, len(wanted), batch):
-            part = slice(first, first + batch)
-            _label_progress(loaded, first, len(wanted[part]), len(wanted), watched=watched)
-            made = run_pipeline(loaded, samples[part], [number for _, number in wanted[part]], arguments)
-            for media, (text, number), path in zip(made, wanted[part], files[part], strict=True):
-                save_media(enlarge_media(media, enlarge), path, recipe.of(text, number), frames_per_second=fps)
-    finally:
-        if run:
-            run.restore()
-    seconds = time.perf_counter() - begun
+def tell(making: Making, kept: list[Path], seconds: float, shared: dict[str, Any] | None, as_json: bool) -> None:
+    """What was made, and what of it was forecast.
+
+    Args:
+        kept: the files that were there already.
+        shared: what the denoisers did, where several processes did it; else the trace of this one says it.
+    """
+    run, files, wanted = making.run, making.files, making.order.wanted
     if as_json:
-        made_files = [{"path": str(f), "prompt": t, "seed": n} for f, (t, n) in zip(files, wanted, strict=True)]
+        made = [
+            {"path": str(path), "prompt": text, "seed": seed, "kept": path in kept}
+            for path, (text, seed) in zip(files, wanted, strict=True)
+        ]
         trace = run.trace.as_dict() if run else None
-        click.echo(json.dumps({**recipe.shared(), "files": made_files, "seconds": seconds, "trace": trace}, indent=2))
+        if trace and shared:
+            trace |= {"totals": shared, "calls": None, "parts": None}
+        told = {**making.recipe.shared(), "files": made, "seconds": seconds, "trace": trace}
+        click.echo(json.dumps(told, indent=2))
         return
-    click.echo(run.summary() if run else "Nothing was accelerated (--plain).")
-    if run and not tuned and not run.trace.totals()["forecast"]:
-        click.echo("  note: nothing was forecast; more steps or a higher threshold leave more to skip")
-    kind = "clip" if makes_clips(loaded) else "picture"
+    if run is None:
+        click.echo("Nothing was accelerated (--plain).")
+    elif shared:
+        click.echo(run.summary().splitlines()[0])
+        click.echo(
+            f"  {shared['forecast']} of {shared['samples']} denoiser calls forecast, {shared['computed']} computed, by "
+            f"all workers: {shared['predicted_speedup'] or 1.0:.2f}x predicted"
+        )
+    elif len(kept) < len(files):
+        click.echo(run.summary())
+        if not making.tuned and not run.trace.totals()["forecast"]:
+            click.echo("  note: nothing was forecast; more steps or a higher threshold leave more to skip")
+    kind = "clip" if making.clips else "picture"
     where = files[0] if len(files) == 1 else f"{files[0].parent}/"
-    click.echo(f"{len(files)} {kind}{'s' if len(files) > 1 else ''} in {seconds:.1f} s: {where}")
-
-
-def _choose(texts: tuple[str, ...], preset: str | None, plain: bool) -> tuple[list[Method], str | None]:
-    """The methods given, or else a preset's name, checked before anything is loaded."""
-    from outpace.accel import PRESETS
-    from outpace.cli.method_option import parse_method
-
-    if plain or texts:
-        return [parse_method(text) for text in texts], None
-    preset = preset or DEFAULT_PRESET
-    PRESETS[preset]
-    return [], preset
-
-
-def _words_of(methods: tuple[str, ...], preset: str | None, plain: bool) -> tuple[str, ...]:
-    if plain:
-        return ("--plain",)
-    return ("--preset", preset) if preset else tuple(word for text in methods for word in ("--method", text))
-
-
-def _label_progress(loaded: Loaded, first: int, size: int, count: int, *, watched: bool) -> None:
-    label = f"{first + 1}-{first + size} of {count}" if size > 1 else f"{first + 1} of {count}"
-    loaded.pipe.set_progress_bar_config(desc=label, disable=not watched)
+    there = f" ({len(kept)} of them there already)" if kept else ""
+    click.echo(f"{len(files)} {kind}{'s' if len(files) > 1 else ''} in {seconds:.1f} s: {where}{there}")

@@ -50,6 +50,12 @@ def test_an_mp4_plays_and_carries_the_recipe(tmp_path: Path) -> None:
     frames, _ = imageio_ffmpeg.count_frames_and_secs(str(path))
     assert frames == 9
     assert re.search(r"yuv420p", told)
+    assert read_recipe(path) == RECIPE
+    odd = {"prompt": "a = b; c # d \\\\ e 'f' \"g\"", "command": "outpace generate"}
+    assert read_recipe(save_media(ramp(3, 8, 8, 3), tmp_path / "y.mp4", odd)) == odd
+    (tmp_path / "z.mp4").write_bytes(b"no clip")
+    with pytest.raises(InputError, match="carries no recipe"):
+        read_recipe(tmp_path / "z.mp4")
 
 
 def test_enlarge_repeats_pixels() -> None:
