@@ -79,6 +79,9 @@ bench-tune: $(READY) ## nine targets tuned and held to fresh prompts, half an ho
 bench-attention: $(READY) ## speed of block-sparse attention on one core, some minutes: benchmarks/results/attention_cpu.md
 	$(BIN)/python benchmarks/attention_cpu.py
 
+bench-moe: $(READY) ## speed of a layer split into experts on a CPU, some minutes: benchmarks/results/moe_cpu.md
+	$(BIN)/python benchmarks/moe_cpu.py
+
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .
 
