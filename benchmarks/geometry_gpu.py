@@ -138,6 +138,7 @@ def measure(denoiser: Denoiser) -> dict[str, Any]:
     patterned: list[list[float]] = []
     peaks: dict[str, int | None] = {}
     done: list[bool] = []
+    warnings: list[str] = []
     for _ in range(denoiser.bench.rounds + 1):
         with Peak(denoiser.bench.device) as peak:
             plain.append(denoiser.milliseconds())
@@ -146,10 +147,10 @@ def measure(denoiser: Denoiser) -> dict[str, Any]:
             watched.append(denoiser.milliseconds())
         with Peak(denoiser.bench.device) as peak, accelerate(denoiser.transformer, PATTERN) as run:
             patterned.append(denoiser.milliseconds())
-            done = [all(call.computed) for call in run.trace.calls]
+            done, warnings = [all(call.computed) for call in run.trace.calls], run.trace.warnings
         peaks["pattern"] = peak.bytes
     if all(done):
-        raise RuntimeError(f"nothing was forecast, so there is nothing to measure: {run.trace.warnings}")
+        raise RuntimeError(f"nothing was forecast, so there is nothing to measure: {warnings}")
     step = statistics.median(t for times in plain[1:] for t in times)
     forecast = [t for times in patterned[1:] for t, computed in zip(times, done, strict=True) if not computed]
     computed = [t for times in patterned[1:] for t, computed in zip(times, done, strict=True) if computed]

@@ -51,8 +51,8 @@ def real_inputs(name: str, transformer: Any, side: int = 8, text: int = 5) -> di
 )
 def test_every_part_of_a_real_forward_pass_is_counted_to_the_last_flop(name: str) -> None:
     real = TINY_MODELS[name].build()
-    frames = {"frames": 5} if SIGNATURES[name].video else {}
-    told = flops(build_on_meta(name, settings_of(real)), height=64, width=64, text_tokens=5, **frames)
+    frames = 5 if SIGNATURES[name].video else None
+    told = flops(build_on_meta(name, settings_of(real)), height=64, width=64, text_tokens=5, frames=frames)
     inputs = real_inputs(name, real)
     # torch has no formula for the fused attention of CPUs; written out it is two products.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -72,8 +72,8 @@ def test_every_part_of_a_real_forward_pass_is_counted_to_the_last_flop(name: str
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_every_number_of_the_state_has_its_part(name: str) -> None:
     real = TINY_MODELS[name].build()
-    frames = {"frames": 5} if SIGNATURES[name].video else {}
-    told = flops(build_on_meta(name, settings_of(real)), height=64, width=64, text_tokens=5, **frames)
+    frames = 5 if SIGNATURES[name].video else None
+    told = flops(build_on_meta(name, settings_of(real)), height=64, width=64, text_tokens=5, frames=frames)
     saved_tables = sum(v.numel() for k, v in real.state_dict().items() if k not in dict(real.named_parameters()))
     assert sum(piece.parameters for piece in told.pieces) == told.parameters
     assert told.parameters == saved_tables + sum(weight.numel() for weight in real.parameters())
@@ -101,7 +101,8 @@ def test_totals_are_the_published_ones(name: str) -> None:
     billions, tera = PUBLISHED[name]
     held = told.parameters
     if name == "dit-xl-2":  # diffusers keeps the embedders of time and class in every block, the paper once
-        block = build_on_meta("DiTTransformer2DModel", dict(MODELS[name].config)).transformer_blocks[0]
+        built: Any = build_on_meta("DiTTransformer2DModel", dict(MODELS[name].config))
+        block = built.transformer_blocks[0]
         held -= (told.blocks - 1) * sum(weight.numel() for weight in block.norm1.emb.parameters())
     assert held / 1e9 == pytest.approx(billions, rel=0.01)
     if tera is not None:
@@ -155,7 +156,7 @@ def test_memory_is_what_a_run_remembered(pocket: str, gate: str, exact: bool) ->
     held: list[tuple[int, int]] = []
     method = outpace.GatedTaylor(gate=gate, max_order=2, threshold=5.0)
     with outpace.accelerate(pipe, method) as run:
-        forecaster = run._conductor.forecaster
+        forecaster: Any = run._conductor.forecaster
         whole_step = forecaster.around_step
 
         def watched(*args: Any, **kwargs: Any) -> Any:
