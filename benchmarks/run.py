@@ -2,7 +2,7 @@
 
     make bench       # or: python benchmarks/run.py [PIPELINE ...] [--prompts N] [--steps N ...] [--methods METHODS]
     python benchmarks/run.py wan-long     # sparse attention: 4352 tokens, a clip takes half a minute and more
-
+    python benchmarks/run.py --matrix     # every combination of parts, at 50 steps: docs/results_matrix.md
 
 Runs `outpace compare` for each and keeps its results.json as benchmarks/results/YYYY-MM_DEVICE_PIPELINE-STEPS.json; the
 tables of README.md are then written from those files. An interrupted run continues where it stopped.
@@ -50,6 +50,19 @@ PLANS = {
         prompts=8,
         steps=(30,),
         options=("--batch", "1", "--timing-prompts", "1", "--time-every", "--converged-steps", "60"),
+    ),
+}
+
+
+MATRIX = Plan(methods="fewer-steps", prompts=16, steps=(50,))
+"""How combinations are run with `--matrix`."""
+
+MATRIX_PLANS = {
+    "wan-long": Plan(
+        methods="none",
+        prompts=2,
+        steps=(30,),
+        options=("--batch", "1", "--timing-prompts", "1", "--converged-steps", "60"),
     )
 }
 
@@ -73,7 +86,8 @@ def keep(results: Path) -> Path:
     for contender in data["contenders"]:
         contender.pop("timeline", None)
     device = re.sub(r"[^a-z0-9]+", "-", str(data["environment"].get("device", "cpu")).lower()).strip("-")[:24]
-    name = f"{data['made'][:7]}_{device}_{data['pipeline']['name']}-{data['pipeline']['steps']}.json"
+    what = f"{'matrix-' if 'matrix' in data else ''}{data['pipeline']['name']}-{data['pipeline']['steps']}"
+    name = f"{data['made'][:7]}_{device}_{what}.json"
     RESULTS.mkdir(exist_ok=True)
     kept = RESULTS / name
     part = kept.with_suffix(".part")
@@ -88,13 +102,15 @@ def main() -> None:
     parser.add_argument("--prompts", type=int)
     parser.add_argument("--steps", type=int, nargs="*")
     parser.add_argument("--methods", help="as `outpace compare --methods`")
+    parser.add_argument("--matrix", action="store_true", help="every combination of parts instead of curves")
     chosen = parser.parse_args()
     for pipeline in chosen.pipelines:
-        plan = PLANS.get(pipeline, Plan())
+        plan = MATRIX_PLANS.get(pipeline, MATRIX) if chosen.matrix else PLANS.get(pipeline, Plan())
+        options = (*plan.options, "--matrix") if chosen.matrix else plan.options
         for steps in chosen.steps or plan.steps:
-            out = ROOT / "out" / "bench" / f"{pipeline}-{steps}"
+            out = ROOT / "out" / "bench" / f"{'matrix-' if chosen.matrix else ''}{pipeline}-{steps}"
             methods, prompts = chosen.methods or plan.methods, chosen.prompts or plan.prompts
-            print(keep(compare(pipeline, steps, prompts, methods, plan.options, out)))
+            print(keep(compare(pipeline, steps, prompts, methods, options, out)))
     subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py")], check=True, cwd=ROOT)
 
 

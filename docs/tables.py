@@ -15,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
+MATRIX_PAGE = ROOT / "docs" / "results_matrix.md"
 RESULTS_INTRO = (
     "PSNR in dB, higher is better, at two, two and a half and three times fewer computed transformer blocks (where "
     "attention is sparse, less computed work, from 1.25 times), against the plain pipeline at the same steps and "
@@ -56,7 +57,12 @@ def results(folder: Path = RESULTS) -> str:
 
 
 def comparisons(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """The committed results of `outpace compare`."""
+    """The committed results of `outpace compare`, those of `--matrix` left out."""
+    return [data for data in every_result(folder) if "matrix" not in data]
+
+
+def every_result(folder: Path) -> list[dict[str, Any]]:
+    """The committed results of `outpace compare`, in the order of the file names."""
     every = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
     return [data for data in every if isinstance(data, dict) and data.get("schema") == 1 and "cells" in data]
 
@@ -122,6 +128,23 @@ def whole_page(folder: Path = RESULTS) -> str:
     return "\n\n".join([intro, *sections]) + "\n"
 
 
+def matrix_page(folder: Path = RESULTS) -> str:
+    """docs/results_matrix.md: every committed composition matrix."""
+    from outpace.evaluation.report.matrix_markdown import matrix_in_markdown
+
+    intro = (
+        "# Combinations of parts, measured\n\nWritten by `make readme` from benchmarks/results, which "
+        "`python benchmarks/run.py --matrix` makes; how to read it: [the matrix](matrix.md)."
+    )
+    sections = []
+    for data in every_result(folder):
+        if "matrix" in data:
+            title = f"## {data['pipeline']['name']}, {data['pipeline']['steps']} steps"
+            found = "\n".join(matrix_in_markdown(data)[2:]).rstrip()  # its heading gives way to the pipeline's
+            sections.append(f"{title}\n\n{conditions(data)}, made by\n\n    {data['command']}\n\n{found}")
+    return "\n\n".join([intro, *(sections or ["None has been committed yet."])]) + "\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {"families": families, "pockets": pockets, "results": results}
 
 
@@ -137,7 +160,7 @@ def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
 
 def main() -> None:
     readme = ROOT / "README.md"
-    made = {readme: rewritten(readme.read_text(encoding="utf-8")), PAGE: whole_page()}
+    made = {readme: rewritten(readme.read_text(encoding="utf-8")), PAGE: whole_page(), MATRIX_PAGE: matrix_page()}
     for path, text in made.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             if "--check" in sys.argv:

@@ -41,6 +41,7 @@ def test_generated_tables_are_current(tables: ModuleType) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert tables.rewritten(text) == text, "run `make readme`"
     assert tables.PAGE.read_text(encoding="utf-8") == tables.whole_page(), "run `make readme`"
+    assert tables.MATRIX_PAGE.read_text(encoding="utf-8") == tables.matrix_page(), "run `make readme`"
 
 
 def test_an_old_table_would_be_noticed(tables: ModuleType) -> None:
