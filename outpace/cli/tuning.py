@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 TIMED = 2
 """Held-out requests on which the result is timed beside the plain pipeline."""
 
+FEW = 2
+"""Requests that the first rung of a search takes."""
+
 HELD_OUT_RUNS = 10
 """Runs over the held-out requests that time is kept for, each with the work of `USUAL`: some candidates, then the
 presets and fewer steps."""
@@ -51,14 +54,17 @@ class Promise:
 class Price:
     """Seconds that measuring takes."""
 
+    few: float
+    """A request of the plain pipeline with `FEW` in a batch, as a search begins."""
     batched: float
-    """A request of the plain pipeline, in a batch."""
+    """The same in full batches."""
     alone: float
     """The same at batch 1, as it is timed; 0 where the target does not bound the time."""
 
     def of(self, cost: float, requests: int) -> float:
         """A candidate with `cost` of the plain pipeline's work on some requests: timed beside it, after a warm-up."""
-        return requests * self.batched * cost + (requests + 1) * self.alone * (1 + cost)
+        each = self.few if requests <= FEW else self.batched
+        return requests * each * cost + (requests + 1) * self.alone * (1 + cost)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -221,7 +227,7 @@ def price_of(measuring: Measuring, requests: Sequence[Request], deadline: Deadli
 
     Raises: InputError where the target cannot be measured, before anything long is begun.
     """
-    first = list(requests[:2])
+    first, full = list(requests[:FEW]), list(requests[: measuring.batch])
     measuring(Candidate(name="plain", label="plain", cost=1.0, payload=(measuring.again(), (), "")), first)
 
     def seconds(some: list[Request]) -> float:
@@ -229,7 +235,8 @@ def price_of(measuring: Measuring, requests: Sequence[Request], deadline: Deadli
         measuring.bench.run(some, measuring.bench.steps)
         return (deadline.spent - begun) / len(some)
 
-    return Price(batched=seconds(first), alone=seconds(first[:1]) if "time" in measuring.target.names else 0.0)
+    alone = seconds(first[:1]) if "time" in measuring.target.names else 0.0
+    return Price(few=seconds(first), batched=seconds(full), alone=alone)
 
 
 def search_share(budget: float | None, price: Price, held_out: int) -> float:
@@ -247,7 +254,7 @@ def affordable(candidates: list[Candidate], searching: Deadline, price: Price) -
     left = (searching.seconds - searching.spent) / 2
     spent, chosen = 0.0, []
     for candidate in candidates:
-        spent += price.of(candidate.cost, 2)
+        spent += price.of(candidate.cost, FEW)
         if spent > left and len(chosen) >= 4:
             break
         chosen.append(candidate)
