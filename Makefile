@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention wheel clean
+.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-moe wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"

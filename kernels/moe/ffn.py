@@ -110,9 +110,9 @@ def _reference(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK
 
 
 EXPERT_FFN = OPERATIONS.add(
-    "expert feed-forward",
+    "routed experts",
     Operation(
-        name="expert feed-forward",
+        name="routed experts",
         backends=[
             Backend(
                 name="grouped",

@@ -146,22 +146,31 @@ def _block_mass() -> Finding:
     return _operation("block mass")
 
 
+@CHECKS.register("routed experts")
+def _routed_experts() -> Finding:
+    return _operation("routed experts")
+
+
 def _operation(name: str) -> Finding:
-    """Which implementation is taken here, log-sum-exp included, for heads of width 64; and why not the others."""
+    """Which implementation is taken here, for heads or experts of width 64; and why not the others."""
     try:
         import torch
 
         from outpace.kernels.attention import BlockIndex
         from outpace.kernels.dispatch import OPERATIONS
+        from outpace.kernels.moe import Experts
     except ImportError as error:
         return Finding(ok=False, detail=f"unknown without torch: {error}")
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     q = torch.zeros(1, 1, 64, 64, device=device, dtype=dtype)
     index = BlockIndex.full(1, 1, queries=64, keys=64, query_block=64, key_block=64, device=device)
+    experts = Experts(activation="gelu", up_EHD=q[0], down_EOH=q[0])
     inputs = {
+        # With the log-sum-exp.
         "dense attention": (q, q, q, True),
         "sparse attention": (q, q, q, index, True),
         "block mass": (q, q, q[..., 0].float(), 64, 64),
+        "routed experts": (q[0, 0], experts, q[0, 0, :, :1].long(), q[0, 0, :, :1]),
     }[name]
     usable, others = [], []
     for backend in OPERATIONS[name].backends:

@@ -102,9 +102,9 @@ def test_doctor_reports_what_is_needed_and_what_is_optional() -> None:
     assert data["torch"]["ok"] and data["torch"]["needed"] and not data["triton"]["needed"]
 
 
-def test_doctor_says_which_attention_is_taken_and_why_not_the_others() -> None:
+def test_doctor_says_which_backend_is_taken_and_why_not_the_others() -> None:
     data = json.loads(run("doctor", "--json").stdout)
-    for operation in ("dense attention", "sparse attention", "block mass"):
+    for operation in ("dense attention", "sparse attention", "block mass", "routed experts"):
         assert data[operation]["ok"] and data[operation]["others"]
     text = run("doctor").stdout
     for package in ("xformers", "flash-attn"):
