@@ -22,6 +22,7 @@ from outpace.evaluation.tune import (
     chain_of,
     search,
 )
+from outpace.evaluation.tune.halving import FIRST
 
 if TYPE_CHECKING:
     from outpace.cli.measuring import Measuring
@@ -29,9 +30,6 @@ if TYPE_CHECKING:
 
 TIMED = 2
 """Held-out requests on which the result is timed beside the plain pipeline."""
-
-FEW = 2
-"""Requests that the first rung of a search takes."""
 
 HELD_OUT_RUNS = 10
 """Runs over the held-out requests that time is kept for, each with the work of `USUAL`: some candidates, then the
@@ -55,7 +53,7 @@ class Price:
     """Seconds that measuring takes."""
 
     few: float
-    """A request of the plain pipeline with `FEW` in a batch, as a search begins."""
+    """A request of the plain pipeline, as few in a batch as a search begins with."""
     batched: float
     """The same in full batches."""
     alone: float
@@ -63,7 +61,7 @@ class Price:
 
     def of(self, cost: float, requests: int) -> float:
         """A candidate with `cost` of the plain pipeline's work on some requests: timed beside it, after a warm-up."""
-        each = self.few if requests <= FEW else self.batched
+        each = self.few if requests <= FIRST else self.batched
         return requests * each * cost + (requests + 1) * self.alone * (1 + cost)
 
 
@@ -227,7 +225,7 @@ def price_of(measuring: Measuring, requests: Sequence[Request], deadline: Deadli
 
     Raises: InputError where the target cannot be measured, before anything long is begun.
     """
-    first, full = list(requests[:FEW]), list(requests[: measuring.batch])
+    first, full = list(requests[:FIRST]), list(requests[: measuring.batch])
     measuring(Candidate(name="plain", label="plain", cost=1.0, payload=(measuring.again(), (), "")), first)
 
     def seconds(some: list[Request]) -> float:
@@ -254,7 +252,7 @@ def affordable(candidates: list[Candidate], searching: Deadline, price: Price) -
     left = (searching.seconds - searching.spent) / 2
     spent, chosen = 0.0, []
     for candidate in candidates:
-        spent += price.of(candidate.cost, FEW)
+        spent += price.of(candidate.cost, FIRST)
         if spent > left and len(chosen) >= 4:
             break
         chosen.append(candidate)

@@ -196,7 +196,7 @@ def test_the_price_of_a_bound_on_time_is_more_than_that_of_a_metric() -> None:
     metric = tuning.Price(few=3.0, batched=1.0, alone=0.0)
     timed = tuning.Price(few=3.0, batched=1.0, alone=2.0)
     assert metric.of(0.5, 10) == 5.0 and timed.of(0.5, 10) == 5.0 + 11 * 2.0 * 1.5
-    assert metric.of(0.5, tuning.FEW) == 3.0, "few requests a batch cost more each"
+    assert metric.of(0.5, tuning.FIRST) == 3.0, "few requests a batch cost more each"
     assert tuning.search_share(None, metric, 64) == 1.0
     assert tuning.search_share(1000.0, metric, 64) == pytest.approx(1 - (64 + 10 * 0.4 * 64) / 1000)
     assert tuning.search_share(10.0, metric, 64) == 0.25 and tuning.search_share(1e9, metric, 64) == 0.75
