@@ -33,21 +33,23 @@ class BatchMaker:
         self.study = study
         self.records = Records(study.folder)
         self.contenders = {c.name: c for c in study.contenders}
-        self.failed: dict[str, str] = {}
-        """Contenders that raised, with what: their other batches are not tried."""
+        self.failed: dict[str, tuple[int, str]] = {}
+        """Contenders that raised, at which batch and with what: later batches of theirs are not tried."""
 
     def __call__(self, job: tuple[str, int]) -> str | None:
         name, number = job
-        if name not in self.failed:
-            contender = self.contenders[name]
-            batch = batches(self.study, contender)[number]
-            try:
-                make_batch(self.study, self.records, contender, batch)
-            except Exception as error:  # a contender may be foreign code, and may raise anything
-                if name in self.study.references:
-                    raise
-                self.failed[name] = f"{type(error).__name__}: {error}".strip()
-        return self.failed.get(name)
+        first, said = self.failed.get(name, (number, None))
+        if said is not None and number > first:
+            return said
+        contender = self.contenders[name]
+        try:
+            make_batch(self.study, self.records, contender, batches(self.study, contender)[number])
+        except Exception as error:  # a contender may be foreign code, and may raise anything
+            if name in self.study.references:
+                raise
+            self.failed[name] = number, f"{type(error).__name__}: {error}".strip()
+            return self.failed[name][1]
+        return None
 
 
 def run_stage(study: Study, records: Records, crew: Crew, rows: Sequence[Row], bar: tqdm[Any]) -> None:

@@ -87,6 +87,17 @@ def test_a_sample_does_not_depend_on_its_batch_and_nothing_is_left_behind(bench:
     assert all(not m._forward_hooks and not m._forward_pre_hooks for m in bench.loaded.pipe.transformer.modules())
 
 
+def test_calibrations_do_not_depend_on_the_batch_that_comes_first(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeds: list[int] = []
+    monkeypatch.setattr(Bench, "run", lambda _, requests, steps: seeds.extend(r.seed for r in requests))
+    bench.yardstick = requests(1)[0]
+    bench.rehearse(requests(5)[4])
+    bench.calibrate(requests(5)[4])
+    assert seeds == [1_000_003, 0]
+
+
 def test_every_named_curve_can_be_built_and_names_are_unique(bench: Bench) -> None:
     from outpace.cli.contenders import all_curves, build_contenders
 

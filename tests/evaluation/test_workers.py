@@ -1,0 +1,173 @@
+"""What a study makes of its crew: any order, errors of some, leaders and others, folders that are not shared."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from outpace.errors import ConfigError, InputError, MeasurementError
+from outpace.evaluation import Contender, Request, Result, run_study
+from outpace.evaluation.samples import BatchMaker
+from outpace.evaluation.workers import Alone, Do, Job, RayCrew, is_launched
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+
+class Backwards(Alone):
+    """Two workers that know nothing of each other, and end in the worst order."""
+
+    size = 2
+
+    def __init__(self, do: Do, other: Do) -> None:
+        super().__init__(do)
+        self.other = other
+
+    def work(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        for place, job in reversed(list(enumerate(jobs))):
+            yield job, (self.other if place % 2 else self.do)(job)
+
+
+class Elsewhere(Alone):
+    """Workers whose folder is another one."""
+
+    def work(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+        return ((job, None) for job in jobs)
+
+
+class Follower(Alone):
+    leads = False
+
+
+def told(study: Any, crew: Any = None) -> list[tuple[str, Any, str | None]]:
+    return [(row.contender.name, row.samples, row.error) for row in run_study(study, crew=crew, progress=False)]
+
+
+def failing_from(contender: Contender, first: int) -> Contender:
+    """`contender`, failing from request `first` on, each time with other words."""
+
+    def generate(requests: list[Request]) -> list[Result]:
+        if requests[0].index >= first:
+            raise ValueError(f"no request {requests[0].index}")
+        return contender.generate(requests)
+
+    return dataclasses.replace(contender, name="late", generate=generate)
+
+
+def test_any_order_and_any_number_of_workers_give_the_rows_of_one(tmp_path: Path, make_study) -> None:
+    whole = make_study(tmp_path / "alone", requests=20)
+    contenders = [*whole.contenders, failing_from(whole.contenders[-2], 5)]
+    alone = told(dataclasses.replace(whole, contenders=contenders))
+    study = dataclasses.replace(whole, contenders=contenders, folder=tmp_path / "crew")
+    assert told(study, Backwards(BatchMaker(study), BatchMaker(study))) == alone
+    errors = {name: error for name, _, error in alone if error}
+    assert errors == {"peer-broken": "ValueError: no such cache", "late": "ValueError: no request 5"}
+
+
+def test_only_what_is_missing_is_done(tmp_path: Path, make_study) -> None:
+    whole = told(make_study(tmp_path))
+    (tmp_path / "cells" / "interval-3" / "0005-0009.json").unlink()
+    study, asked = make_study(tmp_path), []
+    maker = BatchMaker(study)
+    again = told(study, Alone(lambda job: (asked.append(job), maker(job))[1]))
+    assert again == whole
+    assert [job for job in asked if job[0] != "peer-broken"] == [("interval-3", 1)]
+
+
+def test_work_that_did_not_reach_the_folder_is_an_error(tmp_path: Path, make_study) -> None:
+    study = make_study(tmp_path)
+    with pytest.raises(MeasurementError, match="all workers must see this folder"):
+        run_study(study, crew=Elsewhere(BatchMaker(study)), progress=False)
+
+
+def test_a_process_that_does_not_lead_takes_no_times_and_tells_nothing(tmp_path: Path, make_study) -> None:
+    study = make_study(tmp_path, timing_requests=2)
+    assert run_study(study, crew=Follower(BatchMaker(study)), progress=False) == []
+    assert not list(tmp_path.rglob("timing.json"))
+
+
+def test_a_launched_group_is_known_by_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert not is_launched()
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not is_launched()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert is_launched()
+
+
+def test_processes_that_write_one_file_at_once_never_leave_a_part(tmp_path: Path, root: Path) -> None:
+    code = """
+import sys
+from pathlib import Path
+from outpace.evaluation.atomic import write_json
+for turn in range(200):
+    write_json(Path(sys.argv[1]), {"who": sys.argv[2], "filling": [turn] * 2000})
+"""
+    path = tmp_path / "cell.json"
+    writers = [
+        subprocess.Popen([sys.executable, "-c", code, str(path), who], cwd=root, env={**os.environ, "PYTHONPATH": ""})
+        for who in ("one", "two")
+    ]
+    seen = set()
+    while any(writer.poll() is None for writer in writers):
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            assert len(kept["filling"]) == 2000
+            seen.add(kept["who"])
+    assert [writer.wait() for writer in writers] == [0, 0] and seen
+    assert [p.name for p in tmp_path.iterdir()] == ["cell.json"]
+
+
+def deadly(folder: Path) -> Do:
+    """What kills its worker at every "bomb", at the first "accident", and refuses a "slip"."""
+
+    def do(job: str) -> str:
+        if job == "slip":
+            raise ConfigError("a slip")
+        if job == "bomb" or (job == "accident" and not (folder / "happened").exists()):
+            (folder / "happened").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return job.upper()
+
+    return do
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_worker_of_ray_that_dies_is_replaced_and_what_kills_every_worker_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    crew = RayCrew(partial(deadly, tmp_path), 1)
+    with closing(crew):
+        assert list(crew.work([])) == [] and not crew.started
+        assert list(crew.work(["a", "accident", "b"])) == [("a", "A"), ("accident", "ACCIDENT"), ("b", "B")]
+        with pytest.raises(ConfigError, match="a slip"):
+            list(crew.work(["slip"]))
+        with pytest.raises(MeasurementError, match="4 workers died over bomb"):
+            list(crew.work(["bomb"]))
+        with pytest.raises(ConfigError, match="--workers 2 need a GPU each, and Ray has 0"):
+            list(RayCrew(partial(deadly, tmp_path), 2, gpu=True).work(["a"]))
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_out_of_reach_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(InputError, match="RAY_ADDRESS=127"):
+        list(RayCrew(partial(deadly, tmp_path), 1).work(["a"]))
