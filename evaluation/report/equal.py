@@ -42,7 +42,8 @@ def plain_seconds(results: dict[str, Any]) -> float:
 def equal_fidelity_table(results: dict[str, Any], reference: str) -> dict[str, Any] | None:
     """Speed-up of every curve at each level of quality, counted and by the clock: {"levels", "clocks", "rows"}.
 
-    A row has a cell for each level in compute, then, where there are timed curves, for each level in time.
+    A row has a cell for each level in compute, then, where there are timed curves, for each level in time. No cell of
+    a column is best where a curve that is open might be.
     """
     found = results.get("equal_fidelity", {}).get(reference)
     if not found or not found["levels"]:
@@ -53,7 +54,13 @@ def equal_fidelity_table(results: dict[str, Any], reference: str) -> dict[str, A
         for clock in clocks
         for level in found["levels"]
     ]
-    return {"levels": found["levels"], "clocks": clocks, "rows": rows_of(results, columns, "speedup", 0)}
+    rows = rows_of(results, columns, "speedup", 0)
+    for place in range(len(columns)):
+        cells = [row["cells"][place] for row in rows]
+        if any(cell["speedup"] and cell["speedup"]["open"] and not cell["best"] for cell in cells):
+            for cell in cells:  # one that is not the best so far may go on beyond it
+                cell["best"] = False
+    return {"levels": found["levels"], "clocks": clocks, "rows": rows}
 
 
 def dominance_table(results: dict[str, Any], reference: str) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -15,6 +16,7 @@ from outpace.evaluation.dominance import dominated_shares
 from outpace.evaluation.equal import compare_at_levels, levels_of
 from outpace.evaluation.memory import Memory
 from outpace.evaluation.pareto import Point, at_quality, at_quality_of_draws, at_speedup
+from outpace.evaluation.report.equal import equal_fidelity_table
 from outpace.evaluation.study import Row
 from outpace.evaluation.timing import Pair, Span
 
@@ -181,6 +183,20 @@ def test_equal_fidelity_is_told_in_compute_and_in_time(results) -> None:
     for clock, ratio in (("compute", 1.0), ("time", 1 / 1.25)):
         ours = [e for e in found[clock] if e["curve"] == "ours"]
         assert [e["margins"]["fewer"]["value"] for e in ours] == pytest.approx([ratio] * 3)
+
+
+def test_nothing_is_called_best_where_an_open_curve_might_be(results) -> None:
+    def best(found: dict) -> list[list[str]]:
+        rows = equal_fidelity_table(found, "converged")["rows"]
+        return [[row["curve"] for row in rows if row["cells"][place]["best"]] for place in range(3)]
+
+    # "once" ends at 3x, above the last level: nobody can say how much further it would have it.
+    assert best(results) == [["once"], ["once"], []]
+    changed = copy.deepcopy(results)
+    for entry in changed["equal_fidelity"]["converged"]["compute"]:
+        if entry["curve"] == "ours":
+            entry["speedup"] = {"value": 1.01, "low": 1.0, "high": 1.02, "open": True}
+    assert best(changed) == [[], [], []]
 
 
 def test_memory_and_dominance_are_in_the_results(results) -> None:
