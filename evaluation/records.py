@@ -17,12 +17,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from .atomic import make_folder, read_json, write_bytes, write_json
 from .contender import Request, Result
 
-FRAMES = 6
-"""Frames of a clip that its strip shows."""
+FRAMES = 12
+"""Most frames of a clip that its strip shows."""
 
 
 def fingerprint(*parts: Any) -> str:
@@ -70,8 +71,10 @@ class Records:
     def save_picture(self, contender: str, index: int, media: np.ndarray) -> None:
         path = self.picture(contender, index)
         make_folder(path.parent)
-        buffer = io.BytesIO()
-        Image.fromarray(strip(media)).save(buffer, format="PNG", compress_level=6)
+        buffer, notes = io.BytesIO(), PngInfo()
+        if media.ndim == 4:
+            notes.add_text("frames", str(min(FRAMES, len(media))))
+        Image.fromarray(strip(media)).save(buffer, format="PNG", compress_level=6, pnginfo=notes)
         write_bytes(path, buffer.getvalue())
 
     def save_reference(self, contender: str, index: int, result: Result) -> None:

@@ -13,7 +13,7 @@ from .attention_drawings import percent
 from .curves import styles
 from .equal import equal_section
 from .matrix import matrix_section
-from .pictures import AMPLIFIED, Album, side_by_side, worst_cases
+from .pictures import AMPLIFIED, gallery
 from .plot import lines_of, scatter
 from .tables import cell_table, contender_table, margin_table, paired_table
 from .timelines import timelines
@@ -35,7 +35,6 @@ def page(results: dict[str, Any], folder: Path) -> str:
     environment.filters["percent"] = lambda value, digits=0: "–" if value is None else percent(value, digits)
     study = results["study"]
     compute = study.get("compute", "blocks")
-    album = Album(folder)
     style_of = styles(results)
     metric = results["metrics"][study["headline"]]
     panels = [
@@ -61,8 +60,7 @@ def page(results: dict[str, Any], folder: Path) -> str:
         contenders=contender_table(results),
         paired=paired_table(results),
         not_run=results.get("not_run", []),
-        grid=side_by_side(results, album),
-        worst=worst_cases(results, album),
+        gallery=gallery(results, folder),
         amplified=AMPLIFIED,
         timelines=timelines(results),
         attention=attention_section(results),

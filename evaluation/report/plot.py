@@ -182,6 +182,8 @@ def scatter(
         return '<p class="none">Nothing to plot: no contender has a finite mean here.</p>'
     values = [v for m in marks for v in (m.y_low, m.y_high)] + ([level[0]] if level else [])
     pad = max(0.04 * (max(values) - min(values)), 0.5)
+    if direct_labels:
+        height = max(height, LINE_HEIGHT * len(lines) + 70)  # every curve has a line for its name
     frame = Frame(
         width=width,
         height=height,
@@ -197,23 +199,17 @@ def scatter(
     if level:
         y = frame.y(level[0])
         drawing.line(frame.left, y, edge, y, "level")
-    for line in sorted(lines, key=lambda entry: entry.style.ours):
+    draw_front(drawing, frame, [m for m in marks if m.front])
+    ends = [frame.y(line.marks[-1].y) for line in lines]
+    heights = spread_labels(ends, frame.top + 6, frame.height - frame.bottom)
+    for line, at in sorted(zip(lines, heights, strict=True), key=lambda entry: entry[0].style.ours):
+        drawing.parts.append('<g class="line">')
         draw_line(drawing, frame, line)
+        if direct_labels:
+            draw_label(drawing, frame, line, at)
+        drawing.parts.append("</g>")
     if level:
         drawing.text(frame.left + 6, frame.y(level[0]) - 6, level[1], "note")
-    if direct_labels:
-        ends = [frame.y(line.marks[-1].y) for line in lines]
-        heights = spread_labels(ends, frame.top + 6, frame.height - frame.bottom)
-        for line, end, at in zip(lines, ends, heights, strict=True):
-            start = frame.x(line.marks[-1].x) + 7
-            colour = f"stroke:{line.style.colour}"
-            drawing.parts.append(
-                f'<polyline class="leader" style="{colour}" '
-                f'points="{start:.1f},{end:.1f} {max(start, edge - 10):.1f},{end:.1f} {edge + 4:.1f},{at:.1f}"/>'
-            )
-            weight = ";font-weight:650" if line.style.ours else ""
-            words = fitted(line.label, frame.right - 8)
-            drawing.text(edge + 8, at + 4, words, "label", f"fill:{line.style.colour}{weight}")
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-label="{escape(y_label)} over {escape(x_label)}">' + "".join(drawing.parts) + "</svg>"
@@ -259,3 +255,23 @@ def draw_line(drawing: Drawing, frame: Frame, line: Line) -> None:
             f'<circle class="point" cx="{x:.1f}" cy="{y:.1f}" r="{4.2 if line.style.ours else 3.4}" '
             f'style="fill:{fill};stroke:{colour}"><title>{escape(m.title)}</title></circle>'
         )
+
+
+def draw_front(drawing: Drawing, frame: Frame, marks: Sequence[Mark]) -> None:
+    """The Pareto front as a broad pale line through its points."""
+    if len(marks) > 1:
+        points = " ".join(f"{frame.x(m.x):.1f},{frame.y(m.y):.1f}" for m in sorted(marks, key=lambda m: m.x))
+        drawing.parts.append(f'<polyline class="front" points="{points}"/>')
+
+
+def draw_label(drawing: Drawing, frame: Frame, line: Line, at: float) -> None:
+    """The name of a curve at height `at` beside the plot, and what leads there from its last point."""
+    edge, last = frame.width - frame.right, line.marks[-1]
+    start, end = frame.x(last.x) + 7, frame.y(last.y)
+    drawing.parts.append(
+        f'<polyline class="leader" style="stroke:{line.style.colour}" '
+        f'points="{start:.1f},{end:.1f} {max(start, edge - 10):.1f},{end:.1f} {edge + 4:.1f},{at:.1f}"/>'
+    )
+    weight = ";font-weight:650" if line.style.ours else ""
+    words = fitted(line.label, frame.right - 8)
+    drawing.text(edge + 8, at + 4, words, "label", f"fill:{line.style.colour}{weight}")

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from .pictures import representatives
+
 EVERY_STEP = ("plain", "converged", "fewer-steps", "solver", "sparse")
 """Kinds that compute every step, of which a timeline would say nothing."""
+FEW = 4
+"""As many timelines beside those of contenders in pictures are not folded away."""
 
 
-def timelines(results: dict[str, Any]) -> list[dict[str, Any]]:
+def timelines(results: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """One entry a contender whose decisions are known: branches with their steps, ready to draw.
 
-    A step has "computed" (share of samples), "error" (its place between 0 and the contender's largest gate error) and
-    "title" (all of it in words).
+    "first" has those that are shown in pictures, "others" the rest; a few are not parted. A step has "computed" (share
+    of samples), "error" (its place between 0 and the contender's largest gate error) and "title" (all of it in words).
     """
-    entries = []
+    pictured = {c["name"] for c in representatives(results)}
+    first: list[dict[str, Any]] = []
+    others: list[dict[str, Any]] = []
     for c in results["contenders"]:
         if c["error"] or not c.get("timeline") or c["kind"] in EVERY_STEP:
             continue
@@ -32,7 +38,7 @@ def timelines(results: dict[str, Any]) -> list[dict[str, Any]]:
         computed = sum(s["computed"] for s in c["timeline"])
         settings = c["settings"] or {}
         threshold = settings.get("threshold") if settings.get("gate") == "paper" else None
-        entries.append(
+        (first if c["name"] in pictured else others).append(
             {
                 "label": c["label"],
                 "curve": c["curve"],
@@ -47,7 +53,9 @@ def timelines(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "threshold": threshold / largest if threshold and 0 < threshold < largest else None,
             }
         )
-    return entries
+    if len(others) <= FEW or not first:
+        return {"first": first + others, "others": []}
+    return {"first": first, "others": others}
 
 
 def step_words(step: dict[str, Any]) -> str:

@@ -9,11 +9,14 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from outpace.errors import InputError
 from outpace.evaluation import Result, build_results, run_study
 from outpace.evaluation.atomic import write_json
 from outpace.evaluation.report import load_results, render
+from outpace.evaluation.report.page import page as page_text
+from outpace.evaluation.report.pictures import shown_requests
 from outpace.evaluation.report.plot import nice_ticks, spread_labels
 from outpace.evaluation.report.verdict import verdict
 
@@ -34,13 +37,19 @@ PIPELINE = {"name": "toy", "class": "Toy", "kind": "image", "scheduler": "Euler"
 COMMAND = "outpace compare toy --prompts 8 --out 'a <folder>'"
 
 
+VOID = ("meta", "img", "br", "link", "input", "line", "circle", "polyline", "rect")
+
+
 class Page(HTMLParser):
-    """Collects what a browser would load, and where sections are."""
+    """Collects what a browser would load, where sections are, every id, and the headings of every table."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.loads: list[str] = []
         self.sections: list[str] = []
+        self.ids: list[str] = []
+        self.scopes: list[str | None] = []
+        self.words = ""
         self.open: list[str] = []
         self.feed(text)
 
@@ -51,13 +60,19 @@ class Page(HTMLParser):
             self.loads.append(str(given.get("href")))
         if tag == "section":
             self.sections.append(str(given["id"]))
-        if tag not in ("meta", "img", "br", "link", "line", "circle", "polyline"):
+        if "id" in given:
+            self.ids.append(str(given["id"]))
+        if tag == "th":
+            self.scopes.append(given.get("scope"))
+        if tag not in VOID:
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("line", "circle", "polyline"):
-            return
-        assert self.open.pop() == tag
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words += data
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +96,10 @@ def test_the_page_is_whole_and_loads_nothing(results) -> None:
     page = Page(text)
     assert page.open == []
     assert tuple(page.sections) == SECTIONS
-    assert all(address.startswith("data:image/") for address in page.loads) and len(page.loads) > 40
-    assert "http" not in text and "@import" not in text and "<script" not in text
+    assert page.loads == [] and text.count("background-image:url(data:image/") > 40
+    assert not re.search(r"https?://|@import|fetch\(|XMLHttpRequest", text) and "default-src 'none'" in text
+    assert len(page.ids) == len(set(page.ids)) > 20
+    assert set(page.scopes) == {"col", "colgroup"} and text.count("<thead>") == text.count("<table")
     assert not re.search(r"url\((?!data:)", text)
     assert "outpace compare toy --prompts 8 --out &#39;a &lt;folder&gt;&#39;" in text
     assert "prefers-color-scheme: dark" in text and "viewport" in text
@@ -184,9 +201,7 @@ def test_pictures_that_are_gone_leave_a_page(results, tmp_path) -> None:
     assert "data:image" not in text and tuple(Page(text).sections) == SECTIONS
 
 
-def test_clips_become_strips_of_frames(tmp_path, make_study) -> None:
-    from PIL import Image
-
+def test_clips_become_strips_that_play(tmp_path, make_study) -> None:
     from outpace.evaluation import Contender
 
     def clip(value: float):
@@ -207,9 +222,70 @@ def test_clips_become_strips_of_frames(tmp_path, make_study) -> None:
         command="",
         environment={"device": ""},
     )
-    assert Image.open(tmp_path / "pictures" / "gated-1" / "0001.png").size == (6 * 16, 12)
-    assert "pictures clips" in render(made, tmp_path).read_text(encoding="utf-8")
+    strip = Image.open(tmp_path / "pictures" / "gated-1" / "0001.png")
+    assert strip.size == (9 * 16, 12) and strip.info["frames"] == "9"
+    text = render(made, tmp_path).read_text(encoding="utf-8")
+    assert text.count('clip" style="--ratio:1.3333;--frames:9"') == 2 * 2  # two requests, two references
+    assert text.count("hold all clips still") == 2
     assert "latent_l2" not in made["contenders"][2]["metrics"]["plain"]
+
+
+def test_every_picture_is_in_the_page_once(results) -> None:
+    text = render(*results).read_text(encoding="utf-8")
+    held = re.findall(r"\.(p\d+)\{background-image:url\((.*)\)\}", text)
+    shown = re.findall(r'class="pic (p\d+)', text) + re.findall(r'data-difference="(p\d+)"', text)
+    assert {name for name, _ in held} == set(shown) and len(shown) > len(held)
+    assert text.count("data:image/") == len(held)
+
+
+def test_hostile_prompts_are_shown_as_they_are(results) -> None:
+    made, folder = copy.deepcopy(results[0]), results[1]
+    hostile = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'{{ 7 * 7 }}"
+    for request in made["requests"]:
+        request["prompt"] = hostile
+    made["contenders"][2]["label"] = hostile
+    page = Page(text := page_text(made, folder))
+    assert page.open == [] and page.loads == [] and text.count("<script>") == 1
+    assert hostile in page.words
+
+
+def test_requests_are_the_worst_the_middle_and_the_best(results) -> None:
+    made = copy.deepcopy(results[0])
+    chosen = [c for c in made["contenders"] if c["name"] == "gated-0.1"]
+    for c in chosen:
+        for sample in c["samples"]:
+            sample["metrics"]["plain"]["psnr"] = 10.0 * ((sample["index"] + 3) % 8)
+    shown = [(words, request["index"]) for words, request in shown_requests(made, chosen)]
+    assert shown[:3] == [("among the worst", 5), ("in the middle", 0), ("among the best", 4)]
+    assert sorted(index for _, index in shown) == list(range(8))
+
+
+def test_a_page_of_many_large_pictures_stays_small(results, tmp_path) -> None:
+    """64 prompts, 100 contenders, pictures of noise: nothing compresses worse."""
+    made = copy.deepcopy(results[0])
+    runner = next(c for c in made["contenders"] if c["name"] == "gated-0.1")
+    sample = runner["samples"][0]
+    made["requests"] = [{"index": i, "prompt": f"prompt {i}", "seed": i} for i in range(64)]
+    made["study"]["samples"] = 64
+    made["contenders"] += [
+        runner
+        | {"name": f"gated-{n}", "label": f"gated {n}", "curve": runner["curve"] if n % 5 else f"curve {n}"}
+        | {"samples": [sample | {"index": i} for i in range(64)], "timeline": runner["timeline"] * 2}
+        for n in range(100)
+    ]
+    rng = np.random.default_rng(0)
+    noise = Image.fromarray(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8))
+    for c in made["contenders"]:
+        (tmp_path / "pictures" / c["name"]).mkdir(parents=True)
+        for i in range(64):
+            place = tmp_path / "pictures" / c["name"] / f"{i:04d}.png"
+            if i:
+                place.hardlink_to(place.with_name("0000.png"))
+            else:
+                noise.save(place, compress_level=0)
+    path = render(made, tmp_path)
+    assert path.stat().st_size < 3_000_000
+    assert path.read_text(encoding="utf-8").count("<tr><td>prompt") >= 3
 
 
 def test_results_of_another_schema_are_refused(results, tmp_path) -> None:
