@@ -1,8 +1,8 @@
-"""The stand-ins of this folder, importable by name."""
+"""The stand-ins of this folder and those of sparse attention, importable by name."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent / "attention")]

@@ -1,0 +1,76 @@
+"""Converted transformers under forecasting and sparse attention, in one `accelerate` call."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from dense_models import middle
+from larger import adaspa, larger
+from tiny import BlockCounter, TinyPipeline
+
+from outpace.accel import GatedTaylor, IntervalTaylor, accelerate, find_family
+from outpace.accel.experts import Conversion, Experts, convert, set_active
+
+some_models = pytest.mark.parametrize(
+    "cls",
+    [
+        "DiTTransformer2DModel",
+        "FluxTransformer2DModel",
+        "Flux2Transformer2DModel",
+        "SD3Transformer2DModel",
+        "WanTransformer3DModel",
+        "HunyuanVideoTransformer3DModel",
+    ],
+)
+
+
+def pipeline(cls: str) -> TinyPipeline:
+    pipe = TinyPipeline(larger(cls))
+    settings = Conversion(experts=Experts(), groups=(middle(pipe.transformer),))
+    pipe.transformer = convert(pipe.transformer, settings)
+    return pipe
+
+
+@some_models
+def test_threshold_zero_and_recall_one_change_nothing(cls: str) -> None:
+    pipe = pipeline(cls)
+    plain = pipe([0, 1], steps=4, guidance="separate")
+    with accelerate(pipe, GatedTaylor(threshold=0.0)) as run:
+        assert run.family is find_family(pipe.transformer)
+        assert torch.equal(pipe([0, 1], steps=4, guidance="separate"), plain)
+    with accelerate(pipe, GatedTaylor(threshold=0.0), adaspa(recall=1.0)):
+        assert (pipe([0, 1], steps=4, guidance="separate") - plain).abs().max() <= 2e-5
+    assert torch.equal(pipe([0, 1], steps=4, guidance="separate"), plain), "and nothing is left behind"
+
+
+@some_models
+def test_forecasts_and_sparse_attention_work_together_on_experts(cls: str) -> None:
+    pipe = pipeline(cls)
+    counter = BlockCounter([block for _, block in find_family(pipe.transformer).blocks(pipe.transformer)])
+    method = GatedTaylor(threshold=1e6, gate="paper", warmup=3, cooldown=1)
+    with accelerate(pipe, method, adaspa(recall=0.5, searches=(0.0,))) as run:
+        made = pipe([0, 1], steps=8)
+    assert torch.isfinite(made).all()
+    assert run.trace.totals()["forecast"] == 2 * 4
+    assert run.trace.attention.calls["sparse"] > 0
+    assert counter.counts[-1] == 4, "the last block is left out of every forecast step"
+
+
+@some_models
+def test_a_sample_among_others_is_forecast_as_alone(cls: str) -> None:
+    # Steps that compute one sample of a batch run its blocks, and ask its routers, for that sample only.
+    pipe = pipeline(cls)
+    with accelerate(pipe, IntervalTaylor(interval=2, warmup=1)):
+        together = pipe([0, 1], steps=6)
+        alone = pipe([1], steps=6)
+    assert (together[1] - alone[0]).abs().max() <= 2e-5
+
+
+def test_activity_may_change_while_a_pipeline_is_accelerated() -> None:
+    pipe = pipeline("FluxTransformer2DModel")
+    with accelerate(pipe, GatedTaylor(threshold=0.0)):
+        sparse = pipe(steps=3)
+        set_active(pipe.transformer, 0)
+        assert not torch.equal(pipe(steps=3), sparse)
+        set_active(pipe.transformer, 2)
+        assert torch.equal(pipe(steps=3), sparse)
