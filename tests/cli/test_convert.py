@@ -1,0 +1,72 @@
+"""`outpace convert` at the shell."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from outpace.cli import main
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(main, ["convert", *map(str, words)])
+
+
+def test_a_folder_is_converted_and_can_be_used(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("1\n2\n")
+    out = tmp_path / "moe"
+    result = run(tiny_folder, "--prompts", tmp_path / "prompts.txt", "--steps", 2, "--group", "2-3:1", "--out", out)
+    assert result.exit_code == 0, result.output
+    assert "6 feed-forward layers converted" in result.output and "Not distilled yet" in result.output
+    made = CliRunner().invoke(
+        main, ["generate", str(out), "--prompt", "3", "--steps", "2", "--plain", "--out", str(tmp_path / "x.png")]
+    )
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "x.png").is_file()
+
+
+def test_counting_needs_no_weights() -> None:
+    result = run("dit", "--layout", "1S12E2A", "--count")
+    assert result.exit_code == 0, result.output
+    assert "0.375 of it" in result.output and "24 feed-forward layers" in result.output
+    data = json.loads(run("dit", "--modulation", "low_rank:8", "--count", "--json").stdout)
+    assert data["active_fraction"] == 0.375 and data["parameters"] < data["dense_parameters"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["dit"], "give --out DIR to convert, or --count"),
+        (["dit", "--count", "--out", "x"], "and one of them"),
+        (["dit", "--layout", "12E", "--count"], "'12E' is no layout; write 1S12E2A"),
+        (["dit", "--layout", "1S12E13A", "--count"], "13 of 12 experts cannot be active"),
+        (["dit", "--layout", "1S11E2A", "--count"], "hidden units do not divide"),
+        (["dit", "--group", "3:1", "--count"], "write 4-7:2"),
+        (["dit", "--group", "20-23:1", "--count"], "has to end before the last of 24 blocks"),
+        (["dit", "--modulation", "low_rank:x", "--count"], "write low_rank:48 or shared"),
+        (["dit", "--modulation", "thin", "--count"], "kind must be one of low_rank, shared"),
+        (["dit", "--to", "dense", "--count"], "--to"),
+        (["ditt", "--count"], "did you mean 'dit'"),
+        (["dit", "--order", "size", "--count"], "--order"),
+    ],
+)
+def test_slips_end_in_one_line(words: list[str], says: str) -> None:
+    result = run(*words)
+    assert result.exit_code == 2
+    assert says in result.stderr and len(result.stderr.strip().splitlines()) == 1
+
+
+def test_a_folder_that_holds_something_is_left_alone(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("text")
+    result = run(tiny_folder, "--order", "weights", "--out", tmp_path)
+    assert result.exit_code == 2 and "exists already and is left as it is" in result.stderr
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_pipeline_without_prompts_of_its_own_asks_for_some(tiny_folder: Path, tmp_path: Path) -> None:
+    result = run(tiny_folder, "--out", tmp_path / "moe")
+    assert result.exit_code == 2 and "--prompts FILE" in result.stderr and "--order weights" in result.stderr
+    assert not (tmp_path / "moe").exists()
