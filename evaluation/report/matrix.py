@@ -59,10 +59,9 @@ def account_table(matrix: dict[str, Any], name: str, axes: list[dict[str, Any]])
         if not entry:
             continue
         shares = entry["shares"] or {}
-        cells = [shown(entry["total"], account)]
+        cells: list[dict[str, Any] | None] = [shown(entry["total"], account)]
         for axis in axes:
-            part = entry["parts"].get(axis["name"])
-            share = shares.get(axis["name"])
+            part, share = entry["parts"].get(axis["name"]), shares.get(axis["name"])
             cells.append(shown(part, account) | {"share": share and share["value"]} if part else None)
         cells.append(shown(entry["sum"], account))
         cells += [shown(entry["quadrature"], account)] if account["error"] else []

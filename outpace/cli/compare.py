@@ -146,7 +146,7 @@ def compare(
     read_axes(axes)
     if methods is None:
         methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix else "main"
-    told = dict(
+    told: dict[str, Any] = dict(
         pipeline=pipeline,
         methods=methods,
         asked=asked,

@@ -79,7 +79,7 @@ def test_a_new_axis_is_one_entry(bench: Bench) -> None:
 def test_what_this_pipeline_cannot_do_is_refused_and_leaves_it_as_it_was(bench: Bench) -> None:
     from diffusers import DDPMScheduler
 
-    bench.loaded.pipe.scheduler = before = DDPMScheduler(prediction_type="score")
+    bench.loaded.pipe.scheduler = before = DDPMScheduler.from_config({"prediction_type": "score"})
     plan = plan_matrix(bench, REQUEST, ["forecast", "solver"])
     with_solver = [c for c in plan.combinations if "solver" in c.parts]
     assert with_solver and all(c.refused for c in with_solver)
