@@ -269,13 +269,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("pipelines", nargs="*", metavar="PIPELINE", help="only these")
     parser.add_argument("--metric", nargs="*", metavar="NAME", help="only targets that bound one of these")
+    parser.add_argument("--folder", type=Path, default=ROOT / "out" / "bench" / "tune", help="for what is measured")
     chosen = parser.parse_args()
     kept = json.loads(RESULTS.read_text(encoding="utf-8"))["tunings"] if RESULTS.is_file() else {}
     for plan in PLANS:
         metric = plan.name.removeprefix(f"{plan.pipeline}-")
         if plan.pipeline not in (chosen.pipelines or [plan.pipeline]) or metric not in (chosen.metric or [metric]):
             continue
-        kept[plan.name] = tuned(plan, ROOT / "out" / "bench" / "tune")
+        kept[plan.name] = tuned(plan, chosen.folder)
         rows = {plan.name: kept[plan.name] for plan in PLANS if plan.name in kept}
         part = RESULTS.with_suffix(".part")
         part.write_text(json.dumps({"schema": 1, "tunings": rows}, indent=1) + "\n", encoding="utf-8")
