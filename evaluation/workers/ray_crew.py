@@ -98,22 +98,17 @@ class RayCrew:
     def connect(self) -> None:
         """Join the cluster of RAY_ADDRESS, or start a local one."""
         address = os.environ.get("RAY_ADDRESS")
-        quiet = {"log_to_driver": False, "logging_level": "error"}
-        if address:
-            try:
-                self.ray.init(address=address, **quiet)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise InputError(
-                    f"cannot join the Ray cluster of RAY_ADDRESS={address}: {error}; unset it to work on this machine"
-                ) from error
-        else:
+        local = {"num_cpus": self.size, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        where = f"the Ray cluster of RAY_ADDRESS={address} cannot be joined" if address else "Ray does not start here"
+        try:
             self.ray.init(
-                address="local",
-                num_cpus=self.size,
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                **quiet,
+                address=address or "local",
+                log_to_driver=False,
+                logging_level="error",
+                **({} if address else local),
             )
+        except Exception as error:  # a start that takes too long is a bare one
+            raise InputError(f"{where}: {error}; leave --workers out, or share the work with torchrun") from error
         self.started = True
 
     def check_room(self) -> None:
