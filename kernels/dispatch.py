@@ -6,6 +6,7 @@ preference, that has nothing to say against; a backend asked for by name runs or
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -122,8 +123,12 @@ def deferred(module: str, function: str) -> Callable[..., Any]:
 
 
 def not_installed(package: str, advice: str) -> Callable[[], str | None]:
-    """A `missing` for backends on top of `package`: says so where it cannot be found, without importing it."""
+    """A `missing` for backends on top of `package`: says so where it cannot be found, without importing it.
 
+    It looks once: every call of an operation asks, and looking reads folders.
+    """
+
+    @functools.cache
     def missing() -> str | None:
         return None if find_spec(package) is not None else f"{package} is not installed: {advice}"
 

@@ -68,7 +68,7 @@ def _sorted(product: Multiply) -> Callable[..., Tensor]:
 
         def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             out = product(rows, weight, routing.ends_E)
-            return out if bias is None else out + bias.index_select(0, routing.expert_R)
+            return out if bias is None else out.add_(bias.index_select(0, routing.expert_R))
 
         rows_RD = Dispatch.apply(x_ND, routing.token_R, routing.row_NK)
         hidden_RH = linear(rows_RD, experts.up_EHD, experts.up_bias_EH)

@@ -32,15 +32,14 @@ class Routing:
 def route(expert_index_NK: Tensor, experts: int) -> Routing:
     """Sort the choices by expert. Nothing here waits for a GPU."""
     expert_R, choice_R = expert_index_NK.flatten().long().sort(stable=True)
-    row_NK = torch.empty_like(choice_R)
-    row_NK[choice_R] = torch.arange(len(choice_R), device=choice_R.device)
-    every = torch.arange(experts, device=choice_R.device)
+    every = torch.arange(max(len(choice_R), experts), device=choice_R.device)
+    row_NK = torch.empty_like(choice_R).scatter_(0, choice_R, every[: len(choice_R)])
     return Routing(
         token_R=choice_R.div(expert_index_NK.shape[1], rounding_mode="floor"),
         choice_R=choice_R,
         expert_R=expert_R,
         row_NK=row_NK.view_as(expert_index_NK),
-        ends_E=torch.searchsorted(expert_R, every, right=True).to(torch.int32),
+        ends_E=torch.searchsorted(expert_R, every[:experts], right=True).to(torch.int32),
     )
 
 
