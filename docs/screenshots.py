@@ -18,7 +18,7 @@ from PIL import Image
 from outpace.errors import InputError, OutpaceError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-SIZES = {"wide": (1280, 1700), "narrow": (390, 1700)}
+SIZES = {"wide": (1280, 3000), "narrow": (390, 2600)}
 SCHEMES = {"": 1, "_dark": 0}
 """What Chromium calls the two preferred colour schemes."""
 COLOURS = 192

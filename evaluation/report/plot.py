@@ -189,7 +189,7 @@ def scatter(
         height=height,
         x_range=(min(1.0, *(m.x_low for m in marks)), max(m.x_high for m in marks) * 1.04),
         y_range=(min(values) - pad, max(values) + pad),
-        right=min(max(190.0, LETTER * max(len(line.label) for line in lines) + 8), 0.3 * width)
+        right=min(max(190.0, LETTER * max(len(line.label) for line in lines) + 12), 0.3 * width)
         if direct_labels
         else 14.0,
     )
@@ -226,7 +226,7 @@ def draw_axes(drawing: Drawing, frame: Frame, y_label: str, x_label: str, target
     for value in sorted(speed_ticks(*frame.x_range), key=lambda v: v not in targets):  # compared ones get their name
         x = frame.x(value)
         drawing.line(x, frame.top, x, floor, "target" if value in targets else "grid")
-        if all(abs(x - other) > 28 for other in named):
+        if all(abs(x - other) > 34 for other in named):
             drawing.text(x, floor + 18, f"{value:g}x", "tick middle" + (" strong" if value in targets else ""))
             named.append(x)
     drawing.line(frame.left, floor, edge, floor, "axis")
