@@ -26,13 +26,16 @@ OUTSIDE = "outside the blocks"
 
 _INSIDE = (
     (FUSED, r"to_qkv_mlp_proj|single_transformer_blocks\.\d+\.(attn\.to_out|proj_out)(\.(weight|bias))?$"),
-    (FFN, r"\.(ff|ff_context|ffn|feed_forward|img_mlp|txt_mlp|proj_mlp)(\.|$)"),
+    (FFN, r"\.(ff|ff_context|ffn|feed_forward|img_mlp|txt_mlp|proj_mlp|experts)(\.|$)"),
     (PROJECTIONS, r"\.(attn|attn\d|attention)(\.|$)"),
-    (MODULATION, r"\.(norm\w*|img_mod|txt_mod|adaLN_modulation|scale_shift_table|attention_norm\d|ffn_norm\d)(\.|$)"),
+    (
+        MODULATION,
+        r"\.(norm\w*|img_mod|txt_mod|adaLN_modulation|scale_shift_table|attention_norm\d|ffn_norm\d)(\.|$)|^block_routers",
+    ),
 )
 _OUTSIDE = (
     (OUTPUT, r"^(norm_out|proj_out|proj_out_\d|norm_final|all_final_layer|scale_shift_table)(\.|$)"),
-    (MODULATION, r"modulation|distilled_guidance_layer|time_proj|adaln_single|^time_embed\.linear"),
+    (MODULATION, r"modulation|block_routers|distilled_guidance_layer|time_proj|adaln_single|^time_embed\.linear"),
     (EMBEDDERS, ""),
 )
 
@@ -53,7 +56,9 @@ def part_of(path: str, stack: Stack | None) -> str:
     """The part that the module (or weight) at `path` is, in a block of `stack` or outside of the blocks."""
     rules = _OUTSIDE if stack is None else _INSIDE
     part = next((part for part, words in rules if re.search(words, path)), REST)
-    other = stack is not None and part == PROJECTIONS and path.split(".")[2] not in stack.attention
+    # Of a fused proj_out that was converted, attention's own projection is left beside the experts.
+    own = (*stack.attention, "proj_out") if stack is not None else ()
+    other = stack is not None and part == PROJECTIONS and path.split(".")[2] not in own
     return CROSS if other else part
 
 

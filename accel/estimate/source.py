@@ -75,6 +75,10 @@ def build_on_meta(name: str, config: dict[str, Any]) -> nn.Module:
     cls = getattr(diffusers, name, None)
     if cls is None:
         raise UnsupportedModelError(f"diffusers {diffusers.__version__} has no {name}; a newer one may")
+    if config.get("conversion") is not None:
+        from ..experts.converted import converted_class
+
+        cls = converted_class(cls)
     try:
         with torch.device("meta"), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # diffusers' advice to its own classes
@@ -87,7 +91,7 @@ def _read_folder(folder: Path) -> Model:
     index = folder / "model_index.json"
     if not index.is_file():
         config = _read(folder / "config.json")
-        return _local(name=folder.name, transformer=config.get("_class_name", ""), config=config)
+        return _local(name=folder.name, transformer=_dense_class(config), config=config)
     parts = _read(index)
     config = _read(folder / "transformer" / "config.json")
     space_time = None
@@ -97,7 +101,7 @@ def _read_folder(folder: Path) -> Model:
     tokenizers = [folder / part / "tokenizer_config.json" for part in _TOKENIZERS]
     return _local(
         name=folder.name,
-        transformer=config.get("_class_name", ""),
+        transformer=_dense_class(config),
         config=config,
         space_time=space_time,
         text=_longest([_read(file).get("model_max_length") for file in tokenizers if file.is_file()]),
@@ -156,6 +160,13 @@ def _longest(lengths: list[Any]) -> int | None:
     # Only a tokenizer of fewer tokens than the pipeline asks for says anything: the large ones allow thousands.
     longest = max((n for n in lengths if isinstance(n, int)), default=0)
     return longest if 0 < longest < _LARGE_TOKENIZER else None
+
+
+def _dense_class(config: dict[str, Any]) -> str:
+    # A converted transformer is called and counted as the class it was made from.
+    from ..experts.converted import PREFIX
+
+    return config.get("_class_name", "").removeprefix(PREFIX)
 
 
 def _known_class(transformer: nn.Module) -> str:

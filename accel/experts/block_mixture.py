@@ -21,7 +21,7 @@ from ...errors import ConfigError
 from ..denoiser import Rows, echo
 from ..families import Stack, find_family
 from .modulation import find_modulations
-from .scores import score
+from .scores import ROUTER_DEVIATION, score
 from .settings import Conversion
 from .sites import find_sites
 
@@ -51,10 +51,8 @@ class GroupRouter(nn.Module):
     def __init__(self, width: int, embedding: int, size: int, alpha: float) -> None:
         super().__init__()
         self.width, self.embedding, self.alpha = width, embedding, alpha
-        self.tokens = nn.Linear(2 * width, size, bias=False)
-        self.conditioning = nn.Linear(embedding, size, bias=False)
-        for linear in (self.tokens, self.conditioning):
-            nn.init.normal_(linear.weight, std=0.02)
+        self.tokens = nn.Parameter(torch.empty(size, 2 * width).normal_(std=ROUTER_DEVIATION))
+        self.conditioning = nn.Parameter(torch.empty(size, embedding).normal_(std=ROUTER_DEVIATION))
 
     def forward(self, named: dict[str, Any], hidden_BND: Tensor) -> Tensor:
         """Scores (B, blocks) in float32, from the first block's arguments."""
@@ -62,11 +60,11 @@ class GroupRouter(nn.Module):
         image_BD = _normalised(hidden_BND.float().mean(1))
         text_BD = _normalised(text.float().mean(1)) if isinstance(text, Tensor) else torch.zeros_like(image_BD)
         y = next((named[name] for name in _GLOBAL if isinstance(named.get(name), Tensor)), None)
-        scores = self.alpha * score(torch.cat([image_BD, text_BD], -1), self.tokens.weight)
+        scores = self.alpha * score(torch.cat([image_BD, text_BD], -1), self.tokens)
         if y is None:
             return scores
         conditioning = self._embedded(y).expand(len(scores), -1)
-        return scores + (1 - self.alpha) * score(conditioning, self.conditioning.weight)
+        return scores + (1 - self.alpha) * score(conditioning, self.conditioning)
 
     def _embedded(self, y: Tensor) -> Tensor:
         if y.ndim > 1:  # shifts, scales and gates one behind the other are seen by their mean

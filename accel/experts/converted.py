@@ -21,6 +21,8 @@ from .settings import Conversion
 
 PREFIX = "Converted"
 
+_WEIGHTS, _ENDINGS = "diffusion_pytorch_model", (".safetensors", ".safetensors.index.json", ".bin")
+
 
 class ConvertedMixin:
     """What every converted transformer has beside its diffusers class."""
@@ -34,8 +36,9 @@ class ConvertedMixin:
         super().save_pretrained(part, **options)  # pyright: ignore[reportAttributeAccessIssue]
         made = {file.name for file in part.iterdir()}
         (folder / "config.json").unlink(missing_ok=True)
-        for old in folder.glob("diffusion_pytorch_model*"):
-            old.unlink()
+        if not options.get("variant"):  # files of other variants stay
+            for old in (*folder.glob(f"{_WEIGHTS}-*"), *(folder / f"{_WEIGHTS}{end}" for end in _ENDINGS)):
+                old.unlink(missing_ok=True)
         for name in [*sorted(made - {"config.json"}), "config.json"]:
             (part / name).replace(folder / name)
         part.rmdir()

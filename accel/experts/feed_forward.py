@@ -15,11 +15,8 @@ from ...kernels.moe import Experts as PackedExperts
 from .dense import Dense
 from .fused import linear_of, parameter_of
 from .layout import Layout
-from .scores import score
+from .scores import ROUTER_DEVIATION, score
 from .settings import Experts
-
-ROUTER_DEVIATION = 0.02
-"""Of a router's first weights: small, so that every expert is chosen about equally often."""
 
 
 class Router(nn.Module):

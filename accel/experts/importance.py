@@ -111,7 +111,7 @@ def orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None) -> dic
     for site in sites:
         hidden = site.read().hidden
         if importance is None:
-            orders[site.path] = torch.arange(hidden)
+            orders[site.path] = torch.arange(hidden, device="cpu")  # a model on the meta device is built there whole
             continue
         scores = importance.get(site.path)
         if scores is None or scores.shape != (hidden,):

@@ -9,7 +9,6 @@ from collections import defaultdict
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ...errors import ConfigError, UnsupportedModelError
 from ..families import find_family
@@ -29,7 +28,8 @@ class SharedLinear(nn.Module):
         self._matrix = (matrix,)  # in a tuple, so that it is no child of this module and saved once
 
     def forward(self, conditioning: Tensor) -> Tensor:
-        return functional.linear(conditioning, self._matrix[0].weight, self.bias)
+        shared = self._matrix[0](conditioning)
+        return shared if self.bias is None else shared + self.bias
 
 
 def find_modulations(transformer: nn.Module) -> dict[str, nn.Linear]:

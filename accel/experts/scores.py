@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+ROUTER_DEVIATION = 0.02
+"""Of a router's first weights: small, so that every choice is made about equally often."""
+
 
 def score(x: Tensor, weight: Tensor) -> Tensor:
     """Scores (..., rows of `weight`) of `x` (..., features), in float32."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from decisions import computed_by_sample, dividing_threshold, mixed_calls
 from dense_models import middle
 from larger import adaspa, larger
 from tiny import BlockCounter, TinyPipeline
 
-from outpace.accel import GatedTaylor, IntervalTaylor, accelerate, find_family
+from outpace.accel import GatedTaylor, accelerate, find_family
 from outpace.accel.experts import Conversion, Experts, convert, set_active
 
 some_models = pytest.mark.parametrize(
@@ -56,14 +57,19 @@ def test_forecasts_and_sparse_attention_work_together_on_experts(cls: str) -> No
     assert counter.counts[-1] == 4, "the last block is left out of every forecast step"
 
 
-@some_models
-def test_a_sample_among_others_is_forecast_as_alone(cls: str) -> None:
-    # Steps that compute one sample of a batch run its blocks, and ask its routers, for that sample only.
-    pipe = pipeline(cls)
-    with accelerate(pipe, IntervalTaylor(interval=2, warmup=1)):
-        together = pipe([0, 1], steps=6)
-        alone = pipe([1], steps=6)
-    assert (together[1] - alone[0]).abs().max() <= 2e-5
+@pytest.mark.parametrize("cls", ["FluxTransformer2DModel", "WanTransformer3DModel"])
+def test_steps_that_compute_some_samples_ask_routers_for_those_only(cls: str) -> None:
+    pipe, seeds = pipeline(cls), [0, 1, 2, 3]
+    threshold = dividing_threshold(pipe, seeds, steps=10)
+    with accelerate(pipe, GatedTaylor(threshold=threshold, gate="paper", order=1, correct=False)) as run:
+        together = pipe(seeds, steps=10)
+        decided = computed_by_sample(run.trace)
+        assert mixed_calls(run.trace) > 0
+        for sample in (0, 3):
+            run.trace.clear()
+            alone = pipe([seeds[sample]], steps=10)
+            assert computed_by_sample(run.trace) == [decided[sample]]
+            assert (together[sample] - alone[0]).abs().max() <= 2e-5
 
 
 def test_activity_may_change_while_a_pipeline_is_accelerated() -> None:

@@ -65,7 +65,7 @@ def test_choices_differ_with_the_noise_once_the_router_listens_to_it() -> None:
     model = convert(dense, Conversion(groups=(middle(dense),), text_weight=0.0))
     group = find_groups(model)[0]
     with torch.no_grad():
-        group.router.conditioning.weight.normal_(generator=torch.Generator().manual_seed(1))
+        group.router.conditioning.normal_(generator=torch.Generator().manual_seed(1))
     seen = set()
     for time in range(0, 1000, 50):
         run(model, (0,), time=float(time))

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import pytest
 from dense_models import build, middle
 
+from outpace.accel.estimate import estimate, flops
+from outpace.accel.estimate.account import Account
 from outpace.accel.experts import BlockGroup, Conversion, Count, Experts, Modulation, active_parameters, convert, count
 from outpace.accel.experts.settings import Conversion as Settings
 from outpace.errors import UnknownNameError
@@ -77,6 +82,25 @@ def test_counting_by_hand_on_a_small_model() -> None:
     idle = 7 * 3 * 12 * 33
     single = sum(p.numel() for p in model.single_transformer_blocks[0].parameters()) - 3 * 12 * 33
     assert active_parameters(model) == total - idle - single
+
+
+def test_a_converted_folder_is_estimated_and_told_part_by_part(tmp_path: Path) -> None:
+    dense = build("FluxTransformer2DModel")
+    size: dict[str, Any] = {"height": 64, "width": 64, "text_tokens": 5}
+    whole, parts = count(dense, EXPERTS, **size), flops(dense, **size)
+    convert(dense, EXPERTS).save_pretrained(tmp_path)
+    told = flops(tmp_path, **size)
+    assert estimate(tmp_path, device="h100", **size).flops_per_step == whole.flops
+
+    def by_part(account: Account) -> dict[str, int]:
+        sums: Counter[str] = Counter()
+        for piece in account.pieces:
+            sums[piece.part] += piece.flops
+        return dict(sums)
+
+    before, after = by_part(parts), by_part(told)
+    assert sum(after.values()) == whole.flops and sum(before.values()) == whole.dense_flops
+    assert after["self-attention"] == before["self-attention"] and "rest" not in after
 
 
 def test_a_count_is_said_in_words_and_in_data() -> None:
