@@ -60,7 +60,7 @@ class Plan:
         return f"{self.pipeline}-{self.target.split('>')[0].split('<')[0]}"
 
 
-TIMING = {"steps": 20, "risk": 0.2, "calibration": 4, "held_out": 11, "fresh": 12}
+TIMING = {"steps": 28, "risk": 0.2, "calibration": 4, "held_out": 11, "fresh": 12}
 """Of the plans that bound the time: at batch 1, beside the plain pipeline, a request costs several times as much."""
 
 PLANS = (
@@ -70,9 +70,9 @@ PLANS = (
     Plan(pipeline="flux", target="latent_l2<=0.01", budget=130),
     Plan(pipeline="wan", target="psnr>=42", budget=190),
     Plan(pipeline="wan", target="ssim>=0.99", budget=190),
-    Plan(pipeline="dit", target="time<=60%", budget=80, **TIMING),
-    Plan(pipeline="flux", target="time<=60%", budget=110, **TIMING),
-    Plan(pipeline="wan", target="time<=60%", budget=180, **TIMING),
+    Plan(pipeline="dit", target="time<=60%", budget=200, **TIMING),
+    Plan(pipeline="flux", target="time<=60%", budget=260, **TIMING),
+    Plan(pipeline="wan", target="time<=60%", budget=420, **TIMING),
 )
 
 
