@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from outpace.evaluation import Contender, Request, Result, build_results
@@ -26,6 +26,7 @@ SPEEDS = (1.5, 2.0, 3.0, 4.0)
 curves = st.lists(st.tuples(st.floats(1, 8), st.floats(10, 90)), min_size=1, max_size=10)
 
 
+@settings(deadline=None)
 @given(curves, st.floats(5, 95))
 def test_the_speed_at_a_quality_lies_on_the_curve(points: list[tuple[float, float]], level: float) -> None:
     speeds, qualities = np.array(points).T
@@ -40,6 +41,7 @@ def test_the_speed_at_a_quality_lies_on_the_curve(points: list[tuple[float, floa
         assert beyond and all(at_speedup(speeds, qualities, s) < level for s in beyond)
 
 
+@settings(deadline=None)
 @given(st.floats(20, 60), st.floats(1, 30), st.floats(0, 1))
 def test_on_a_falling_line_it_is_the_inverse(top: float, fall: float, share: float) -> None:
     speeds = np.array([1.0, 2.0, 3.5, 8.0])
@@ -50,6 +52,7 @@ def test_on_a_falling_line_it_is_the_inverse(top: float, fall: float, share: flo
     assert found == pytest.approx(math.exp((top - level) / fall), rel=1e-9)
 
 
+@settings(deadline=None)
 @given(curves, st.floats(5, 95))
 def test_draws_at_once_equal_one_at_a_time(points: list[tuple[float, float]], level: float) -> None:
     speeds = np.unique([round(s, 3) for s, _ in points])
