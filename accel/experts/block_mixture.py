@@ -173,15 +173,15 @@ def mix_blocks(transformer: nn.Module, settings: Conversion) -> None:
         stack, own = members[0][0], [block for _, block in members]
         mixture = MixedGroup(f"blocks {group.first}-{last}", router, stack, own, group.active)
         for place, block in enumerate(own):
-            block.mixture = (mixture, place)  # pyright: ignore[reportAttributeAccessIssue]
+            vars(block)["mixture"] = (mixture, place)
             block.__class__ = _mixed(type(block))
     transformer.block_routers = routers
 
 
 def find_groups(transformer: nn.Module) -> list[MixedGroup]:
     """The groups of blocks of a transformer, in execution order."""
-    held = [module.mixture for module in transformer.modules() if isinstance(getattr(module, "mixture", None), tuple)]
-    return [group for group, place in held if place == 0]
+    held = [vars(module).get("mixture") for module in transformer.modules()]
+    return [mixture[0] for mixture in held if mixture is not None and mixture[1] == 0]
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +73,8 @@ def watch(transformer: nn.Module) -> Iterator[Routing]:
     def block(group: MixedGroup, choice: Choice) -> None:
         routing.note(group.name, choice.probabilities_BM, choice.runs_BM.sum(0))
 
-    before = [(thing, thing.listener) for thing in (*layers.values(), *groups)]
+    watched: list[Any] = [*layers.values(), *groups]
+    before = [thing.listener for thing in watched]
     for layer in layers.values():
         layer.listener = expert
     for group in groups:
@@ -80,5 +82,5 @@ def watch(transformer: nn.Module) -> Iterator[Routing]:
     try:
         yield routing
     finally:
-        for thing, listener in before:
+        for thing, listener in zip(watched, before, strict=True):
             thing.listener = listener
