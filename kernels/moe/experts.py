@@ -6,7 +6,8 @@ Shapes: E experts, N tokens, K experts a token, D features in, H hidden units of
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "silu": F.silu,
 }
+
+
+class Network(NamedTuple):
+    """The weights of one expert; see `Experts`."""
+
+    up_HD: Tensor
+    down_OH: Tensor
+    gate_HD: Tensor | None
+    up_bias_H: Tensor | None
+    gate_bias_H: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,8 +61,30 @@ class Experts:
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors that are not None, by field name."""
-        named = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in named.items() if isinstance(value, Tensor)}
+        named = {
+            "up_EHD": self.up_EHD,
+            "down_EOH": self.down_EOH,
+            "gate_EHD": self.gate_EHD,
+            "up_bias_EH": self.up_bias_EH,
+            "gate_bias_EH": self.gate_bias_EH,
+        }
+        return {name: weight for name, weight in named.items() if weight is not None}
+
+    def each(self) -> list[Network]:
+        """Them one by one: views."""
+        parts = (self.up_EHD, self.down_EOH, self.gate_EHD, self.up_bias_EH, self.gate_bias_EH)
+        apart = ([None] * self.count if part is None else part.unbind() for part in parts)
+        return [Network(*one) for one in zip(*apart, strict=True)]
+
+    def activate(self, up: Tensor, gate: Tensor | None) -> Tensor:
+        """Hidden units from what the matrices into them gave."""
+        act = ACTIVATIONS[self.activation]
+        return act(up) if gate is None else act(gate) * up
+
+    def hidden(self, x: Tensor, one: Network) -> Tensor:
+        """Hidden units of one expert for tokens x (..., D)."""
+        gate = None if one.gate_HD is None else F.linear(x, one.gate_HD, one.gate_bias_H)
+        return self.activate(F.linear(x, one.up_HD, one.up_bias_H), gate)
 
     def to(self, dtype: torch.dtype) -> Experts:
         """The same with all weights of this type."""

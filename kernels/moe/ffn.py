@@ -14,10 +14,11 @@ from torch import Tensor
 
 from ..dispatch import OPERATIONS, Backend, Operation
 from ..triton_limits import triton_backend
-from .experts import ACTIVATIONS, Experts, check_choice, check_experts
+from .experts import Experts, check_choice, check_experts
 from .products import Multiply, Product, grouped_multiply, grouped_refuses, loop_multiply
 from .reference import reference_expert_ffn
 from .routing import Combine, Dispatch, route
+from .stream import stream
 
 TRITON = f"{__name__.rpartition('.')[0]}.triton"
 
@@ -71,12 +72,8 @@ def _sorted(product: Multiply) -> Callable[..., Tensor]:
             return out if bias is None else out.add_(bias.index_select(0, routing.expert_R))
 
         rows_RD = Dispatch.apply(x_ND, routing.token_R, routing.row_NK)
-        hidden_RH = linear(rows_RD, experts.up_EHD, experts.up_bias_EH)
-        if experts.gate_EHD is None:
-            hidden_RH = ACTIVATIONS[experts.activation](hidden_RH)
-        else:
-            gate_RH = linear(rows_RD, experts.gate_EHD, experts.gate_bias_EH)
-            hidden_RH = ACTIVATIONS[experts.activation](gate_RH) * hidden_RH
+        gate_RH = None if experts.gate_EHD is None else linear(rows_RD, experts.gate_EHD, experts.gate_bias_EH)
+        hidden_RH = experts.activate(linear(rows_RD, experts.up_EHD, experts.up_bias_EH), gate_RH)
         # Before the last matrix and not after it: an expert has fewer hidden units than features.
         gates_R = gates_NK.flatten().index_select(0, routing.choice_R)
         hidden_RH = (hidden_RH * gates_R[:, None]).to(x_ND.dtype)
@@ -85,8 +82,14 @@ def _sorted(product: Multiply) -> Callable[..., Tensor]:
     return run
 
 
-def _loop(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+def _looped_product(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     return Product.apply(rows_RI, weight_EOI, ends_E, loop_multiply)
+
+
+def _loop(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK: Tensor) -> Tensor:
+    if torch.is_grad_enabled() and any(one.requires_grad for one in (x_ND, gates_NK, *experts.weights().values())):
+        return _sorted(_looped_product)(x_ND, experts, expert_index_NK, gates_NK)
+    return stream(x_ND, experts, expert_index_NK, gates_NK)
 
 
 def _triton(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
@@ -122,7 +125,7 @@ EXPERT_FFN = OPERATIONS.add(
                 hesitates=_grouped_hesitates,
             ),
             triton_backend(TRITON, refuses="multiply_refuses", run=_sorted(_triton)),
-            Backend(name="loop", run=_sorted(_loop)),
+            Backend(name="loop", run=_loop),
             Backend(name="reference", run=_reference, hesitates=lambda *_: "every expert runs, in float64, for tests"),
         ],
     ),

@@ -6,12 +6,13 @@ Shapes: R rows, E experts, I features in, O features out.
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from .routing import by_expert
 
 Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(rows (R, I), weights (E, O, I), ends (E)) -> (R, O), without gradients."""
@@ -23,7 +24,7 @@ LEAST_ROWS = 16
 def loop_multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
     """One product an expert. Few rows are filled up, so that a token's result does not depend on its batch mates."""
     out_RO = rows_RI.new_empty(len(rows_RI), weight_EOI.shape[1])
-    for expert, rows in _each(ends_E):
+    for expert, rows in by_expert(ends_E):
         weight, count = weight_EOI[expert].t(), rows.stop - rows.start
         if count < LEAST_ROWS:
             filled = F.pad(rows_RI[rows], (0, 0, 0, LEAST_ROWS - count))
@@ -36,15 +37,9 @@ def loop_multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor
 def outer_products(left_RO: Tensor, right_RI: Tensor, ends_E: Tensor) -> Tensor:
     """left^T right over the rows of each expert, (E, O, I); zeros for an expert without rows."""
     out_EOI = left_RO.new_zeros(len(ends_E), left_RO.shape[1], right_RI.shape[1])
-    for expert, rows in _each(ends_E):
+    for expert, rows in by_expert(ends_E):
         torch.mm(left_RO[rows].t(), right_RI[rows], out=out_EOI[expert])
     return out_EOI
-
-
-def _each(ends_E: Tensor) -> list[tuple[int, slice]]:
-    """(expert, its rows) of those that have any."""
-    ends = [0, *ends_E.tolist()]
-    return [(e, slice(start, end)) for e, (start, end) in enumerate(pairwise(ends)) if end > start]
 
 
 class Product(torch.autograd.Function):

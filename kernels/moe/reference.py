@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .experts import ACTIVATIONS, Experts
+from .experts import Experts
 
 
 def reference_expert_ffn(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK: Tensor) -> Tensor:
@@ -14,12 +14,6 @@ def reference_expert_ffn(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor
     exact, x = experts.to(torch.float64), x_ND.double()
     gates_NE = x.new_zeros(len(x), experts.count).scatter_add(1, expert_index_NK.long(), gates_NK.double())
     out = x.new_zeros(len(x), exact.down_EOH.shape[1])
-    for e in range(experts.count):
-        hidden = F.linear(x, exact.up_EHD[e], None if exact.up_bias_EH is None else exact.up_bias_EH[e])
-        if exact.gate_EHD is None:
-            hidden = ACTIVATIONS[experts.activation](hidden)
-        else:
-            gate = F.linear(x, exact.gate_EHD[e], None if exact.gate_bias_EH is None else exact.gate_bias_EH[e])
-            hidden = ACTIVATIONS[experts.activation](gate) * hidden
-        out = out + gates_NE[:, e, None] * F.linear(hidden, exact.down_EOH[e])
+    for e, one in enumerate(exact.each()):
+        out = out + gates_NE[:, e, None] * F.linear(exact.hidden(x, one), one.down_OH)
     return out

@@ -6,6 +6,7 @@ Shapes: E experts, N tokens, K experts a token, R = N K rows, each one token on 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -43,6 +44,20 @@ def route(expert_index_NK: Tensor, experts: int) -> Routing:
     )
 
 
+def by_expert(ends_E: Tensor) -> list[tuple[int, slice]]:
+    """(expert, its rows) of those that have any."""
+    ends = [0, *ends_E.tolist()]
+    return [(e, slice(start, end)) for e, (start, end) in enumerate(pairwise(ends)) if end > start]
+
+
+def combine(rows_RO: Tensor, row_NK: Tensor) -> Tensor:
+    """(N, O): the sum over each token's rows, always in the order of its choices; without gradients.
+
+    torch's bag of embeddings is that sum in one pass over memory, where `index_add` and a gather take two or three.
+    """
+    return F.embedding_bag(row_NK, rows_RO, mode="sum")
+
+
 class Dispatch(torch.autograd.Function):
     """(N, D) -> (R, D): every token once for each expert it goes through. Its gradient is `Combine`."""
 
@@ -57,15 +72,12 @@ class Dispatch(torch.autograd.Function):
 
 
 class Combine(torch.autograd.Function):
-    """(R, O) -> (N, O): the sum over each token's rows, always in the order of its choices. Its gradient is `Dispatch`.
-
-    torch's bag of embeddings is that sum in one pass over memory, where `index_add` and a gather take two or three.
-    """
+    """(R, O) -> (N, O): `combine`, whose gradient is `Dispatch`."""
 
     @staticmethod
     def forward(ctx: Any, rows_RO: Tensor, token_R: Tensor, row_NK: Tensor) -> Tensor:
         ctx.save_for_backward(token_R, row_NK)
-        return F.embedding_bag(row_NK, rows_RO.contiguous(), mode="sum")
+        return combine(rows_RO.contiguous(), row_NK)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:

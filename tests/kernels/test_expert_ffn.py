@@ -113,6 +113,9 @@ def problems(draw: st.DrawFn, most: int = 90) -> tuple[Tensor, Experts, Choice]:
 def test_output_and_gradients_equal_the_reference(backend: str, problem: tuple[Tensor, Experts, Choice]) -> None:
     truth = output_and_gradients(*problem, "reference")
     assert difference(output_and_gradients(*problem, backend), truth) < 1e-5
+    x, experts, choice = problem
+    with torch.no_grad():
+        assert difference([expert_ffn(x, experts, *choice, backend=backend)], truth[:1]) < 1e-5
 
 
 @settings(max_examples=12, deadline=None)
