@@ -184,8 +184,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"**{met} of {len(rows)} targets were certified and then kept on fresh prompts**, which neither chose the "
         "settings nor certified them: other seeds, and other captions as far as a pipeline has any left. Kept means "
         "that no larger share of them missed than the stated risk. Work is the share of the plain pipeline's "
-        "transformer blocks; time is the median share of its time, the two taking turns at batch 1. A bound on time was "
-        "found and checked under the load that stands below; where that changed, what is said of it need not hold.",
+        "transformer blocks; time is the median share of its time, the two taking turns at batch 1. A bound on time "
+        "was found and checked under the load that stands below; where that changed, what is said of it need not hold.",
         "",
         "| pipeline, steps | target | settings found | work | time | held-out: missed (allowed) | fresh: missed "
         "| fresh: median, worst | kept |",
