@@ -163,20 +163,27 @@ def gallery(results: dict[str, Any], folder: Path) -> dict[str, Any]:
 
     Returns: "heads" and "rows" of the grid, references first, "worst", and "rules", the pictures themselves.
     """
+    *larger, smallest = WIDEST
+    for widest in larger:
+        made = filled(results, Album(folder, widest, clips=results["pipeline"]["kind"] == "video"))
+        enough = len(made["rows"]) >= min(LEAST_ROWS, len(results["requests"]))
+        if enough and sum(map(len, made["rules"])) <= BUDGET:
+            return made
+    return filled(results, Album(folder, smallest, clips=results["pipeline"]["kind"] == "video"))
+
+
+def filled(results: dict[str, Any], album: Album) -> dict[str, Any]:
+    """What `gallery` returns, with `album` filled request by request until the next would not fit."""
     chosen = representatives(results)
-    requests = shown_requests(results, chosen)
-    for widest in WIDEST:
-        album = Album(folder, widest, clips=results["pipeline"]["kind"] == "video")
-        worst = worst_cases(results, chosen, album)
-        rows, largest = [], 0
-        for words, request in requests:
-            if album.size + largest > BUDGET:
-                break
-            before = album.size
-            rows.append(grid_row(results, chosen, album, request) | {"place": words})
-            largest = max(largest, album.size - before)
-        if album.size <= BUDGET and len(rows) >= min(LEAST_ROWS, len(requests)):
+    worst = worst_cases(results, chosen, album)
+    rows: list[dict[str, Any]] = []
+    largest = 0
+    for words, request in shown_requests(results, chosen):
+        if album.size + largest > BUDGET:
             break
+        before = album.size
+        rows.append(grid_row(results, chosen, album, request) | {"place": words})
+        largest = max(largest, album.size - before)
     heads = [{key: c[key] for key in ("label", "speedup", "curve", "kind")} for c in (*references_of(results), *chosen)]
     return {"heads": heads, "rows": rows, "worst": worst, "rules": album.rules}
 
