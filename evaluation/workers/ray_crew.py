@@ -98,7 +98,12 @@ class RayCrew:
     def connect(self) -> None:
         """Join the cluster of RAY_ADDRESS, or start a local one."""
         address = os.environ.get("RAY_ADDRESS")
-        local = {"num_cpus": self.size, "include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        local = {
+            "num_cpus": self.size,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+            "_system_config": {"worker_niceness": 0},  # by default workers give way to whatever else runs
+        }
         where = f"the Ray cluster of RAY_ADDRESS={address} cannot be joined" if address else "Ray does not start here"
         try:
             self.ray.init(

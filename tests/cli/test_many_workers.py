@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,22 @@ def start(command: list[str], root: Path) -> subprocess.Popen[str]:
 def finish(command: list[str], root: Path) -> str:
     """What a command that succeeds prints."""
     process = start(command, root)
-    out, err = process.communicate(timeout=PATIENCE)
+    return ended_well(process)
+
+
+def ended_well(process: subprocess.Popen[str]) -> str:
+    """What `process` printed, once it has ended without an error; nothing of it outlives the test."""
+    try:
+        out, err = process.communicate(timeout=PATIENCE)
+    finally:
+        end_session(process)
     assert process.returncode == 0, err
     return out
+
+
+def end_session(process: subprocess.Popen[str]) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until(happened: Callable[[], Any], process: subprocess.Popen[str]) -> Any:
@@ -78,6 +92,7 @@ def wait_until(happened: Callable[[], Any], process: subprocess.Popen[str]) -> A
         if process.poll() is not None:
             raise AssertionError(f"ended before anything was to be killed: {process.communicate()}")
         time.sleep(0.005)
+    end_session(process)
     raise AssertionError("waited in vain")
 
 
@@ -173,8 +188,7 @@ def test_two_workers_of_ray_one_killed_midway(one_go: Path, root: Path, tmp_path
     workers = children(process, "ray::Worker")
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    out, err = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 0, err
+    out = ended_well(process)
     assert out.count("Report:") == 1 and "died" not in out
     assert_same(tmp_path / "out", one_go)
 
