@@ -25,6 +25,7 @@ DEPTH_BYTES = 128
 """Of a row that a tile reads at once: a line of the cache."""
 WARPS = {2: 4, 4: 8}
 """By bytes of a number: products that make up float32 from three need more registers."""
+STAGES = 3
 
 
 @triton.jit(do_not_specialize=("tiles",))
@@ -74,7 +75,8 @@ def multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
             *rows_RI.stride(), *weight_EOI.stride(), *out_RO.stride(),
             len(expert_T), rows_RI.shape[1], features_out,
             ROWS=ROWS, COLUMNS=COLUMNS, DEPTH=DEPTH_BYTES // rows_RI.itemsize,
-            PRECISION=precision(rows_RI, interpreted=INTERPRETED), num_warps=WARPS[rows_RI.itemsize], num_stages=3,
+            PRECISION=precision(rows_RI, interpreted=INTERPRETED), num_warps=WARPS[rows_RI.itemsize],
+            num_stages=STAGES,
         )  # fmt: skip
     return out_RO
 
