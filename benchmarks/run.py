@@ -4,8 +4,9 @@
     python benchmarks/run.py wan-long     # sparse attention: 4352 tokens, a clip takes half a minute and more
     python benchmarks/run.py --matrix     # every combination of parts, at 50 steps: docs/results_matrix.md
 
-Runs `outpace compare` for each and keeps its results.json as benchmarks/results/YYYY-MM_DEVICE_PIPELINE-STEPS.json; the
-tables of README.md are then written from those files. An interrupted run continues where it stopped.
+Runs `outpace compare` for each and keeps its results.json as benchmarks/results/YYYY-MM_DEVICE_PIPELINE-STEPS.json and
+its report as docs/reports/PIPELINE-STEPS.html; the tables of README.md are then written from those files. An
+interrupted run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
+REPORTS = ROOT / "docs" / "reports"
 PIPELINES = ("dit", "flux", "wan")
 STEPS = (50, 28)
 
@@ -32,7 +35,7 @@ class Plan:
     methods: str = "all"
     prompts: int = 64
     steps: tuple[int, ...] = STEPS
-    options: tuple[str, ...] = ("--batch", "16", "--timing-prompts", "4")
+    options: tuple[str, ...] = ("--batch", "16", "--timing-prompts", "2")
 
 
 PLANS = {
@@ -80,9 +83,10 @@ def compare(pipeline: str, steps: int, prompts: int, methods: str, options: tupl
 def keep(results: Path) -> Path:
     """Copy a comparison's results to where they are committed, under a name that says when, on what, and what.
 
-    The timelines stay behind: they are many times larger than the figures, and the same command draws them.
+    The timelines stay behind, and digits beyond the sixth: they are many times larger than what is read. The report is
+    kept too, in docs/reports.
     """
-    data = json.loads(results.read_text(encoding="utf-8"))
+    data = json.loads(results.read_text(encoding="utf-8"), parse_float=lambda digits: float(f"{float(digits):.6g}"))
     for contender in data["contenders"]:
         contender.pop("timeline", None)
     device = re.sub(r"[^a-z0-9]+", "-", str(data["environment"].get("device", "cpu")).lower()).strip("-")[:24]
@@ -93,6 +97,8 @@ def keep(results: Path) -> Path:
     part = kept.with_suffix(".part")
     part.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
     os.replace(part, kept)
+    REPORTS.mkdir(exist_ok=True)
+    shutil.copy(results.with_name("report.html"), REPORTS / f"{what}.html")
     return kept
 
 

@@ -94,7 +94,7 @@ def in_brief(data: dict[str, Any]) -> str:
             value = table[place].get(kind)
             text = "" if value is None else f"{value:.1f}"
             cells.append(f"**{text}**" if text and value == max(table[place].values()) else text)
-        label = {"peer": "diffusers' caches"}.get(kind, described["label"])
+        label = {"peer": "caches of diffusers and cache-dit"}.get(kind, described["label"])
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
