@@ -71,7 +71,7 @@ def describe_product(dtype: torch.dtype, of: str, capability: int) -> dict:
 
 
 def compiled(function: Any, constants: dict, pointers: dict, options: dict, capability: int) -> tuple[dict, str]:
-    """What came out for tensors whose strides and features are multiples of 16, and the program before its last stages."""
+    """What came out where strides and features are multiples of 16, and the program before its last stages."""
     signature, aligned = {}, {}
     for place, name in enumerate(function.arg_names):
         is_size = re.fullmatch("[a-z]_[a-z]|features_.*", name) is not None
