@@ -8,7 +8,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, redirect_stdout
 from typing import Any
 
 from ...errors import ConfigError, InputError, MeasurementError, MissingDependencyError
@@ -19,6 +19,9 @@ RETRIES = 3
 
 OBJECT_STORE_BYTES = 80 * 2**20
 """Of a local Ray: jobs are a few words, so it takes the least that Ray allows, and a small /dev/shm will do."""
+
+ANSWER_SECONDS = 10
+"""How long the head of a cluster may take to accept a connection."""
 
 
 class Worker:
@@ -64,22 +67,20 @@ class RayCrew:
             raise MissingDependencyError("several workers need Ray: pip install 'outpace[ray]'") from error
         self.prepare, self.size, self.gpu = prepare, workers, gpu
         self.actors: list[Any] = []
-        self.started = False
+        self.at_close = ExitStack()
 
     def work(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
         waiting = deque(jobs)
         running: dict[Any, tuple[Any, Job]] = {}
-        # Ray tells of dead workers on standard output, which belongs to the answer.
-        with redirect_stdout(sys.stderr):
-            idle = list(self.start() if waiting else ())
-            while waiting or running:
-                while waiting and idle:
-                    actor, job = idle.pop(), waiting.popleft()
-                    running[actor.do.remote(job)] = (actor, job)
-                (done,), _ = self.ray.wait(list(running), num_returns=1)
-                actor, job = running.pop(done)
-                yield job, self.value_of(done, job)
-                idle.append(actor)
+        idle = list(self.start() if waiting else ())
+        while waiting or running:
+            while waiting and idle:
+                actor, job = idle.pop(), waiting.popleft()
+                running[actor.do.remote(job)] = (actor, job)
+            (done,), _ = self.ray.wait(list(running), num_returns=1)
+            actor, job = running.pop(done)
+            yield job, self.value_of(done, job)
+            idle.append(actor)
 
     def start(self) -> list[Any]:
         """The workers, from the first job on.
@@ -87,6 +88,8 @@ class RayCrew:
         Raises: InputError where the cluster of RAY_ADDRESS is out of reach; ConfigError where it is too small.
         """
         if not self.actors:
+            # Ray tells of dead workers on standard output, which belongs to the answer.
+            self.at_close.enter_context(redirect_stdout(sys.stderr))
             if not self.ray.is_initialized():
                 self.connect()
             self.check_room()
@@ -104,7 +107,8 @@ class RayCrew:
             "object_store_memory": OBJECT_STORE_BYTES,
             "_system_config": {"worker_niceness": 0},  # by default workers give way to whatever else runs
         }
-        where = f"the Ray cluster of RAY_ADDRESS={address} cannot be joined" if address else "Ray does not start here"
+        if address:
+            check_reachable(address)
         try:
             self.ray.init(
                 address=address or "local",
@@ -113,8 +117,9 @@ class RayCrew:
                 **({} if address else local),
             )
         except Exception as error:  # a start that takes too long is a bare one
+            where = f"cannot join the Ray cluster of {address}" if address else "Ray does not start here"
             raise InputError(f"{where}: {error}; leave --workers out, or share the work with torchrun") from error
-        self.started = True
+        self.at_close.callback(self.ray.shutdown)
 
     def check_room(self) -> None:
         """Raises: ConfigError where the cluster could never hold the workers: they would wait for ever."""
@@ -122,7 +127,7 @@ class RayCrew:
         for name, needed in (("CPU", self.size), ("GPU", self.size if self.gpu else 0)):
             if room.get(name, 0) < needed:
                 raise ConfigError(
-                    f"--workers {self.size} need a {name} each, and Ray has {room.get(name, 0):g}; ask for fewer"
+                    f"--workers {self.size}: each needs a {name}, and Ray has {room.get(name, 0):g}; ask for fewer"
                 )
 
     def value_of(self, done: Any, job: Job) -> Any:
@@ -144,6 +149,20 @@ class RayCrew:
         for actor in self.actors:
             self.ray.kill(actor)
         self.actors = []
-        if self.started:
-            self.ray.shutdown()
-            self.started = False
+        self.at_close.close()
+
+
+def check_reachable(address: str) -> None:
+    """Ask for a connection first: Ray itself goes on trying a cluster that is not there for many minutes.
+
+    Raises: InputError where nothing answers at HOST:PORT.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+        except OSError as error:
+            raise InputError(
+                f"nothing answers at RAY_ADDRESS={address} ({error.strerror or error}); start the cluster, or unset it "
+                "to work on this machine"
+            ) from error
