@@ -50,12 +50,12 @@ def by_expert(ends_E: Tensor) -> list[tuple[int, slice]]:
     return [(e, slice(start, end)) for e, (start, end) in enumerate(pairwise(ends)) if end > start]
 
 
-def combine(rows_RO: Tensor, row_NK: Tensor) -> Tensor:
-    """(N, O): the sum over each token's rows, always in the order of its choices; without gradients.
+def combine(rows_RO: Tensor, row_NK: Tensor, gates_NK: Tensor | None = None) -> Tensor:
+    """(N, O): the sum over each token's rows times its gates, always in the order of its choices; without gradients.
 
     torch's bag of embeddings is that sum in one pass over memory, where `index_add` and a gather take two or three.
     """
-    return F.embedding_bag(row_NK, rows_RO, mode="sum")
+    return F.embedding_bag(row_NK, rows_RO, mode="sum", per_sample_weights=gates_NK)
 
 
 class Dispatch(torch.autograd.Function):

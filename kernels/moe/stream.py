@@ -17,8 +17,7 @@ from .routing import by_expert, combine, route
 def stream(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK: Tensor) -> Tensor:
     """(N, O). Few rows are filled up, so that a token's result does not depend on its batch mates."""
     routing = route(expert_index_NK, experts.count)
-    gates_R = gates_NK.flatten().index_select(0, routing.choice_R)[:, None]
-    out_RO = x_ND.new_empty(len(gates_R), experts.down_EOH.shape[1])
+    out_RO = x_ND.new_empty(len(routing.token_R), experts.down_EOH.shape[1])
     networks = experts.each()
     for expert, rows in by_expert(routing.ends_E):
         count, one = rows.stop - rows.start, networks[expert]
@@ -26,9 +25,8 @@ def stream(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK: Te
         if count < LEAST_ROWS:
             some = F.pad(some, (0, 0, 0, LEAST_ROWS - count))
         hidden = experts.hidden(some, one)
-        hidden[:count].mul_(gates_R[rows])
         if count < LEAST_ROWS:
             out_RO[rows] = torch.mm(hidden, one.down_OH.t())[:count]
         else:
             torch.mm(hidden, one.down_OH.t(), out=out_RO[rows])
-    return combine(out_RO, routing.row_NK)
+    return combine(out_RO, routing.row_NK, gates_NK.to(x_ND.dtype).contiguous())

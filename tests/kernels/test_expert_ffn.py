@@ -153,8 +153,10 @@ def test_the_experts_of_a_split_layer_add_up_to_it(backend: str, gated: bool) ->
     act = ACTIVATIONS[experts.activation]
     hidden = act(hidden) if gate is None else act(torch.nn.functional.linear(x, gate, gate_bias)) * hidden
     dense = hidden @ experts.down_EOH.transpose(0, 1).flatten(1).t()
-    out = expert_ffn(x, experts, every, torch.ones(1).expand(40, 4), backend=backend)
-    assert difference([out], [dense]) < 1e-5
+    for trained in (False, True):
+        with torch.set_grad_enabled(trained):
+            out = expert_ffn(x, experts, every, torch.ones(1).expand(40, 4), backend=backend)
+        assert difference([out], [dense]) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -166,6 +168,8 @@ def test_half_precision_is_near_the_reference(backend: str, dtype: torch.dtype) 
     x, choice = torch.randn(70, 64).to(dtype).requires_grad_(), random_choice(70, 5, 2)
     found = output_and_gradients(x, experts, choice, backend)
     truth = output_and_gradients(x, experts, choice, "reference")
+    with torch.no_grad():
+        found, truth = [expert_ffn(x, experts, *choice, backend=backend), *found], [truth[0], *truth]
     assert difference(found, truth) < (6e-3 if dtype == torch.float16 else 4e-2)
 
 
@@ -211,12 +215,14 @@ def test_an_expert_named_twice_counts_twice(backend: str) -> None:
     torch.testing.assert_close(once, twice, rtol=1e-5, atol=1e-5)
 
 
-def test_inputs_may_lie_anyhow_in_memory(backend: str) -> None:
+@pytest.mark.parametrize("trained", [False, True])
+def test_inputs_may_lie_anyhow_in_memory(backend: str, trained: bool) -> None:
     torch.manual_seed(0)
     experts = random_experts()
     x = torch.randn(16, 3, 20).permute(2, 1, 0)
     index, gates = torch.randint(0, 5, (2, 3, 20)).permute(2, 1, 0), torch.rand(2, 3, 20).permute(2, 1, 0)
-    out = expert_ffn(x, experts, index.to(torch.int32), gates.double(), backend=backend)
+    with torch.set_grad_enabled(trained):
+        out = expert_ffn(x, experts, index.to(torch.int32), gates.double(), backend=backend)
     dense = expert_ffn(x.contiguous(), experts, index.contiguous(), gates.contiguous(), backend="reference")
     torch.testing.assert_close(out, dense, rtol=1e-5, atol=1e-5)
 
@@ -242,6 +248,9 @@ def test_derivatives_are_right_to_float64() -> None:
 
     gates = gates.detach().double().requires_grad_()
     assert torch.autograd.gradcheck(call, (x, gates, *experts.weights().values()))
+    with torch.no_grad():
+        exact = expert_ffn(x, experts, index, gates, backend="reference")
+        torch.testing.assert_close(call(x, gates, *experts.weights().values()), exact)
 
 
 def test_autocast_decides_the_type() -> None:
