@@ -16,8 +16,8 @@ class GatedTaylor(Method):
     """Forecasts the last block's output while the forecast of the first block's output proves right.
 
     Source: CG-Taylor, "Forecasting When to Forecast" (2025, arXiv:2508.02240): last-block forecast and prediction
-    confidence gating. Differs from the paper by default: exact weights on irregular spacing in the noise level instead
-    of the biased recursion over step numbers; a budget over each run of skips, planned from measured error rates,
+    confidence gating. Differs from the paper by default: exact weights for irregular spacing instead of the biased
+    recursion; a budget over each run of skips, planned from measured error rates,
     instead of a bound on each step; the order chosen by predicted error; the latents corrected when a run of skips
     ends; every sample decided by itself. `GatedTaylor.paper(threshold)` switches all of that off.
 
@@ -53,14 +53,15 @@ class GatedTaylor(Method):
     warmup: int = 3
     """First steps that are always computed, 1 or more. Fewer is faster and riskier: early steps decide the layout."""
 
-    cooldown: int = 1
-    """Last steps that are always computed, 0 or more."""
+    cooldown: int = 0
+    """Last steps that are always computed, 0 or more. One cost more than it gained on every pipeline measured."""
 
     max_skips: int = 6
     """Longest run of forecast steps, 1 or more."""
 
-    coordinate: str = "sigma"
-    """"sigma" or "step": what the forecast is a polynomial in."""
+    coordinate: str = "step"
+    """"sigma" or "step": what the forecast is a polynomial in. Schedules take small steps where the output changes
+    fast, so that it is smoother in their steps than in the noise level."""
 
     exact: bool = True
     """False uses the recursion of published Taylor caches, which is biased from order 2 on."""
@@ -100,8 +101,8 @@ class GatedTaylor(Method):
             order=order,
             gate_order=gate_order,
             warmup=warmup,
+            cooldown=1,
             max_skips=1000,  # the paper knows no longest run
-            coordinate="step",
             exact=False,
             correct=False,
         )

@@ -32,10 +32,10 @@ class IntervalTaylor(Method):
     warmup: int = 3
     """First steps that are always computed, 1 or more."""
 
-    cooldown: int = 1
+    cooldown: int = 0
     """Last steps that are always computed, 0 or more."""
 
-    coordinate: str = "sigma"
+    coordinate: str = "step"
     """"sigma" or "step": what the forecast is a polynomial in."""
 
     exact: bool = True

@@ -36,7 +36,8 @@ every_scheduler = pytest.mark.parametrize("name", list(SCHEDULERS))
 
 
 def interval(correct: bool) -> IntervalTaylor:
-    return IntervalTaylor(interval=3, order=1, warmup=4, correct=correct)
+    """Every run of forecasts ends in a computed step, without which nothing is replayed."""
+    return IntervalTaylor(interval=3, order=1, warmup=4, cooldown=1, correct=correct)
 
 
 @every_scheduler
