@@ -53,7 +53,7 @@ def convert_pipeline(
     converted = {}
     for name, transformer in found:
         scores = None
-        if conversion.experts is not None:
+        if conversion.experts is not None or conversion.width is not None:
             scores = _importance(loaded, transformer, order, prompts, dict(arguments or {}), seed)
         converted[name] = convert(transformer, conversion, importance=scores, seed=seed)
     for name, transformer in converted.items():

@@ -4,11 +4,12 @@ from . import kinds as kinds  # registers how each class keeps its matrices
 from .block_mixture import MixedGroup, find_groups
 from .convert import conversion_of, convert
 from .count import Count, active_parameters, count
-from .features import block_outputs, feature_loss, group_ends
+from .features import block_outputs, feature_loss, group_ends, held_blocks, kept_blocks
 from .feed_forward import ExpertFeedForward, find_experts, set_active
 from .importance import output_change, random_importance, taylor_importance, weight_importance
 from .layout import Layout
 from .load import load_transformer
+from .pruned import CutFeedForward, block_changes, drop_blocks
 from .routing import Routing, watch
 from .settings import BlockGroup, Conversion, Experts, Modulation
 from .sites import SITE_KINDS, Site, SiteKind, find_sites
@@ -18,6 +19,7 @@ __all__ = [
     "BlockGroup",
     "Conversion",
     "Count",
+    "CutFeedForward",
     "ExpertFeedForward",
     "Experts",
     "Layout",
@@ -27,15 +29,19 @@ __all__ = [
     "Site",
     "SiteKind",
     "active_parameters",
+    "block_changes",
     "block_outputs",
     "conversion_of",
     "convert",
     "count",
+    "drop_blocks",
     "feature_loss",
     "find_experts",
     "find_groups",
     "find_sites",
     "group_ends",
+    "held_blocks",
+    "kept_blocks",
     "load_transformer",
     "output_change",
     "random_importance",

@@ -13,6 +13,7 @@ from .block_mixture import mix_blocks
 from .feed_forward import ExpertFeedForward
 from .importance import orders_of
 from .modulation import compress_modulation
+from .pruned import CutFeedForward, drop_blocks
 from .settings import Conversion
 from .sites import find_sites
 
@@ -67,18 +68,22 @@ def apply_conversion(
     transformer: nn.Module, conversion: Conversion, importance: Mapping[str, Tensor] | None = None
 ) -> None:
     """Do what `conversion` says to `transformer`, in place, one layer at a time."""
-    if importance is not None and conversion.experts is None:
-        raise ConfigError("importance orders the hidden units of experts; give experts too")
+    if importance is not None and conversion.experts is None and conversion.width is None:
+        raise ConfigError("importance orders the hidden units of experts; give experts or a width too")
     if conversion.groups:
         mix_blocks(transformer, conversion)
     if conversion.modulation is not None:
         compress_modulation(transformer, conversion.modulation)
-    if conversion.experts is not None:
+    if conversion.experts is not None or conversion.width is not None:
         sites = find_sites(transformer)
         orders = orders_of(sites, importance)
         for site in sites:
-            layer = ExpertFeedForward(site.read(), orders[site.path], conversion.experts)
+            if conversion.experts is not None:
+                layer = ExpertFeedForward(site.read(), orders[site.path], conversion.experts)
+            else:
+                layer = CutFeedForward(site.read(), orders[site.path], conversion.width or 1.0)
             site.place(transformer, layer.train(transformer.training))
+    drop_blocks(transformer, conversion.dropped)  # last: the importance of the blocks' layers goes by their places
 
 
 def conversion_of(transformer: Any) -> Conversion | None:

@@ -44,6 +44,20 @@ def group_ends(transformer: nn.Module) -> list[int]:
     return [places[id(group.members[-1])] for group in find_groups(transformer)]
 
 
+def kept_blocks(student: nn.Module, blocks: int) -> list[int]:
+    """Which of the teacher's `blocks` blocks each of the student's stands for: all that were not dropped."""
+    dropped = getattr(student, "config", {}).get("conversion", {}).get("dropped", ())
+    return [place for place in range(blocks) if place not in dropped]
+
+
+def held_blocks(student: nn.Module) -> list[int]:
+    """Places among the student's blocks that can be held to the teacher's: all but those inside a group, of which the
+    last stands for what the group as a whole gives."""
+    blocks = [block for _, block in find_family(student).blocks(student)]
+    inside = {id(block) for group in find_groups(student) for block in group.members[:-1]}
+    return [place for place, block in enumerate(blocks) if id(block) not in inside]
+
+
 def feature_loss(distance: Tensor, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
     """Squared distance of block outputs, every block weighted so that it counts about as much as the output's.
 

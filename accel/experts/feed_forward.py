@@ -136,6 +136,8 @@ class ExpertFeedForward(nn.Module):
             gates = gates / gates.sum(-1, keepdim=True).clamp_min(1e-9)
         elif self.scaling == "experts":
             gates = gates * self.layout.experts
+        elif self.scaling == "one":
+            gates = 1.0 + (gates - gates.detach()) / gates.detach().clamp_min(1e-9)
         return index, gates
 
     def extra_repr(self) -> str:

@@ -28,12 +28,13 @@ class Experts:
     scaling: str = "none"
     """Of the chosen experts' gates. "none": as scored, which bears another number of active experts best.
     "normalize": they sum to 1. "experts": times the number of experts, so that a router that knows nothing yet
-    lets the chosen experts add what they added in the dense layer."""
+    lets the chosen experts add what they added in the dense layer. "one": always 1, so that the chosen experts add
+    exactly what they added in the dense layer; the router is trained straight through."""
 
     def __post_init__(self) -> None:
         Layout.parse(self.layout)
         one_of("scores", self.scores, ("softmax", "sigmoid"))
-        one_of("scaling", self.scaling, ("none", "normalize", "experts"))
+        one_of("scaling", self.scaling, ("none", "normalize", "experts", "one"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,6 +82,11 @@ class Conversion:
     """Everything that is done to one transformer; what is None or empty is left dense."""
 
     experts: Experts | None = None
+    width: float | None = None
+    """Share of every feed-forward layer's hidden units that is kept, the most important; 0..1. Instead of experts: what
+    they are compared with."""
+    dropped: tuple[int, ...] = ()
+    """Places of blocks that are taken out for good, counted over all stacks from 0. Instead of groups, likewise."""
     groups: tuple[BlockGroup, ...] = ()
     """Of blocks, for a mixture of blocks; in order, without overlap."""
     text_weight: float = 0.5
@@ -89,8 +95,18 @@ class Conversion:
 
     def __post_init__(self) -> None:
         number("text_weight", self.text_weight, 0.0, 1.0)
-        if self.experts is None and not self.groups and self.modulation is None:
-            raise ConfigError("nothing to convert: give experts, groups of blocks or a modulation")
+        if self.experts is None and self.width is None and not (self.groups or self.dropped) and self.modulation is None:
+            raise ConfigError("nothing to convert: give experts, a width, blocks (groups or dropped) or a modulation")
+        if self.width is not None:
+            number("width", self.width, 0.0, 1.0)
+            if self.experts is not None:
+                raise ConfigError("a feed-forward layer is either split into experts or cut to a width, not both")
+        for place in self.dropped:
+            whole("dropped", place, 1)
+        if list(self.dropped) != sorted(set(self.dropped)):
+            raise ConfigError(f"dropped blocks are named once each and in order, not as {self.dropped}")
+        if self.groups and self.dropped:
+            raise ConfigError("blocks are either chosen among at each call (groups) or dropped for good, not both")
         for before, after in zip(self.groups, self.groups[1:], strict=False):
             if after.first < before.first + before.size:
                 raise ConfigError(
@@ -101,7 +117,8 @@ class Conversion:
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads again."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
-        return {"version": 1, **given, **({"groups": list(given["groups"])} if self.groups else {})}
+        lists = {key: list(given[key]) for key in ("groups", "dropped") if key in given}
+        return {"version": 1, **given, **lists}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Conversion:
@@ -116,6 +133,8 @@ class Conversion:
                 held[key] = _filled(parts[key], value)
             elif key == "groups":
                 held[key] = tuple(_filled(BlockGroup, group) for group in value)
+            elif key == "dropped":
+                held[key] = tuple(value)
         return _filled(Conversion, held)
 
 

@@ -11,8 +11,10 @@ import ctypes
 import json
 import math
 import os
+import pickle
 import platform
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -36,6 +38,9 @@ class FitSettings:
     """Optimiser steps."""
     batch: int = 32
     """Samples a step, over all processes together."""
+    parts: int = 1
+    """Parts that a batch is computed in, one after the other, their gradients added up: saves memory. Processes share
+    the parts, so as many parts draw the same samples however many processes there are."""
     rate: float = 2e-3
     """Peak learning rate of AdamW."""
     muon_rate: float = 0.0
@@ -116,6 +121,8 @@ def fit(
     parameters: Iterable[nn.Parameter] | None = None,
     progress: bool = True,
     stop_after: int | None = None,
+    meant: str = "",
+    told: Callable[[], dict[str, str]] | None = None,
 ) -> FitResult:
     """Train `module` in place until its average weights are final; they are in it when this returns.
 
@@ -130,13 +137,20 @@ def fit(
         matrices: parameters trained by Muon when `settings.muon_rate` > 0.
         parameters: what is trained at all; by default everything in `module` that requires gradients.
         stop_after: end early after so many steps of this call, as a kill would, with a checkpoint written.
+        meant: what else a checkpoint has to agree on to be continued, such as the fingerprint of a teacher.
+        told: gives what the progress bar shows beside the loss.
 
-    Raises: ConfigError where `folder` holds a checkpoint of other settings.
+    Raises: ConfigError where `folder` holds a checkpoint of other settings or meant otherwise, or one that is damaged.
     """
     world = dist.get_world_size() if dist.is_initialized() else 1
     rank = dist.get_rank() if dist.is_initialized() else 0
-    if settings.batch % world:
-        raise ConfigError(f"{world} processes cannot share a batch of {settings.batch} evenly; choose a divisor")
+    parts = max(settings.parts, world)
+    if settings.batch % parts or parts % world:
+        raise ConfigError(
+            f"{world} processes cannot share a batch of {settings.batch}"
+            + (f" in {parts} parts" if settings.parts > 1 else "")
+            + " evenly; choose a divisor"
+        )
     keep_freed_memory()
     folder.mkdir(parents=True, exist_ok=True)
     trained = [p for p in (module.parameters() if parameters is None else parameters) if p.requires_grad]
@@ -159,9 +173,14 @@ def fit(
     path = folder / f"{name}.pt"
     identity = {k: v for k, v in asdict(settings).items() if k not in ("checkpoint_seconds", "budget_seconds")}
     if path.exists():
-        saved = torch.load(path, map_location=trained[0].device, weights_only=False)
+        saved = _read_checkpoint(path, trained[0].device)
         if saved["settings"] != identity:
             raise ConfigError(f"{path} holds a run with other settings; remove it, or train into another folder")
+        if saved["meant"] != meant:
+            raise ConfigError(
+                f"{path} was trained towards something else ('{saved['meant']}', not '{meant}'); remove it, or train "
+                "into another folder"
+            )
         state = saved["state"]
         with torch.no_grad():
             for p, a, value, mean in zip(trained, average, saved["weights"], saved["average"], strict=True):
@@ -177,6 +196,7 @@ def fit(
         torch.save(
             {
                 "settings": identity,
+                "meant": meant,
                 "state": state,
                 "weights": [p.detach() for p in trained],
                 "average": average,
@@ -205,12 +225,16 @@ def fit(
             for group in optimizer.param_groups:
                 group["lr"] = rate * pace
             optimizer.zero_grad(set_to_none=True)
-        generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) * 64 + rank)
-        context = torch.autocast(device.type, torch.bfloat16) if settings.autocast else nullcontext()
         unfused = device.type == "cpu" and not settings.fused_attention
-        with context, sdpa_kernel(SDPBackend.MATH) if unfused else nullcontext():
-            loss = loss_of(generator, settings.batch // world)
-        loss.backward()
+        value = 0.0
+        for part in range(rank, parts, world):
+            generator = torch.Generator().manual_seed((settings.seed * 1_000_003 + step) * 64 + part)
+            context = torch.autocast(device.type, torch.bfloat16) if settings.autocast else nullcontext()
+            with context, sdpa_kernel(SDPBackend.MATH) if unfused else nullcontext():
+                loss = loss_of(generator, settings.batch // parts)
+            share = world / parts
+            (loss if share == 1.0 else loss * share).backward()
+            value += float(loss.detach()) * share
         if world > 1:
             _average_gradients(trained, world)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
@@ -219,7 +243,6 @@ def fit(
         with torch.no_grad():
             decay = min(settings.average, (1 + step) / (10 + step))
             torch._foreach_lerp_(average, list[torch.Tensor](trained), 1.0 - decay)
-        value = float(loss.detach())
         if not math.isfinite(value):
             raise ConfigError(f"the loss of {name} is not finite at step {step}; lower its learning rate")
         state["loss"] = value if state["loss"] is None else 0.98 * state["loss"] + 0.02 * value
@@ -228,8 +251,9 @@ def fit(
         if state["step"] % 50 == 0:
             state["log"].append((state["step"], round(state["loss"], 5), round(state["cpu"], 1)))
             bar.set_postfix(
-                loss=f"{state['loss']:.4f}",
+                loss=f"{state['loss']:.4g}",
                 per_second=f"{state['step'] * settings.batch / max(state['wall'], 1e-9):.0f}",
+                **(told() if told is not None else {}),
             )
         if time.monotonic() - saved_at > settings.checkpoint_seconds:
             checkpoint()
@@ -266,6 +290,16 @@ def average_weights(
         for p, mean in zip(trained, saved["average"], strict=True):
             p.copy_(mean)
     return int(saved["state"]["step"])
+
+
+def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    try:
+        saved = torch.load(path, map_location=device, weights_only=False)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise ConfigError(f"{path} is no checkpoint that can be read; remove it to begin anew") from error
+    if not isinstance(saved, dict) or not {"settings", "meant", "state", "weights", "average"} <= saved.keys():
+        raise ConfigError(f"{path} is no checkpoint of this training; remove it, or train into another folder")
+    return saved
 
 
 def _agree(done: float, world: int) -> float:
