@@ -7,7 +7,7 @@ WORKERS ?= 2
 
 BIN := $(VENV)/bin
 READY := $(VENV)/.outpace-installed
-PARTS := accel evaluation kernels pipelines
+PARTS := accel evaluation kernels models pipelines
 
 # One thread a process: tests and timings run several small processes, and threads that wait by spinning slow them all.
 export OMP_NUM_THREADS ?= 1

@@ -13,6 +13,7 @@ LEAVES = {"errors", "registry"}
 ALLOWED = {
     "kernels": set(),
     "accel": {"kernels"},
+    "models": {"kernels"},
     "pipelines": {"accel", "kernels"},
     "evaluation": set(),
 }

@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("accel", "evaluation", "kernels", "pipelines")
+PARTS = ("accel", "evaluation", "kernels", "models", "pipelines")
 SETUP = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 

@@ -26,6 +26,7 @@ COMMANDS = (
     "flops",
     "methods",
     "pocket",
+    "models",
     "doctor",
 )
 """Modules of this folder, each with a click command of its own name."""

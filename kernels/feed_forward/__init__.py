@@ -1,0 +1,5 @@
+"""Feed-forward networks of a transformer, gated or plain."""
+
+from .glu import glu
+
+__all__ = ["glu"]

@@ -1,0 +1,9 @@
+"""Companion models: papers that are not about diffusion, on the same kernels.
+
+`MODELS` has a card for each; `outpace models` lists, shows, checks and tries them.
+"""
+
+from . import gam
+from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
+
+__all__ = ["MODELS", "Check", "Companion", "Size", "check", "checks_of", "count_parameters", "gam", "trial_of"]

@@ -1,0 +1,132 @@
+"""One paper of the companion list as data: what is built, how large, what holds exactly, what was left out.
+
+A model is registered in its own file (`models/gam.py`), its exactness checks in the file of the same name in
+`models/checks`, the trial of its paper's claim in the file of the same name in `models/trials`. The command line, the
+tests and the docs are printed from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..errors import ConfigError
+from ..registry import Registry
+
+HOME = __name__.rpartition(".")[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Size:
+    """A configuration that the paper names."""
+
+    config: Any
+    """What `Companion.build` takes."""
+    parameters: int
+    """How many it must have."""
+    said: str
+    """What the paper says it has, in its own digits ("22.6M"); "not said" where it does not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Companion:
+    """A paper's card, and the way to its model."""
+
+    title: str
+    """Of the paper."""
+    source: str
+    """Authors, year, arXiv number."""
+    summary: str
+    """What it is, in one line."""
+    build: Callable[[Any], nn.Module]
+    """A module with fresh weights from a configuration."""
+    sizes: Mapping[str, Size]
+    """The paper's configurations by name."""
+    done: tuple[str, ...]
+    """What of the paper is implemented."""
+    left_out: tuple[str, ...] = ()
+    """What is not."""
+    claim: str
+    """What the paper says of its method, in one sentence."""
+    limits: tuple[str, ...] = ()
+    """What a user should know before relying on it."""
+
+
+MODELS: Registry[Companion] = Registry("model")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Check:
+    """Something that holds exactly, up to rounding."""
+
+    about: str
+    """What holds, as a sentence."""
+    measure: Callable[[], float]
+    """How far it is from holding."""
+    at_most: float
+    """How far it may be: rounding, or 0."""
+
+    def run(self) -> tuple[float, bool]:
+        """(how far, whether that is near enough); a NaN is not."""
+        error = float(self.measure())
+        return error, error <= self.at_most
+
+
+_CHECKS: dict[str, list[Check]] = {}
+
+
+def check(model: str, about: str, *, at_most: float = 0.0) -> Callable[[Callable[[], float]], Callable[[], float]]:
+    """A decorator: the function it decorates says how far `about` is from holding for `model`."""
+
+    def decorate(measure: Callable[[], float]) -> Callable[[], float]:
+        _CHECKS.setdefault(model, []).append(Check(about=about, measure=measure, at_most=at_most))
+        return measure
+
+    return decorate
+
+
+def checks_of(name: str) -> list[Check]:
+    """Every check of a model: the count of parameters of each named size, then its own.
+
+    Raises: UnknownNameError: no model has this name.
+    """
+    model = MODELS[name]
+    counts = [
+        Check(
+            about=f"'{size_name}' has {size.parameters:,} parameters (the paper: {size.said})",
+            measure=lambda size=size: abs(count_parameters(model, size.config) - size.parameters),
+            at_most=0,
+        )
+        for size_name, size in model.sizes.items()
+    ]
+    if name not in _CHECKS:
+        import_module(f"{HOME}.checks.{name}")
+    return counts + _CHECKS[name]
+
+
+def count_parameters(model: Companion, config: Any) -> int:
+    """How many numbers it learns, from the configuration alone: no memory is taken for them."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in model.build(config).parameters())
+
+
+def trial_of(name: str) -> Any:
+    """The trial of the claim of a model's paper, or None where there is none.
+
+    Raises: UnknownNameError: no model has this name.
+    """
+    _ = MODELS[name]
+    module = f"{HOME}.trials.{name}"
+    return import_module(module).TRIAL if find_spec(module) is not None else None
+
+
+def check_divides(what: str, whole: int, parts: int) -> None:
+    """Raises: ConfigError where `whole` cannot be split into `parts` evenly, or either is not positive."""
+    if whole < 1 or parts < 1 or whole % parts:
+        raise ConfigError(f"{what}: {whole} cannot be split into {parts} parts evenly; choose a multiple")

@@ -1,0 +1,1 @@
+"""Layers that several papers are built from."""

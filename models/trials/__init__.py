@@ -1,0 +1,1 @@
+"""Papers' claims tried in small, one file a paper; what came out is in results/."""

@@ -1,0 +1,44 @@
+"""Every companion model: its checks hold, its card is whole, and bad configurations end in one clear error."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from outpace.errors import ConfigError, UnknownNameError
+from outpace.models import MODELS, Check, checks_of, companion, trial_of
+
+torch.set_num_threads(1)
+CHECKS = [pytest.param(check, id=f"{name}: {check.about}") for name in MODELS for check in checks_of(name)]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_what_holds_exactly(check: Check) -> None:
+    error, held = check.run()
+    assert held, f"{check.about}: {error} is more than {check.at_most}"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cards_are_whole(name: str) -> None:
+    model = MODELS[name]
+    assert model.title and "arXiv:" in model.source and model.claim and model.done and model.sizes
+    assert len(checks_of(name)) >= len(model.sizes) + 2
+    trial = trial_of(name)
+    assert trial is None or set(trial.against) < set(trial.arms)
+
+
+def test_a_check_that_does_not_hold_is_seen() -> None:
+    assert Check(about="never", measure=lambda: 1e-3, at_most=1e-4).run() == (1e-3, False)
+    assert not Check(about="not a number", measure=lambda: float("nan"), at_most=1.0).run()[1]
+
+
+def test_unknown_names_get_a_suggestion() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean 'gam'"):
+        checks_of("gan")
+    with pytest.raises(UnknownNameError, match="no model"):
+        trial_of("x/../y")
+
+
+def test_what_cannot_be_split_is_said() -> None:
+    with pytest.raises(ConfigError, match="width over heads: 10 cannot be split into 3"):
+        companion.check_divides("width over heads", 10, 3)
