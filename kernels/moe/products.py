@@ -22,15 +22,36 @@ LEAST_ROWS = 16
 
 
 def loop_multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
-    """One product an expert. Few rows are filled up, so that a token's result does not depend on its batch mates."""
-    out_RO = rows_RI.new_empty(len(rows_RI), weight_EOI.shape[1])
-    for expert, rows in by_expert(ends_E):
-        weight, count = weight_EOI[expert].t(), rows.stop - rows.start
-        if count < LEAST_ROWS:
-            filled = F.pad(rows_RI[rows], (0, 0, 0, LEAST_ROWS - count))
-            out_RO[rows] = torch.mm(filled, weight)[:count]
+    """One product an expert."""
+    return multiply_each(rows_RI, weight_EOI, [(e, span.stop - span.start) for e, span in by_expert(ends_E)])
+
+
+def multiply_each(
+    rows_RI: Tensor,
+    weight_EOI: Tensor,
+    parts: list[tuple[int, int]],
+    bias_EO: Tensor | None = None,
+    out_RO: Tensor | None = None,
+) -> Tensor:
+    """One product for each (expert, number of its rows), with its bias, into `out_RO` where given.
+
+    Few rows are filled up, so that a token's result does not depend on its batch mates.
+    """
+    if out_RO is None:
+        out_RO = rows_RI.new_empty(len(rows_RI), weight_EOI.shape[1])
+    sizes = [size for _, size in parts]
+    weights, biases = weight_EOI.mT.unbind(), None if bias_EO is None else bias_EO.unbind()
+    # One call for all the views: at some dozen rows an expert, taking them one by one costs as much as a product.
+    for (expert, size), rows, out in zip(parts, rows_RI.split(sizes), out_RO.split(sizes), strict=True):
+        into = out
+        if size < LEAST_ROWS:
+            rows, into = F.pad(rows, (0, 0, 0, LEAST_ROWS - size)), out.new_empty(LEAST_ROWS, out.shape[1])
+        if biases is None:
+            torch.mm(rows, weights[expert], out=into)
         else:
-            torch.mm(rows_RI[rows], weight, out=out_RO[rows])
+            torch.addmm(biases[expert], rows, weights[expert], out=into)
+        if into is not out:
+            out.copy_(into[:size])
     return out_RO
 
 
