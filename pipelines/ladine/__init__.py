@@ -1,0 +1,18 @@
+"""LaDiNE: a transformer's early blocks, mapped to guesses and refined by diffusion on labels, as a diffusers pipeline."""
+
+from __future__ import annotations
+
+from .denoiser import LadineDenoiser
+from .encoder import LadineEncoder
+from .mapping import LadineMapping
+from .pipeline import LadinePipeline, LadinePipelineOutput
+from .scheduler import LadineScheduler
+
+__all__ = [
+    "LadineDenoiser",
+    "LadineEncoder",
+    "LadineMapping",
+    "LadinePipeline",
+    "LadinePipelineOutput",
+    "LadineScheduler",
+]

@@ -1,0 +1,98 @@
+"""The diffusion members of LaDiNE: K networks that see the noise in a noised label, given the picture and z."""
+
+from __future__ import annotations
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from torch import nn
+from torch.nn import functional as F
+
+from ...errors import ConfigError
+
+
+class TimedLinear(nn.Module):
+    """A linear layer whose outputs are scaled by learned factors of their own at each time, then normalised."""
+
+    def __init__(self, inputs: int, width: int, times: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, width)
+        self.scale = nn.Embedding(times, width)
+        self.norm = nn.LayerNorm(width)
+        nn.init.uniform_(self.scale.weight)
+
+    def forward(self, rows_BD: torch.Tensor, times_B: torch.Tensor) -> torch.Tensor:
+        return F.softplus(self.norm(self.linear(rows_BD) * self.scale(times_B)))
+
+
+class LadineMember(nn.Module):
+    """One noise estimator on labels.
+
+    Source: arXiv:2310.15952, section III-C; layers as in Han et al., "CARD", NeurIPS 2022, arXiv:2206.07275.
+    Differs: layer norm in place of batch norm, so that an answer does not depend on what shares its batch.
+    """
+
+    def __init__(self, pixels: int, classes: int, width: int, times: int, in_mean: bool) -> None:
+        super().__init__()
+        self.picture = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(pixels, width),
+            nn.LayerNorm(width),
+            nn.Softplus(),
+            nn.Linear(width, width),
+            nn.LayerNorm(width),
+        )
+        self.first = TimedLinear(2 * classes, width, times)
+        self.second = TimedLinear(width, width, times)
+        self.third = TimedLinear(width, width, times)
+        self.out = nn.Linear(width, classes)
+        self.shift = nn.Linear(width, classes) if in_mean else None
+
+    def forward(self, noised_BC: torch.Tensor, z_BC: torch.Tensor, code_BD: torch.Tensor, times_B: torch.Tensor):
+        rows = self.first(torch.cat([noised_BC, z_BC], 1), times_B) * code_BD
+        return self.out(self.third(self.second(rows, times_B), times_B))
+
+
+class LadineDenoiser(ModelMixin, ConfigMixin):
+    """The K members side by side, one model to save and load.
+
+    Args:
+        encoded_mean: the paper's prior mean, z + Enc(x); False is that of the released code, z alone, where Enc(x)
+            only multiplies inside the network.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        members: int = 3,
+        sample_size: int = 8,
+        in_channels: int = 1,
+        num_classes: int = 10,
+        width: int = 96,
+        num_train_timesteps: int = 100,
+        encoded_mean: bool = False,
+    ) -> None:
+        super().__init__()
+        if members < 1:
+            raise ConfigError(f"{members} members; a mixture has at least 1")
+        pixels = in_channels * sample_size**2
+        self.parts = nn.ModuleList(
+            LadineMember(pixels, num_classes, width, num_train_timesteps, encoded_mean) for _ in range(members)
+        )
+
+    @property
+    def members(self) -> int:
+        return len(self.parts)
+
+    def read(self, member: int, images_BCYX: torch.Tensor, z_BC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a member knows of pictures before any noise: its code (B, D), and the prior mean of their labels (B, C)."""
+        part = self.parts[member]
+        assert isinstance(part, LadineMember)
+        code = part.picture(images_BCYX)
+        return code, z_BC if part.shift is None else z_BC + part.shift(code)
+
+    def forward(
+        self, member: int, noised_BC: torch.Tensor, z_BC: torch.Tensor, code_BD: torch.Tensor, times_B: torch.Tensor
+    ) -> torch.Tensor:
+        """The noise that `member` sees in `noised_BC` at `times_B` (0 is the cleanest), (B, C)."""
+        return self.parts[member](noised_BC, z_BC, code_BD, times_B)
