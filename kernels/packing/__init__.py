@@ -1,0 +1,5 @@
+"""Padded batches without their padding: valid tokens behind each other."""
+
+from .packing import Packing
+
+__all__ = ["Packing"]

@@ -1,0 +1,51 @@
+"""A linear layer on quantised weights, and on quantised inputs with whole-number products.
+
+Shapes: D features in, O features out, G blocks of a row, W numbers of a block, N rows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import ConfigError
+from .numbers import Quantised, quantise
+
+
+def quantised_linear(
+    x: Tensor, weight: Quantised, bias: Tensor | None = None, *, bits: int | None = None, symmetric: bool = False
+) -> Tensor:
+    """x W^T + b with W in codes and, with `bits`, x too: then every product of codes is a whole number, summed exactly.
+
+    Shapes: x (..., D), weight (O, D) -> (..., O) of x's type.
+
+    Args:
+        weight: made by `quantise`; with one scale, or one for every block of a row.
+        bits: of x's codes, in blocks as long as the weight's; x is left as it is where None.
+        symmetric: whether x's codes are.
+
+    Raises: ConfigError: shapes that do not fit together.
+    """
+    if weight.codes.ndim != 3 or x.ndim < 1 or x.shape[-1] != weight.features:
+        raise ConfigError(
+            f"a quantised linear layer takes x (..., in) and a weight (out, in), not {tuple(x.shape)} and "
+            f"{(*weight.codes.shape[:-2], weight.features)}"
+        )
+    if bias is not None and tuple(bias.shape) != (weight.codes.shape[0],):
+        raise ConfigError(f"the bias must have shape {(weight.codes.shape[0],)}, not {tuple(bias.shape)}")
+    if bits is None:
+        return F.linear(x, weight.dequantised().to(x.dtype), bias)
+    whole = weight.scale.ndim == 2
+    rows = quantise(
+        x.reshape(-1, weight.features), bits=bits, block=None if whole else weight.block, symmetric=symmetric
+    )
+    # float64 holds sums of products of 9-bit whole numbers exactly, for any width there is.
+    products = torch.einsum("ngw,ogw->gno", rows.integers().double(), weight.integers().double())
+    if whole:
+        out = products.sum(0) * (rows.scale * weight.scale).double()
+    else:
+        scales = rows.scale[..., 0].T[:, :, None].double() * weight.scale[..., 0].T[:, None, :].double()
+        out = (products * scales).sum(0)
+    out = out if bias is None else out + bias.double()
+    return out.to(x.dtype).view(*x.shape[:-1], -1)
