@@ -82,6 +82,9 @@ bench-attention: $(READY) ## speed of block-sparse attention on one core, some m
 bench-moe: $(READY) ## speed of a layer split into experts on a CPU, some minutes: benchmarks/results/moe_cpu.md
 	$(BIN)/python benchmarks/moe_cpu.py
 
+bench-dense2moe: $(READY) ## mixtures and pruned models distilled alike, an hour or more: docs/results_dense2moe.md
+	$(BIN)/python benchmarks/dense2moe.py
+
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .
 

@@ -13,6 +13,7 @@ from .pruned import CutFeedForward, block_changes, drop_blocks
 from .routing import Routing, watch
 from .settings import BlockGroup, Conversion, Experts, Modulation
 from .sites import SITE_KINDS, Site, SiteKind, find_sites
+from .start import start_experts
 
 __all__ = [
     "SITE_KINDS",
@@ -46,6 +47,7 @@ __all__ = [
     "output_change",
     "random_importance",
     "set_active",
+    "start_experts",
     "taylor_importance",
     "watch",
     "weight_importance",

@@ -1,8 +1,9 @@
-"""What a mixture is compared with: feed-forward layers cut to their most important units, and blocks taken out for good."""
+"""What a mixture has to beat: feed-forward layers cut to their most important units, and blocks taken out for good."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ def block_changes(transformer: nn.Module, calls: Iterable[Mapping[str, Any]]) ->
         with torch.no_grad(), block_outputs(transformer) as outputs:
             transformer(**call)
         moved = [torch.ones(())]
-        for before, after in zip(outputs, outputs[1:], strict=False):
+        for before, after in pairwise(outputs):
             same = before.shape == after.shape
             moved.append((after - before).float().norm() / after.float().norm() if same else torch.ones(()))
         sums = moved if not sums else [total + one for total, one in zip(sums, moved, strict=True)]

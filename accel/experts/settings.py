@@ -95,7 +95,12 @@ class Conversion:
 
     def __post_init__(self) -> None:
         number("text_weight", self.text_weight, 0.0, 1.0)
-        if self.experts is None and self.width is None and not (self.groups or self.dropped) and self.modulation is None:
+        if (
+            self.experts is None
+            and self.width is None
+            and not (self.groups or self.dropped)
+            and self.modulation is None
+        ):
             raise ConfigError("nothing to convert: give experts, a width, blocks (groups or dropped) or a modulation")
         if self.width is not None:
             number("width", self.width, 0.0, 1.0)

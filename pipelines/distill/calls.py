@@ -84,7 +84,9 @@ def record_teacher(
     found = denoisers_of(loaded.pipe)
     if len(found) != 1:
         names = ", ".join(name for name, _ in found)
-        raise UnsupportedModelError(f"{type(loaded.pipe).__name__} has several transformers ({names}); one is distilled")
+        raise UnsupportedModelError(
+            f"{type(loaded.pipe).__name__} has several transformers ({names}); one is distilled"
+        )
     if len(prompts) < 2:
         raise InputError(f"a teacher is recorded on at least 2 prompts, not {len(prompts)}")
     transformer = found[0][1]
@@ -147,7 +149,9 @@ def _joined(
         elif name == "timestep" and isinstance(value, Tensor) and value.numel() == 1:
             samples[name] = torch.cat([call[name].reshape(1).expand(len(call[""])) for call in calls])
         elif any(not _same(call.get(name), value) for call in calls):
-            raise UnsupportedModelError(f"{model} is called with another '{name}' at some steps; it cannot be distilled")
+            raise UnsupportedModelError(
+                f"{model} is called with another '{name}' at some steps; it cannot be distilled"
+            )
         else:
             shared[name] = value
     output = samples.pop("", None)

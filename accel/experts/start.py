@@ -1,0 +1,135 @@
+"""Where experts and routers begin, before anything is trained: units that answer together, chosen by how much they add.
+
+Both go by what the dense layer does on real calls, so that a token's first choice of experts is already the choice of
+those that it would miss most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ...errors import ConfigError, InputError
+from ...kernels.moe import ACTIVATIONS
+from .feed_forward import ExpertFeedForward, find_experts, set_active
+
+TOKENS = 1024
+"""Most tokens that a layer is looked at with."""
+ROUNDS = 12
+"""Of the clustering."""
+RIDGE = 1e-2
+"""Of the regression that routers begin with, relative to the size of the inputs."""
+
+
+def start_experts(transformer: nn.Module, calls: Iterable[Mapping[str, Any]], *, seed: int = 0) -> None:
+    """Deal the routed units of a converted, untrained transformer to experts anew, and let its routers foresee them.
+
+    Units that are large for the same tokens go to one expert, in equal numbers; a router begins as the linear
+    prediction of how much each expert adds to a token. With every expert on, the model computes what it did before.
+
+    Source: balanced clusters of hidden units as in MoEfication (Zhang et al. 2022, arXiv:2110.01786).
+
+    Differs from the paper: Dense2MoE deals units in turn and starts routers at random.
+
+    Args:
+        transformer: with experts, as `convert` gives it.
+        calls: keyword arguments of the transformer at several noise levels.
+
+    Raises: ConfigError where there are no experts; InputError where there is no call.
+    """
+    layers = find_experts(transformer)
+    if not layers:
+        raise ConfigError(f"{type(transformer).__name__} has no experts to deal; convert it first")
+    before = {path: layer.active for path, layer in layers.items()}
+    generator = torch.Generator().manual_seed(seed)
+    set_active(transformer, "all")
+    try:
+        inputs = _inputs(transformer, layers, calls, generator)
+    finally:
+        for path, layer in layers.items():
+            layer.active = before[path]
+    with torch.no_grad():
+        for path, layer in layers.items():
+            _start(layer, inputs[path], generator)
+
+
+def _inputs(
+    transformer: nn.Module,
+    layers: dict[str, ExpertFeedForward],
+    calls: Iterable[Mapping[str, Any]],
+    generator: torch.Generator,
+) -> dict[str, Tensor]:
+    """Some tokens (T, D) that every layer sees, of all calls alike."""
+    seen: dict[str, list[Tensor]] = {path: [] for path in layers}
+    hooks = [
+        layer.register_forward_pre_hook(lambda _, args, path=path: seen[path].append(args[0].flatten(0, -2).float()))
+        for path, layer in layers.items()
+    ]
+    try:
+        with torch.no_grad():
+            for call in calls:
+                transformer(**call)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not all(seen.values()):
+        raise InputError("experts begin from what the dense layers do: give at least one call")
+    tokens = {path: torch.cat(parts) for path, parts in seen.items()}
+    return {path: x[torch.randperm(len(x), generator=generator)[:TOKENS]] for path, x in tokens.items()}
+
+
+def _start(layer: ExpertFeedForward, x_TD: Tensor, generator: torch.Generator) -> None:
+    experts = layer.experts
+    assert experts.up is not None and experts.down is not None
+    count, each = experts.up.shape[:2]
+    hidden_TH = _hidden(experts, x_TD)
+    added_TH = hidden_TH.abs() * experts.down.float().norm(dim=1).flatten()
+    order = torch.cat(_clusters(added_TH, count, generator))
+    for name, dim in (("up", 1), ("gate", 1), ("up_bias", 1), ("gate_bias", 1), ("down", 2)):
+        part = getattr(experts, name)
+        if part is not None:
+            units = part if dim == 1 else part.transpose(1, 2)
+            dealt = units.flatten(0, 1)[order].unflatten(0, (count, each))
+            part.copy_(dealt if dim == 1 else dealt.transpose(1, 2))
+    parts_TEH = hidden_TH[:, order].unflatten(1, (count, each))
+    norm_TE = torch.einsum("teh,eoh->teo", parts_TEH, experts.down.float()).norm(dim=-1)
+    wanted_TE = (norm_TE - norm_TE.mean()) / norm_TE.std().clamp_min(1e-9)
+    gram = x_TD.T @ x_TD
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
+    layer.router.weight.copy_(torch.linalg.solve(gram + ridge, x_TD.T @ wanted_TE).T)
+
+
+def _hidden(experts: Any, x_TD: Tensor) -> Tensor:
+    """Values of all routed units (T, experts x each), expert by expert."""
+    act = ACTIVATIONS[experts.activation]
+
+    def into(weight: Tensor, bias: Tensor | None) -> Tensor:
+        y = x_TD @ weight.float().flatten(0, 1).T
+        return y if bias is None else y + bias.float().flatten()
+
+    up = into(experts.up, experts.up_bias)
+    return act(up) if experts.gate is None else act(into(experts.gate, experts.gate_bias)) * up
+
+
+def _clusters(added_TH: Tensor, count: int, generator: torch.Generator) -> list[Tensor]:
+    """The units in `count` clusters of one size, each of units that are large for the same tokens."""
+    profile_HT = functional.normalize((added_TH - added_TH.mean(0)).T, dim=1)
+    units = len(profile_HT)
+    each = units // count
+    centres = profile_HT[torch.randperm(units, generator=generator)[:count]]
+    members: list[list[int]] = []
+    for _ in range(ROUNDS):
+        likeness = profile_HT @ centres.T
+        members, dealt = [[] for _ in range(count)], [False] * units
+        # The closest pairs first: a unit whose cluster is full goes to the next best that has room.
+        for pair in likeness.flatten().argsort(descending=True).tolist():
+            unit, cluster = divmod(pair, count)
+            if not dealt[unit] and len(members[cluster]) < each:
+                members[cluster].append(unit)
+                dealt[unit] = True
+        centres = functional.normalize(torch.stack([profile_HT[units].mean(0) for units in members]), dim=1)
+    return [torch.tensor(units) for units in members]
