@@ -1,0 +1,8 @@
+"""LEGO: diffusion models stacked from bricks that can be left out, for pictures of any size."""
+
+from .model import LegoTransformer2DModel
+from .sizes import SIZES
+from .training import lego_loss
+from .windows import Windows
+
+__all__ = ["SIZES", "LegoTransformer2DModel", "Windows", "lego_loss"]
