@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError, UnknownNameError
-from .parts import converted_parts
+from .parts import converted_parts, pipeline_class
 from .quiet import quiet_loading
 
 if TYPE_CHECKING:
@@ -151,8 +151,10 @@ def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device)
 
     where = str(Path(source.name).expanduser()) if source.kind == "folder" else source.name
     try:
-        parts = converted_parts(Path(where), torch_dtype=dtype) if source.kind == "folder" else {}
-        pipe = DiffusionPipeline.from_pretrained(where, torch_dtype=dtype, **parts)
+        local = source.kind == "folder"
+        parts = converted_parts(Path(where), torch_dtype=dtype) if local else {}
+        loader = pipeline_class(Path(where)) if local else DiffusionPipeline
+        pipe = loader.from_pretrained(where, torch_dtype=dtype, **parts)
     except InputError:
         raise
     except (OSError, ValueError) as error:

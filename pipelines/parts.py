@@ -1,10 +1,31 @@
-"""The converted transformers of a pipeline's folder, which diffusers does not load unasked."""
+"""What diffusers does not load of a pipeline's folder unasked: pipelines of our own, and converted transformers."""
 
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+OWN = {
+    "DiT3DPipeline": "dit3d",
+    "LegoPipeline": "lego",
+    "VDTPipeline": "vdt",
+}
+"""Pipeline classes of our own, and the package beside this file that each comes from."""
+
+
+def pipeline_class(folder: Path) -> Any:
+    """The class that loads the pipeline in `folder`: one of our own, else diffusers', which finds out by itself.
+
+    diffusers loads parts of classes that were imported already, so importing the pipeline is all that its parts need.
+    """
+    name = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    if name in OWN:
+        return getattr(import_module(f"..{OWN[name]}", __name__), name)
+    from diffusers import DiffusionPipeline
+
+    return DiffusionPipeline
 
 
 def converted_parts(folder: Path, **options: Any) -> dict[str, Any]:

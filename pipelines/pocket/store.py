@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ...errors import InputError
-from ..parts import converted_parts
+from ..parts import converted_parts, pipeline_class
 from ..quiet import quiet_loading
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -46,8 +46,6 @@ def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> A
 
     >>> load_pocket("dit")([3], guidance_scale=4.0, num_inference_steps=28).images[0]  # doctest: +SKIP
     """
-    from diffusers import DiffusionPipeline
-
     folder = Path(name).expanduser()
     # A folder is meant where one is written as a path: one that happens to be called "flux" must not hide a pocket.
     if not (isinstance(name, Path) or "/" in name or folder.is_absolute()) or not folder.is_dir():
@@ -58,7 +56,8 @@ def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> A
         )
     with quiet_loading():
         parts = converted_parts(folder, torch_dtype=torch_dtype)
-        pipe = DiffusionPipeline.from_pretrained(str(folder), torch_dtype=torch_dtype, local_files_only=True, **parts)
+        loader = pipeline_class(folder)
+        pipe = loader.from_pretrained(str(folder), torch_dtype=torch_dtype, local_files_only=True, **parts)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
