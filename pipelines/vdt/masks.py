@@ -43,7 +43,7 @@ def draw_mask(task: str, shape: Shape, generator: torch.Generator, *, patch: int
     frames, height, width = shape
     if frames < 2 or height % patch or width % patch:
         raise ConfigError(
-            f"no mask for {frames} frames of {height} x {width}: a clip needs 2 frames or more, of whole {patch}-patches"
+            f"no mask for {frames} frames of {height} x {width}: it takes 2 frames or more, sides in steps of {patch}"
         )
     mask = TASKS[task].draw((frames, height // patch, width // patch), generator)
     return mask.float().repeat_interleave(patch, 1).repeat_interleave(patch, 2)

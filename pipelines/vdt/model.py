@@ -5,7 +5,7 @@ Legend: B batch, C channels, T frames, Y X pixels, N tokens of a frame, D width.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import ModelMixin
@@ -79,8 +79,8 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
     Shapes: (B, C, T, Y, X) in and out.
     """
 
-    _no_split_modules = ["VDTBlock"]
-    _repeated_blocks = ["VDTBlock"]
+    _no_split_modules: ClassVar[list[str]] = ["VDTBlock"]
+    _repeated_blocks: ClassVar[list[str]] = ["VDTBlock"]
 
     @register_to_config
     def __init__(
