@@ -9,6 +9,7 @@ from typing import Any
 
 OWN = {
     "DiT3DPipeline": "dit3d",
+    "LadinePipeline": "ladine",
     "LegoPipeline": "lego",
     "VDTPipeline": "vdt",
 }
