@@ -246,6 +246,8 @@ def run_pipeline(
         raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     given = {loaded.prompt_argument: list(prompts), "generator": generators, "output_type": "np", **arguments}
+    if loaded.pocket is not None and loaded.pocket.given is not None:
+        given |= loaded.pocket.given(prompts, seeds)
     try:
         made = loaded.pipe(**given)
     except ValueError as error:

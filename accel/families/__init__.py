@@ -121,6 +121,7 @@ from . import (  # noqa: E402  (each registers itself, and needs the names above
     cogvideox,
     cogview,
     dit,
+    dit3d,
     flux,
     flux2,
     hunyuan,
@@ -131,6 +132,7 @@ from . import (  # noqa: E402  (each registers itself, and needs the names above
     qwen,
     sana,
     sd3,
+    vdt,
     wan,
     z_image,
 )
@@ -144,6 +146,7 @@ __all__ = [
     "cogvideox",
     "cogview",
     "dit",
+    "dit3d",
     "find_family",
     "flux",
     "flux2",
@@ -156,6 +159,7 @@ __all__ = [
     "register_family",
     "sana",
     "sd3",
+    "vdt",
     "wan",
     "z_image",
 ]

@@ -47,9 +47,11 @@ def check_pocket(
     hits: list[dict[str, float]] = []
     for start in tqdm(range(0, n, batch), desc=f"checking {name}", disable=not progress):
         part = prompts[start : start + batch]
-        generators = [torch.Generator().manual_seed(FIRST_SEED + start + index) for index in range(len(part))]
+        seeds = [FIRST_SEED + start + index for index in range(len(part))]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         made = pipe(
             **{pocket.prompt_argument: part},
+            **(pocket.given(part, seeds) if pocket.given is not None else {}),
             generator=generators,
             num_inference_steps=count,
             output_type="np",

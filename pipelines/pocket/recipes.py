@@ -33,6 +33,8 @@ class Pocket:
     """What the pipeline calls its prompts."""
     steps: int = 50
     """Denoising steps unless told otherwise."""
+    given: Callable[[Sequence[Any], Sequence[int]], dict[str, Any]] | None = None
+    """`given(prompts, seeds)`: what else a call needs for them, such as the clips that a task of video starts from."""
     features: Callable[[Sequence[Any]], Any] | None = None
     """`features(media)` gives [R, D] features of a trained reader, for distances between sets; None where there is no
     reader."""
@@ -156,6 +158,55 @@ def _train_wan_long(
     return train_wan_long(folder, scaled(WanLongRecipe(), budget), device=device, progress=progress)
 
 
+def _task_prompts(count: int, split: Split) -> list[str]:
+    from ..vdt import TASKS
+
+    tasks, first = list(TASKS), {"held_out": 0, "train": 3, "calibration": 5}[split]
+    return [tasks[(first + index) % len(tasks)] for index in range(count)]
+
+
+def _known_clips(prompts: Sequence[Any], seeds: Sequence[int]) -> dict[str, Any]:
+    from ..vdt import TASKS
+    from .moving_digits import known_clips
+
+    return {"frames": known_clips(seeds)} if any(TASKS[task].knows for task in prompts) else {}
+
+
+def _check_moving_digits(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .moving_digits import check_moving_digits
+
+    return check_moving_digits(media, prompts)
+
+
+def _train_vdt(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .vdt import VDTRecipe, train_vdt
+
+    return train_vdt(folder, scaled(VDTRecipe(), budget), device=device, progress=progress)
+
+
+def _shape_prompts(count: int, split: Split) -> list[str]:
+    from .shapes import SHAPES
+
+    first = {"held_out": 0, "train": 1, "calibration": 2}[split]
+    return [SHAPES[(first + index) % len(SHAPES)] for index in range(count)]
+
+
+def _check_shapes(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .shapes import check_shapes
+
+    return check_shapes(media, prompts)
+
+
+def _train_dit3d(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .dit3d import DiT3DRecipe, train_dit3d
+
+    return train_dit3d(folder, scaled(DiT3DRecipe(), budget), device=device, progress=progress)
+
+
 POCKETS.add(
     "dit",
     Pocket(
@@ -229,5 +280,35 @@ POCKETS.add(
         bar={"colour": 0.85},
         data="procedural clips drawn by `outpace.pipelines.pocket.clips` in front of soft random textures; 24 of the "
         "144 captions were held out",
+    ),
+)
+POCKETS.add(
+    "vdt",
+    Pocket(
+        name="vdt",
+        summary="clips of a moving digit, 8 frames of 16 x 16: predicted, interpolated, animated, completed or new",
+        kind="video",
+        prompts=_task_prompts,
+        given=_known_clips,
+        check=_check_moving_digits,
+        train=_train_vdt,
+        prompt_argument="task",
+        bar={"digit": 0.80, "same": 0.80},
+        data="procedural clips drawn by `outpace.pipelines.pocket.moving_digits`; known frames are drawn from the seed",
+    ),
+)
+POCKETS.add(
+    "dit3d",
+    Pocket(
+        name="dit3d",
+        summary="point clouds of spheres, boxes, tori and cylinders, 256 points",
+        kind="image",
+        prompts=_shape_prompts,
+        check=_check_shapes,
+        train=_train_dit3d,
+        call={"guidance_scale": 1.5},
+        prompt_argument="class_labels",
+        bar={"shape": 0.80},
+        data="procedural clouds drawn by `outpace.pipelines.pocket.shapes`",
     ),
 )

@@ -14,6 +14,8 @@ from ..dit3d.picture import read_picture
 
 SHAPES = ("sphere", "box", "torus", "cylinder")
 POINTS = 256
+NEAR = 0.06
+"""Mean distance from a surface within which points count as on it; clouds of the training data are at 0.01."""
 SPREAD = 0.5
 """Of the coordinates, about; the model sees them divided by it."""
 
@@ -98,11 +100,12 @@ def shape_residuals(points_N3: np.ndarray) -> np.ndarray:
     )
 
 
-def check_shapes(media: Sequence[np.ndarray], classes: Sequence[int]) -> list[dict[str, float]]:
-    """For each picture whether it shows the shape asked for, and the share of points within 0.1 of such a surface."""
+def check_shapes(media: Sequence[np.ndarray], classes: Sequence[int | str]) -> list[dict[str, float]]:
+    """For each picture whether it shows the shape asked for best, and whether its points lie near such a surface."""
     found = []
     for shown, asked in zip(media, classes, strict=True):
         points = read_picture(shown)
         residuals = shape_residuals(points) if len(points) > 8 else np.full(len(SHAPES), np.inf)
-        found.append({"shape": float(residuals.argmin() == int(asked)), "near": float(residuals[int(asked)] < 0.06)})
+        number = SHAPES.index(asked) if isinstance(asked, str) else int(asked)
+        found.append({"shape": float(residuals.argmin() == number), "near": float(residuals[number] < NEAR)})
     return found

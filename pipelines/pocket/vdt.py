@@ -1,4 +1,4 @@
-"""The `vdt` pocket: one model for seven tasks on clips of moving digits. First an image DiT, then a VDT made from it."""
+"""The `vdt` pocket: one model for seven tasks on clips of moving digits. First an image DiT, then a VDT of it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,11 @@
+"""DiT-3D: class-conditional blocks over patches of voxels, guidance batched in one tensor."""
+
+from . import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="dit3d",
+        transformers=("DiT3DTransformerModel",),
+        stacks=(Stack(path="transformer_blocks"),),
+    )
+)

@@ -1,0 +1,11 @@
+"""VDT: attention over time and within frames in one block; whole clips go in, so a frame is never forecast alone."""
+
+from . import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="vdt",
+        transformers=("VDTTransformer3DModel",),
+        stacks=(Stack(path="transformer_blocks", shared=("positions",)),),
+    )
+)
