@@ -57,7 +57,8 @@ class GatedTaylor(Method):
     """Last steps that are always computed, 0 or more. One cost more than it gained on every pipeline measured."""
 
     max_skips: int = 6
-    """Longest run of forecast steps, 1 or more."""
+    """Longest run of forecast steps, 1 or more. Except with gate="paper", a run is at most one step longer than the
+    one before it."""
 
     coordinate: str = "step"
     """"sigma" or "step": what the forecast is a polynomial in. Schedules take small steps where the output changes
@@ -139,6 +140,8 @@ class GatedPolicy:
             return "last steps"
         if history.skipped >= settings.max_skips:
             return "longest run reached"
+        if settings.gate != "paper" and history.skipped > history.reach:
+            return "one longer than the last"  # how errors grow beyond what was tried, nothing measured tells
         return None
 
     def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
@@ -148,8 +151,6 @@ class GatedPolicy:
             error = history.expected = history.predicted_error(at, history.best_order(at))
             if error is None:
                 return "nothing measured"
-            if history.skipped > 2 * history.reach + 1:
-                return "run may double only"  # a rate measured over a short stretch says little of a long one
         assert error is not None
         bound = settings.bound(moment.u)
         if settings.gate == "paper":

@@ -15,7 +15,8 @@ from . import METHODS, Method, one_of, require, whole
 class IntervalTaylor(Method):
     """Computes every n-th step and forecasts the last block's output in between; a skipped step runs no block.
 
-    Source: TaylorSeer (Liu et al., 2025, arXiv:2503.06923) reduced to the last block ("TaylorSeer-Lite").
+    Source: TaylorSeer (Liu et al., 2025, arXiv:2503.06923) reduced to the last block ("TaylorSeer-Lite"), with the
+    steps computed that diffusers' version computes.
 
     Raises: ConfigError for a setting out of its range.
     """
@@ -31,6 +32,10 @@ class IntervalTaylor(Method):
 
     warmup: int = 3
     """First steps that are always computed, 1 or more."""
+
+    first: int = 1
+    """Length of the first run of forecasts after computed neighbours, 1 or more, where the interval allows as many: how
+    far the warm-up's trend reaches is not known."""
 
     cooldown: int = 0
     """Last steps that are always computed, 0 or more."""
@@ -48,6 +53,7 @@ class IntervalTaylor(Method):
         whole("interval", self.interval, 1)
         whole("order", self.order, 0, 3)
         whole("warmup", self.warmup, 1)
+        whole("first", self.first, 1)
         whole("cooldown", self.cooldown, 0)
         one_of("coordinate", self.coordinate, ("sigma", "step"))
         for flag in ("exact", "correct"):
@@ -75,7 +81,8 @@ class IntervalPolicy:
             return "warm-up"
         if moment.num_steps is not None and moment.step >= moment.num_steps - settings.cooldown:
             return "last steps"
-        return "interval" if history.skipped >= settings.interval - 1 else None
+        longest = settings.interval - 1 if history.reach else min(settings.first, settings.interval - 1)
+        return "interval" if history.skipped >= longest else None
 
     def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
         return None

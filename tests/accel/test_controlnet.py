@@ -60,7 +60,7 @@ def test_residuals_are_neither_lost_nor_added_twice(cls: str) -> None:
     control = controls(cls, pipe)
     plain = call(pipe, **control)
     assert (call(pipe) - plain).abs().max() > 0.05, "the residuals matter"
-    with accelerate(pipe, IntervalTaylor(interval=8, order=0, warmup=1, cooldown=0)) as run:
+    with accelerate(pipe, IntervalTaylor(interval=8, order=0, warmup=1, first=7, cooldown=0)) as run:
         pipe.scheduler.set_timesteps(5)
         for moment in pipe.scheduler.timesteps:
             out = call(pipe, **control)
@@ -74,7 +74,7 @@ def test_residuals_are_neither_lost_nor_added_twice(cls: str) -> None:
 def test_the_end_of_control_is_computed(cls: str, end: str) -> None:
     """Pipelines end control by leaving the residuals out or by scaling them to zero."""
     pipe = TinyPipeline(cls)
-    with accelerate(pipe, IntervalTaylor(interval=8, order=0, warmup=1, cooldown=0)) as run:
+    with accelerate(pipe, IntervalTaylor(interval=8, order=0, warmup=1, first=7, cooldown=0)) as run:
         pipe.scheduler.set_timesteps(6)
         for step, moment in enumerate(pipe.scheduler.timesteps):
             after = controls(cls, pipe, strength=0.0) if end == "zero" else {}
