@@ -3,7 +3,21 @@
 `MODELS` has a card for each; `outpace models` lists, shows, checks and tries them.
 """
 
-from . import gam
+from . import gam, gated_attention, gla, hybrid, widenet
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
 
-__all__ = ["MODELS", "Check", "Companion", "Size", "check", "checks_of", "count_parameters", "gam", "trial_of"]
+__all__ = [
+    "MODELS",
+    "Check",
+    "Companion",
+    "Size",
+    "check",
+    "checks_of",
+    "count_parameters",
+    "gam",
+    "gated_attention",
+    "gla",
+    "hybrid",
+    "trial_of",
+    "widenet",
+]

@@ -1,0 +1,151 @@
+"""A language model of any pattern of linear and full attention, given layer by layer.
+
+Source: Wang et al., 2025, arXiv:2507.06457, "A Systematic Analysis of Hybrid Linear Attention".
+Shapes: B batch, T tokens, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..kernels.feed_forward import glu
+from .companion import MODELS, Companion, Size
+from .layers.attention import AttentionConfig, SoftmaxAttention
+from .layers.mixers import MIXERS, mixer
+
+FULL = "full"
+
+
+def pattern(layers: int, linear: str, ratio: int) -> tuple[str, ...]:
+    """`ratio` linear layers, then a full one, and so on; what is left over at the end is linear.
+
+    >>> pattern(5, "gla", 3)
+    ('gla', 'gla', 'gla', 'full', 'gla')
+    """
+    if layers < 1 or ratio < 0:
+        raise ConfigError(f"a pattern takes at least 1 layer and a ratio of at least 0, not {layers} and {ratio}")
+    return tuple(FULL if (i + 1) % (ratio + 1) == 0 else linear for i in range(layers))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HybridConfig:
+    """Sizes of a hybrid language model."""
+
+    layer_types: tuple[str, ...]
+    """What each layer is: "full", or a name in `MIXERS`."""
+    width: int = 1024
+    """D."""
+    heads: int = 4
+    """Of the linear layers."""
+    vocabulary: int = 32_000
+    """Tokens it knows."""
+    attention: AttentionConfig = field(default_factory=lambda: AttentionConfig(heads=8))
+    """Of the full layers."""
+    hidden: int | None = None
+    """Units of the feed-forward network; 8 D / 3 rounded up to a multiple of 256 where None."""
+
+    def __post_init__(self) -> None:
+        if not self.layer_types:
+            raise ConfigError("a hybrid model needs at least one layer; give layer_types")
+        for kind in self.layer_types:
+            if kind != FULL:
+                _ = MIXERS[kind]
+        if min(self.width, self.vocabulary, 1 if self.hidden is None else self.hidden) < 1:
+            raise ConfigError("width, vocabulary and hidden of a hybrid model must be at least 1")
+
+    @property
+    def units(self) -> int:
+        """Of the feed-forward network."""
+        return -(-(8 * self.width) // (3 * 256)) * 256 if self.hidden is None else self.hidden
+
+
+class HybridBlock(nn.Module):
+    """A mixer of tokens and a feed-forward network, each behind a norm."""
+
+    def __init__(self, config: HybridConfig, kind: str) -> None:
+        super().__init__()
+        width = config.width
+        self.norm1, self.norm2 = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
+        self.mixer = SoftmaxAttention(width, config.attention) if kind == FULL else mixer(kind, width, config.heads)
+        self.up, self.gate = (nn.Linear(width, config.units, bias=False) for _ in range(2))
+        self.down = nn.Linear(config.units, width, bias=False)
+
+    def forward(self, x_BTD: Tensor, state: Any) -> tuple[Tensor, Any]:
+        mixed, state = self.mixer(self.norm1(x_BTD), state)
+        x = x_BTD + mixed
+        return x + glu(self.norm2(x), self.up.weight, self.down.weight, self.gate.weight), state
+
+
+class HybridLanguageModel(nn.Module):
+    """Logits of the next token, from tokens.
+
+    >>> model = HybridLanguageModel(HybridConfig(layer_types=("gla", "full"), width=32, vocabulary=11))
+    >>> model(torch.zeros(2, 5, dtype=torch.long)).shape
+    torch.Size([2, 5, 11])
+    """
+
+    def __init__(self, config: HybridConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.blocks = nn.ModuleList(HybridBlock(config, kind) for kind in config.layer_types)
+        self.norm = nn.RMSNorm(config.width, eps=1e-5)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+
+    def forward(self, tokens_BT: Tensor) -> Tensor:
+        """(B, T, V)."""
+        return self.step(tokens_BT, None)[0]
+
+    def step(self, tokens_BT: Tensor, state: tuple[Any, ...] | None) -> tuple[Tensor, tuple[Any, ...]]:
+        """The logits of some more tokens after those that made `state`, and the state after them."""
+        x, kept = self.tokens(tokens_BT), []
+        for i, block in enumerate(self.blocks):
+            x, one = block(x, None if state is None else state[i])
+            kept.append(one)
+        return F.linear(self.norm(x), self.tokens.weight), tuple(kept)
+
+
+HYBRID = MODELS.add(
+    "hybrid",
+    Companion(
+        title="A Systematic Analysis of Hybrid Linear Attention",
+        source="Wang et al., 2025, arXiv:2507.06457",
+        summary="a language model of any pattern of six linear mixers and full attention",
+        build=HybridLanguageModel,
+        sizes={
+            "340M GLA 3:1": Size(
+                config=HybridConfig(layer_types=pattern(24, "gla", 3)), parameters=341_555_712, said="340M"
+            ),
+            "1.3B DeltaNet 3:1": Size(
+                config=HybridConfig(
+                    layer_types=pattern(24, "deltanet", 3),
+                    width=2048,
+                    heads=16,
+                    attention=AttentionConfig(heads=16),
+                ),
+                parameters=1_299_796_224,
+                said="1.3B",
+            ),
+        },
+        done=(
+            "six linear mixers (HGRN, RetNet, GLA, HGRN-2, DeltaNet, gated DeltaNet) and full attention, any pattern",
+            "decoding token by token with one state a layer",
+        ),
+        left_out=(
+            "the lower bounds of HGRN's forget gates that grow with depth",
+            "the 72 trained checkpoints and their benchmarks",
+        ),
+        claim="one full layer among linear ones brings back the recall that a state of fixed size loses",
+        limits=(
+            "the paper does not say at which layers full attention stands: here, after every r linear ones",
+            "embeddings are tied, which gives the sizes that the paper names within a tenth; it does not say",
+        ),
+    ),
+)
