@@ -132,7 +132,8 @@ class DiT3DTransformerModel(ModelMixin, ConfigMixin):
             )
         taken = {name: given[name] for name in blocks if name in given and given[name].shape == own[name].shape}
         model.load_state_dict(taken, strict=False)
-        return model.to(next(image_model.parameters()).dtype)
+        dtype = next(image_model.parameters()).dtype
+        return model if dtype == model.dtype else model.to(dtype)
 
     def forward(
         self,

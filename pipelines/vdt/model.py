@@ -132,7 +132,8 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
             raise ConfigError(
                 f"{type(image_model).__name__} is no image DiT that a VDT can start from; it disagrees on {strange[0]}"
             )
-        return model.to(next(image_model.parameters()).dtype)
+        dtype = next(image_model.parameters()).dtype
+        return model if dtype == model.dtype else model.to(dtype)
 
     def forward(
         self,

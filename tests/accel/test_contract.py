@@ -11,14 +11,14 @@ import torch
 from decisions import computed_by_sample, dividing_threshold, mixed_calls
 from diffusers import UNet2DModel
 from tiny import BlockCounter, TinyPipeline, noise, texts
-from tiny_models import TINY_MODELS
+from tiny_models import OWN_MODELS, TINY_MODELS
 from torch import nn
 
 from outpace.accel import FAMILIES, GatedTaylor, IntervalTaylor, accelerate, find_family
 from outpace.errors import ConfigError, ConflictError, UnsupportedModelError
 
 SEEDS = [0, 1, 2, 3]
-every_model = pytest.mark.parametrize("cls", list(TINY_MODELS))
+every_model = pytest.mark.parametrize("cls", [*TINY_MODELS, *OWN_MODELS])
 
 
 def blocks_of(transformer: nn.Module) -> list[nn.Module]:
@@ -36,7 +36,7 @@ def attributes(pipe: Any) -> dict[str, Any]:
 
 def test_every_class_of_every_family_has_a_tiny_model() -> None:
     named = {cls for _, family in FAMILIES.items() for cls in family.transformers}
-    assert named == set(TINY_MODELS)
+    assert named == {*TINY_MODELS, *OWN_MODELS}
 
 
 @every_model

@@ -6,12 +6,12 @@ out, at a time in 0..1000, with a few text tokens a sample; what a model needs b
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import diffusers
 import torch
 from torch import nn
 
@@ -33,6 +33,9 @@ class TinyModel:
     call: Call
     """call(model, latents_B..., time_B, text_BSD) -> a field shaped like the latents."""
 
+    home: str = "diffusers"
+    """The module that has the class."""
+
     @property
     def id(self) -> str:
         return self.cls
@@ -40,7 +43,8 @@ class TinyModel:
     def build(self, seed: int = 0, **changes: Any) -> nn.Module:
         """A fresh transformer whose gates are open: with the initial zeros of adaLN every block is an identity."""
         torch.manual_seed(seed)
-        model = getattr(diffusers, self.cls)(**{**self.settings, **changes}).eval().requires_grad_(False)
+        cls = getattr(importlib.import_module(self.home), self.cls)
+        model = cls(**{**self.settings, **changes}).eval().requires_grad_(False)
         for name, weight in model.named_parameters():
             weight.normal_(0.0, 0.1)
             if weight.ndim == 1 and name.endswith("weight"):
@@ -101,6 +105,11 @@ def chroma(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tenso
 def dit(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     labels = (text.abs().sum((1, 2)) * 1000).long() % 10
     return model(x, timestep=t.long(), class_labels=labels, return_dict=False)[0][:, : x.shape[1]]
+
+
+def own(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    labels = (text.abs().sum((1, 2)) * 1000).long() % 10
+    return model(x, t, labels, return_dict=False)[0]
 
 
 def plain(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor, **more: Any) -> torch.Tensor:
@@ -477,3 +486,24 @@ TINY_MODELS: dict[str, TinyModel] = {
         TinyModel(cls="CogView3PlusTransformer2DModel", settings=COGVIEW, latent=IMAGE, call=cogview),
     )
 }
+
+OWN_MODELS: dict[str, TinyModel] = {
+    tiny.cls: tiny
+    for tiny in (
+        TinyModel(
+            cls="VDTTransformer3DModel",
+            settings={**HEADS, "in_channels": 4, "num_layers": 4, "sample_size": 8, "num_embeds_ada_norm": 10},
+            latent=VIDEO,
+            call=own,
+            home="outpace.pipelines.vdt",
+        ),
+        TinyModel(
+            cls="DiT3DTransformerModel",
+            settings={**HEADS, "num_layers": 4, "voxel_size": 4, "patch_size": 2, "num_embeds_ada_norm": 10},
+            latent=(24, 3),
+            call=own,
+            home="outpace.pipelines.dit3d",
+        ),
+    )
+}
+"""Classes of our own pipelines, held to the contract of every family and to no more."""
