@@ -1,8 +1,9 @@
 """LEGO: diffusion models stacked from bricks that can be left out, for pictures of any size."""
 
 from .model import LegoTransformer2DModel
+from .pipeline import LegoPipeline
 from .sizes import SIZES
 from .training import lego_loss
 from .windows import Windows
 
-__all__ = ["SIZES", "LegoTransformer2DModel", "Windows", "lego_loss"]
+__all__ = ["SIZES", "LegoPipeline", "LegoTransformer2DModel", "Windows", "lego_loss"]

@@ -68,7 +68,9 @@ class Windows:
 
     def _starts(self, length: int, shift: int) -> list[int]:
         if length < self.side:
-            raise ConfigError(f"a side of {length} is smaller than this model's brick of {self.side}; choose a larger one")
+            raise ConfigError(
+                f"a side of {length} is smaller than this model's brick of {self.side}; choose a larger one"
+            )
         last, stride = length - self.side, self.side - self.overlap
         return sorted({min(max(start, 0), last) for start in range(-(shift % stride), last + stride, stride)})
 

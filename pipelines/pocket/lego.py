@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..lego import LegoTransformer2DModel, lego_loss
+from ..lego import LegoPipeline, LegoTransformer2DModel, lego_loss
 from .digits import SIDE, draw_digits
 from .training import FitResult, FitSettings, fit
 
@@ -20,7 +20,7 @@ class LegoRecipe:
     """All that decides how the pocket is trained."""
 
     denoiser: FitSettings = FitSettings(
-        steps=1200, batch=32, rate=2e-3, muon_rate=4e-3, average=0.993, autocast=False, fused_attention=True, seed=61
+        steps=900, batch=16, rate=2e-3, muon_rate=4e-3, average=0.99, autocast=False, fused_attention=True, seed=61
     )
     brick_sizes: tuple[int, ...] = (4, 16, SIDE)
     patch_sizes: tuple[int, ...] = (2, 8, 2)
@@ -63,3 +63,19 @@ def train_denoiser(
     ]
     result = fit("denoiser", model, loss_of, recipe.denoiser, folder, matrices=matrices, progress=progress)
     return model, result
+
+
+def assemble(denoiser: LegoTransformer2DModel) -> LegoPipeline:
+    """A LegoPipeline that steps as Karras et al. do, in Euler's steps."""
+    from diffusers import EDMEulerScheduler
+
+    sigma_data = denoiser.config["sigma_data"]
+    return LegoPipeline(denoiser.eval(), EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=sigma_data))
+
+
+def train_lego(
+    folder: Path, recipe: LegoRecipe, *, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    """Train the bricks, or continue where `folder` stands; the pipeline and the facts for its card."""
+    denoiser, result = train_denoiser(recipe, folder, torch.device(device), progress=progress)
+    return assemble(denoiser), {"parts": {"denoiser": result}}

@@ -90,6 +90,14 @@ def _train_dit(
     return train_dit(folder, scaled(DiTRecipe(), budget), device=device, progress=progress)
 
 
+def _train_lego(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .lego import LegoRecipe, train_lego
+
+    return train_lego(folder, scaled(LegoRecipe(), budget), device=device, progress=progress)
+
+
 def _scene_prompts(count: int, split: Split) -> list[str]:
     from .scenes import scene_captions
 
@@ -207,6 +215,38 @@ def _train_dit3d(
     return train_dit3d(folder, scaled(DiT3DRecipe(), budget), device=device, progress=progress)
 
 
+DIGITS = (
+    "the 1797 digits of 8 x 8 pixels that come with scikit-learn (UCI Optical Recognition of Handwritten Digits, "
+    "E. Alpaydin and C. Kaynak, 1998, CC BY 4.0), enlarged to 32 x 32, turned, shifted and inked in random hues"
+)
+"""What the pockets of digits are trained on."""
+
+def _ladine_prompts(count: int, split: Split) -> list[str]:
+    from .ladine import digit_prompts
+
+    return digit_prompts(count, split)
+
+
+def _ladine_pictures(prompts: Sequence[Any], seeds: Sequence[int]) -> dict[str, Any]:
+    from .ladine import pictures_of
+
+    return pictures_of(prompts, seeds)
+
+
+def _check_charts(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .ladine import check_charts
+
+    return check_charts(media, prompts)
+
+
+def _train_ladine(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .ladine import LadineRecipe, train_ladine
+
+    return train_ladine(folder, scaled(LadineRecipe(), budget), device=device, progress=progress)
+
+
 POCKETS.add(
     "dit",
     Pocket(
@@ -220,9 +260,22 @@ POCKETS.add(
         call={"guidance_scale": 4.0},
         prompt_argument="class_labels",
         bar={"digit": 0.95},
-        data="the 1797 digits of 8 x 8 pixels that come with scikit-learn (UCI Optical Recognition of Handwritten "
-        "Digits, E. Alpaydin and C. Kaynak, 1998, CC BY 4.0), enlarged to 32 x 32, turned, shifted and "
-        "inked in random hues",
+        data=DIGITS,
+    ),
+)
+POCKETS.add(
+    "lego",
+    Pocket(
+        name="lego",
+        summary="handwritten digits by class from three bricks that can be left out, 32 x 32 or any larger size",
+        kind="image",
+        prompts=_digit_prompts,
+        check=_check_digits,
+        features=_digit_features,
+        train=_train_lego,
+        call={"guidance_scale": 2.0},
+        prompt_argument="class_labels",
+        data=DIGITS,
     ),
 )
 POCKETS.add(

@@ -1,0 +1,11 @@
+"""LEGO (`outpace.pipelines.lego`): what counts as a block is a whole brick; one that is skipped hands on the last answer."""
+
+from . import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="lego",
+        transformers=("LegoTransformer2DModel",),
+        stacks=(Stack(path="bricks"),),
+    )
+)
