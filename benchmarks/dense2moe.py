@@ -118,11 +118,12 @@ def student_of(way: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         BlockGroup,
         Conversion,
         Experts,
-        block_changes,
+        block_effects,
         convert,
         output_change,
         random_importance,
         start_experts,
+        start_groups,
         taylor_importance,
     )
 
@@ -132,7 +133,8 @@ def student_of(way: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         return taylor_importance(bench.teacher, calls, lambda model, call: output_change(model, call, generator))
 
     def least_changing() -> tuple[int, ...]:
-        moved = block_changes(bench.teacher, calls)
+        places = [first + place for first, size, _ in GROUPS for place in range(size)]
+        moved = block_effects(bench.teacher, calls, places).mean(0).tolist()
         gone: list[int] = []
         for first, size, active in GROUPS:
             gone += sorted(range(first, first + size), key=lambda place: moved[place])[: size - active]
@@ -150,6 +152,8 @@ def student_of(way: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
     student = convert(bench.teacher, conversion, importance=importance, seed=seed)
     if way == "moe":
         start_experts(student, calls, seed=seed)
+    if way == "mob":
+        start_groups(student, calls)
     return student, conversion
 
 
@@ -320,9 +324,9 @@ def page(cells: list[dict[str, Any]], teachers: dict[str, Any]) -> str:
         "the same teacher; every weight is trained, on the same losses. The error is the mean squared distance to the "
         f"teacher's output on held-out prompts and noise ({HELD_PROMPTS} prompts, {SAMPLED_STEPS} noise levels each), "
         "as a share of that output's mean square: mean over seeds (least to most). Obeyed is the share of what "
-        "held-out prompts ask for that a checker reads off generated pictures. Time is processor time of one call of 8 samples "
-        "on one thread, as a share of the dense model's; FLOPs likewise, counted. These pockets are 64 and 96 wide: "
-        "what a split layer costs and saves at larger widths stands in benchmarks/results/moe_cpu.md.",
+        "held-out prompts ask for that a checker reads off generated pictures. Time is processor time of one call of 8 "
+        "samples on one thread, as a share of the dense model's; FLOPs likewise, counted. These pockets are 64 and 96 "
+        "wide: what a split layer costs and saves at larger widths stands in benchmarks/results/moe_cpu.md.",
         "",
     ]
     for plan in PLANS:

@@ -9,11 +9,11 @@ from .feed_forward import ExpertFeedForward, find_experts, set_active
 from .importance import output_change, random_importance, taylor_importance, weight_importance
 from .layout import Layout
 from .load import load_transformer
-from .pruned import CutFeedForward, block_changes, drop_blocks
+from .pruned import CutFeedForward, block_effects, drop_blocks
 from .routing import Routing, watch
 from .settings import BlockGroup, Conversion, Experts, Modulation
 from .sites import SITE_KINDS, Site, SiteKind, find_sites
-from .start import start_experts
+from .start import start_experts, start_groups
 
 __all__ = [
     "SITE_KINDS",
@@ -30,7 +30,7 @@ __all__ = [
     "Site",
     "SiteKind",
     "active_parameters",
-    "block_changes",
+    "block_effects",
     "block_outputs",
     "conversion_of",
     "convert",
@@ -48,6 +48,7 @@ __all__ = [
     "random_importance",
     "set_active",
     "start_experts",
+    "start_groups",
     "taylor_importance",
     "watch",
     "weight_importance",

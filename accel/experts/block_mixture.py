@@ -56,15 +56,19 @@ class GroupRouter(nn.Module):
 
     def forward(self, named: dict[str, Any], hidden_BND: Tensor) -> Tensor:
         """Scores (B, blocks) in float32, from the first block's arguments."""
+        tokens, conditioning = self.features(named, hidden_BND)
+        return score(tokens, self.tokens) + score(conditioning, self.conditioning)
+
+    def features(self, named: dict[str, Any], hidden_BND: Tensor) -> tuple[Tensor, Tensor]:
+        """What the two matrices see (B, 2 width) and (B, embedding), weighted already; nothing is seen as zeros."""
         text = named.get(_TEXT)
         image_BD = _normalised(hidden_BND.float().mean(1))
         text_BD = _normalised(text.float().mean(1)) if isinstance(text, Tensor) else torch.zeros_like(image_BD)
+        tokens = self.alpha * torch.cat([image_BD, text_BD], -1)
         y = next((named[name] for name in _GLOBAL if isinstance(named.get(name), Tensor)), None)
-        scores = self.alpha * score(torch.cat([image_BD, text_BD], -1), self.tokens)
         if y is None:
-            return scores
-        conditioning = self._embedded(y).expand(len(scores), -1)
-        return scores + (1 - self.alpha) * score(conditioning, self.conditioning)
+            return tokens, tokens.new_zeros(len(tokens), self.embedding)
+        return tokens, (1 - self.alpha) * self._embedded(y).expand(len(tokens), -1)
 
     def _embedded(self, y: Tensor) -> Tensor:
         if y.ndim > 1:  # shifts, scales and gates one behind the other are seen by their mean

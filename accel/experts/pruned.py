@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError
-from ..families import find_family
+from ..denoiser import echo
+from ..families import Stack, find_family
 from .dense import Dense
-from .features import block_outputs
 from .feed_forward import SharedExpert
 from .fused import parameter_of
 
@@ -51,24 +52,45 @@ def drop_blocks(transformer: nn.Module, places: Sequence[int]) -> None:
         setattr(owner, name, nn.ModuleList(b for b in transformer.get_submodule(path) if id(b) not in gone))
 
 
-def block_changes(transformer: nn.Module, calls: Iterable[Mapping[str, Any]]) -> list[float]:
-    """How far each block moves the picture's tokens, relative to their size; the first has no before and counts as 1.
+def block_effects(
+    transformer: nn.Module, calls: Iterable[Mapping[str, Any]], places: Iterable[int] | None = None
+) -> Tensor:
+    """How far the output moves when a block is left out: mean squared change for each sample, (samples, blocks).
 
-    What a static choice of blocks goes by: those that change least are dropped first.
+    What a static choice of blocks goes by, and what routers of groups begin with.
+
+    Args:
+        calls: keyword arguments of the transformer at several noise levels.
+        places: of the blocks that are tried, counted from 0; the others stand at infinity. None tries all.
 
     Raises: InputError where there is no call.
     """
-    sums: list[Tensor] = []
-    count = 0
+    blocks = find_family(transformer).blocks(transformer)
+    tried = range(len(blocks)) if places is None else list(places)
+    rows = []
     for call in calls:
-        with torch.no_grad(), block_outputs(transformer) as outputs:
-            transformer(**call)
-        moved = [torch.ones(())]
-        for before, after in pairwise(outputs):
-            same = before.shape == after.shape
-            moved.append((after - before).float().norm() / after.float().norm() if same else torch.ones(()))
-        sums = moved if not sums else [total + one for total, one in zip(sums, moved, strict=True)]
-        count += 1
-    if not count:
-        raise InputError("how far blocks move the tokens needs at least one call")
-    return [float(total / count) for total in sums]
+        with torch.no_grad():
+            whole = transformer(**{**call, "return_dict": False})[0]
+            moved = whole.new_full((len(whole), len(blocks)), torch.inf, dtype=torch.float32)
+            for place in tried:
+                with _left_out(*blocks[place]):
+                    output = transformer(**{**call, "return_dict": False})[0]
+                moved[:, place] = (output - whole).float().square().flatten(1).mean(1)
+        rows.append(moved)
+    if not rows:
+        raise InputError("what a block does to the output needs at least one call")
+    return torch.cat(rows)
+
+
+@contextmanager
+def _left_out(stack: Stack, block: nn.Module) -> Iterator[None]:
+    names = list(inspect.signature(block.forward).parameters)
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return echo({**dict(zip(names, args, strict=False)), **kwargs}, stack)
+
+    vars(block)["forward"] = forward
+    try:
+        yield
+    finally:
+        del vars(block)["forward"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,17 +27,21 @@ class Routing:
     probabilities: dict[str, list[Tensor]] = field(default_factory=dict)
     """Router -> for each call, the mean probability of each (E), with its gradient."""
 
-    def balance_loss(self) -> Tensor:
+    def balance_loss(self, among: Collection[str] | None = None) -> Tensor:
         """E times the sum of share x mean probability, averaged over routers and calls; 1 where all are chosen alike.
 
         Source: Fedus et al. 2022 (arXiv:2101.03961), as in Dense2MoE, where its weight is 1e-2. Several denoiser calls
         under one watch count alike.
+
+        Args:
+            among: routers that count; None counts all.
 
         Raises: MeasurementError where no router was asked.
         """
         parts = [
             len(share) * (share * probability).sum()
             for name in self.shares
+            if among is None or name in among
             for share, probability in zip(self.shares[name], self.probabilities[name], strict=True)
         ]
         if not parts:

@@ -15,7 +15,10 @@ from torch.nn import functional
 
 from ...errors import ConfigError, InputError
 from ...kernels.moe import ACTIVATIONS
+from ..families import find_family
+from .block_mixture import find_groups
 from .feed_forward import ExpertFeedForward, find_experts, set_active
+from .pruned import block_effects
 
 TOKENS = 1024
 """Most tokens that a layer is looked at with."""
@@ -55,6 +58,63 @@ def start_experts(transformer: nn.Module, calls: Iterable[Mapping[str, Any]], *,
     with torch.no_grad():
         for path, layer in layers.items():
             _start(layer, inputs[path], generator)
+
+
+def start_groups(transformer: nn.Module, calls: Iterable[Mapping[str, Any]]) -> None:
+    """Let the routers of groups of an untrained transformer foresee how far its output moves without each block.
+
+    So a group begins by running the blocks that a sample would miss most, rather than any. Blocks that are not chosen
+    add up to more than each by itself; training sees to that.
+
+    Differs from the paper: Dense2MoE starts routers at random.
+
+    Args:
+        transformer: with groups of blocks, as `convert` gives it.
+        calls: keyword arguments of the transformer at several noise levels.
+
+    Raises: ConfigError where there are no groups; InputError where there is no call.
+    """
+    groups = find_groups(transformer)
+    if not groups:
+        raise ConfigError(f"{type(transformer).__name__} has no groups of blocks; convert it with some first")
+    blocks = [block for _, block in find_family(transformer).blocks(transformer)]
+    places = {id(block): place for place, block in enumerate(blocks)}
+    held, active = list(calls), [group.active for group in groups]
+    seen: list[list[Tensor]] = [[] for _ in groups]
+    for group in groups:
+        group.active = len(group.members)  # all blocks run: the dense model
+    try:
+        effects = block_effects(transformer, held, [places[id(b)] for group in groups for b in group.members])
+        hooks = [
+            group.router.register_forward_pre_hook(
+                lambda router, args, kept=kept: kept.append(torch.cat(router.features(*args), -1))
+            )
+            for group, kept in zip(groups, seen, strict=True)
+        ]
+        try:
+            with torch.no_grad():
+                for call in held:
+                    transformer(**call)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    finally:
+        for group, count in zip(groups, active, strict=True):
+            group.active = count
+    with torch.no_grad():
+        for group, kept in zip(groups, seen, strict=True):
+            wanted = effects[:, [places[id(block)] for block in group.members]].clamp_min(1e-12).log()
+            weight = _regression(torch.cat(kept), (wanted - wanted.mean()) / wanted.std().clamp_min(1e-9))
+            tokens, conditioning = weight.split([2 * group.router.width, group.router.embedding], dim=1)
+            group.router.tokens.copy_(tokens)
+            group.router.conditioning.copy_(conditioning)
+
+
+def _regression(x: Tensor, y: Tensor) -> Tensor:
+    """The matrix (outputs, inputs) that best gives y (rows, outputs) from x (rows, inputs), kept small."""
+    gram = x.T @ x
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
+    return torch.linalg.solve(gram + ridge, x.T @ y).T
 
 
 def _inputs(
@@ -98,9 +158,7 @@ def _start(layer: ExpertFeedForward, x_TD: Tensor, generator: torch.Generator) -
     parts_TEH = hidden_TH[:, order].unflatten(1, (count, each))
     norm_TE = torch.einsum("teh,eoh->teo", parts_TEH, experts.down.float()).norm(dim=-1)
     wanted_TE = (norm_TE - norm_TE.mean()) / norm_TE.std().clamp_min(1e-9)
-    gram = x_TD.T @ x_TD
-    ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device)
-    layer.router.weight.copy_(torch.linalg.solve(gram + ridge, x_TD.T @ wanted_TE).T)
+    layer.router.weight.copy_(_regression(x_TD, wanted_TE))
 
 
 def _hidden(experts: Any, x_TD: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Distillation:
     feature_weight: float = 1.0
     """Of the block-feature loss."""
     balance_weight: float = 1e-2
-    """Of the loss that keeps routers from always choosing the same, relative to the distance of the outputs."""
+    """Of the loss that keeps experts from being left out, relative to the distance of the outputs."""
     average: float = 0.995
     """Decay of the moving average of the weights, which is what is kept in the end."""
     bfloat16: bool = False
@@ -207,9 +207,12 @@ class _Objective:
             loss = loss + self.settings.feature_weight * features
             self.last["features"] = float(features.detach())
         if routing.shares:
-            balance = routing.balance_loss()
-            loss = loss + self.settings.balance_weight * distance.detach() * balance
-            self.last["balance"] = float(balance.detach())
+            # Blocks of a group are not meant to run equally often: some matter more to every sample.
+            experts = find_experts(self.student).keys() & routing.shares.keys()
+            if experts:
+                balance = routing.balance_loss(experts)
+                loss = loss + self.settings.balance_weight * distance.detach() * balance
+                self.last["balance"] = float(balance.detach())
             self.load = [share for shares in routing.load().values() for share in shares]
         return loss
 
