@@ -7,7 +7,9 @@ from typing import Any
 
 from ...errors import InputError
 from ..atomic import make_folder, read_json, write_text
+from ..calibration import KIND as CALIBRATION
 from ..results import SCHEMA
+from .calibration import calibration_markdown, calibration_page
 from .markdown import markdown
 from .page import page
 
@@ -18,12 +20,17 @@ def render(results: dict[str, Any], folder: Path | str) -> Path:
     """Write report.html and report.md into `folder`, whose `pictures/` are shown; nothing is run.
 
     Args:
-        results: what `build_results` made, or `load_results` read.
+        results: what `build_results` or `calibration_results` made, or `load_results` read.
         folder: the study's folder.
 
     Returns: where report.html is.
     Raises: InputError for results of another schema, or a folder that cannot be written to.
     """
+    if results.get("kind") == CALIBRATION:
+        home = make_folder(Path(folder))
+        write_text(home / "report.md", calibration_markdown(results))
+        write_text(home / "report.html", calibration_page(results))
+        return home / "report.html"
     if results.get("schema") != SCHEMA:
         raise InputError(f"these results have schema {results.get('schema')!r}; this outpace reads schema {SCHEMA}")
     home = make_folder(Path(folder))

@@ -156,7 +156,10 @@ def tell(making: Making, kept: list[Path], seconds: float, shared: dict[str, Any
         click.echo(json.dumps(told, indent=2))
         return
     if run is None:
-        click.echo("Nothing was accelerated (--plain).")
+        pocket = making.loaded.pocket
+        fixed = pocket is not None and not pocket.forecasts
+        why = f"'{pocket.name}' has no transformer blocks to forecast" if fixed else "--plain"
+        click.echo(f"Nothing was accelerated ({why}).")
     elif shared:
         click.echo(run.summary().splitlines()[0])
         click.echo(

@@ -68,6 +68,9 @@ class Making:
         dtype = getattr(torch, order.dtype) if order.dtype else None
         device = device_of_process(order.device)
         self.loaded = load_pipeline(order.pipeline, dtype=dtype, device=device, progress=watched)
+        asked = order.methods or order.preset or order.profile
+        if not asked and self.loaded.pocket is not None and not self.loaded.pocket.forecasts:
+            order = self.order = replace(order, plain=True)
         self.clips = makes_clips(self.loaded)
         self.arguments = call_arguments(self.loaded, **settings)
         self.samples = read_prompts(self.loaded, [text for text, _ in order.wanted])

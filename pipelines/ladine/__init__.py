@@ -1,4 +1,4 @@
-"""LaDiNE: a transformer's early blocks, mapped to guesses and refined by diffusion on labels, as a diffusers pipeline."""
+"""LaDiNE: a transformer's early blocks, mapped to guesses that diffusion on labels refines: a diffusers pipeline."""
 
 from __future__ import annotations
 

@@ -60,14 +60,14 @@ def _crop(images: torch.Tensor, generator: torch.Generator, *, share: float) -> 
 
 
 CORRUPTIONS.add("clean", _clean)
-CORRUPTIONS.add("noise-0.25", partial(_noise, scale=0.25))
-CORRUPTIONS.add("noise-0.5", partial(_noise, scale=0.5))
-CORRUPTIONS.add("noise-1", partial(_noise, scale=1.0))
-CORRUPTIONS.add("low-resolution-2", partial(_low_resolution, times=2))
-CORRUPTIONS.add("contrast-0.7", partial(_contrast, share=0.7))
-CORRUPTIONS.add("brightness-0.3", partial(_brightness, shift=0.3))
-CORRUPTIONS.add("occlusion-0.4", partial(_occlusion, share=0.4))
-CORRUPTIONS.add("crop-0.8", partial(_crop, share=0.8))
+CORRUPTIONS.add("noise-25", partial(_noise, scale=0.25))
+CORRUPTIONS.add("noise-50", partial(_noise, scale=0.5))
+CORRUPTIONS.add("noise-100", partial(_noise, scale=1.0))
+CORRUPTIONS.add("low-resolution", partial(_low_resolution, times=2))
+CORRUPTIONS.add("contrast-30", partial(_contrast, share=0.7))
+CORRUPTIONS.add("brightness-30", partial(_brightness, shift=0.3))
+CORRUPTIONS.add("occlusion-40", partial(_occlusion, share=0.4))
+CORRUPTIONS.add("crop-80", partial(_crop, share=0.8))
 
 
 def attack(

@@ -85,7 +85,7 @@ class LadineDenoiser(ModelMixin, ConfigMixin):
         return len(self.parts)
 
     def read(self, member: int, images_BCYX: torch.Tensor, z_BC: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a member knows of pictures before any noise: its code (B, D), and the prior mean of their labels (B, C)."""
+        """What a member knows of pictures before any noise: its code (B, D), and the prior mean of labels (B, C)."""
         part = self.parts[member]
         assert isinstance(part, LadineMember)
         code = part.picture(images_BCYX)

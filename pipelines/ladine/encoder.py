@@ -13,8 +13,8 @@ from ...errors import ConfigError
 class LadineEncoder(ModelMixin, ConfigMixin):
     """A vision transformer (class token, learned positions, pre-norm blocks) trained by cross entropy, then frozen.
 
-    Source: Shen et al., "LaDiNE: Latent-space Diffusion for Robust Medical Image Classification", IEEE TMI 44(12), 2025,
-    arXiv:2310.15952, section III; the transformer is Dosovitskiy et al., 2020, arXiv:2010.11929.
+    Source: Shen et al., "LaDiNE", IEEE Transactions on Medical Imaging 44(12), 2025, arXiv:2310.15952,
+    section III; the transformer is Dosovitskiy et al., 2020, arXiv:2010.11929.
 
     Differs from the released code: positions and the class token reach the blocks, as the paper says.
 
@@ -31,7 +31,7 @@ class LadineEncoder(ModelMixin, ConfigMixin):
         num_layers: int = 6,
         num_heads: int = 4,
         num_classes: int = 10,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if sample_size % patch_size:
@@ -50,6 +50,10 @@ class LadineEncoder(ModelMixin, ConfigMixin):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, num_classes)
 
+    def matrices(self) -> list[nn.Parameter]:
+        """The matrices of the blocks, for an optimiser that treats them apart."""
+        return [weight for weight in self.blocks.parameters() if weight.ndim == 2]
+
     def tokens(self, images_BCYX: torch.Tensor, blocks: int | None = None) -> list[torch.Tensor]:
         """What comes out of the first `blocks` blocks (None: of all), each (B, N, D).
 
@@ -58,7 +62,7 @@ class LadineEncoder(ModelMixin, ConfigMixin):
         expected = (self.config["in_channels"], self.config["sample_size"], self.config["sample_size"])
         if images_BCYX.ndim != 4 or tuple(images_BCYX.shape[1:]) != expected:
             raise ConfigError(f"pictures of shape {list(images_BCYX.shape)}; the encoder takes [B, *{list(expected)}]")
-        rows = self.patches(images_BCYX).flatten(2).transpose(1, 2)
+        rows = self.patches(2 * images_BCYX - 1).flatten(2).transpose(1, 2)
         rows = torch.cat([self.class_token.expand(len(rows), -1, -1), rows], 1) + self.positions
         seen = []
         for block in list(self.blocks)[:blocks]:

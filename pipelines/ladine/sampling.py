@@ -120,7 +120,7 @@ def answer(labels_SBC: torch.Tensor, iota: float, *, average: str = "labels") ->
         raise ConfigError(f"iota is {iota}; it has to be above 0")
     each = probabilities_of(labels_SBC, iota)
     together = probabilities_of(labels_SBC.mean(0), iota) if average == "labels" else each.mean(0)
-    ends = torch.tensor([0.025, 0.975]).to(each)
+    ends = torch.tensor([0.025, 0.975], dtype=each.dtype, device=each.device)
     low, high = each.quantile(ends, dim=0)
     label_low, label_high = labels_SBC.quantile(ends, dim=0)
     ballots = torch.nn.functional.one_hot(labels_SBC.argmax(-1), labels_SBC.shape[-1]).to(each)

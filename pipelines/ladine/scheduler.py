@@ -27,8 +27,8 @@ class LadineSchedulerOutput(BaseOutput):
 class LadineScheduler(SchedulerMixin, ConfigMixin):
     """Diffusion with a shifted mean: y_t = sqrt(abar_t) y_0 + (1 - sqrt(abar_t)) mu + sqrt(1 - abar_t) eps.
 
-    Source: arXiv:2310.15952, equations 9 to 17; the shifted mean is CARD's, arXiv:2206.07275. Steps that leave times out
-    are those of DDIM (Song et al., 2020, arXiv:2010.02502), with the mean carried along: the paper names this as future
+    Source: arXiv:2310.15952, section III-C; the shifted mean is CARD's, arXiv:2206.07275. Steps that leave times out
+    are those of DDIM (Song et al., 2020, arXiv:2010.02502) with the mean carried along, which the paper names as future
     work. With every time and `eta` 1 a step is the paper's posterior, exactly.
 
     Args:

@@ -25,7 +25,7 @@ def train_encoder(
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))  # dropout draws from the global state
         return F.cross_entropy(encoder(images), classes)
 
-    result = fit(name, encoder.train(), loss_of, settings, folder, progress=progress)
+    result = fit(name, encoder.train(), loss_of, settings, folder, matrices=encoder.matrices(), progress=progress)
     encoder.eval().requires_grad_(False)
     return result
 

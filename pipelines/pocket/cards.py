@@ -50,8 +50,7 @@ def check_pocket(
         seeds = [FIRST_SEED + start + index for index in range(len(part))]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         made = pipe(
-            **{pocket.prompt_argument: part},
-            **(pocket.given(part, seeds) if pocket.given is not None else {}),
+            **{pocket.prompt_argument: part, **(pocket.given(part, seeds) if pocket.given is not None else {})},
             generator=generators,
             num_inference_steps=count,
             output_type="np",

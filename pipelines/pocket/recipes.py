@@ -35,6 +35,8 @@ class Pocket:
     """Denoising steps unless told otherwise."""
     given: Callable[[Sequence[Any], Sequence[int]], dict[str, Any]] | None = None
     """`given(prompts, seeds)`: what else a call needs for them, such as the clips that a task of video starts from."""
+    forecasts: bool = True
+    """False where there are no transformer blocks that a method could leave out; it is then generated plainly."""
     features: Callable[[Sequence[Any]], Any] | None = None
     """`features(media)` gives [R, D] features of a trained reader, for distances between sets; None where there is no
     reader."""
@@ -363,5 +365,23 @@ POCKETS.add(
         prompt_argument="class_labels",
         bar={"shape": 0.80},
         data="procedural clouds drawn by `outpace.pipelines.pocket.shapes`",
+    ),
+)
+POCKETS.add(
+    "ladine",
+    Pocket(
+        name="ladine",
+        summary="charts of what a handwritten digit may be, with probabilities and intervals, clean or made worse",
+        kind="image",
+        prompts=_ladine_prompts,
+        given=_ladine_pictures,
+        forecasts=False,
+        check=_check_charts,
+        train=_train_ladine,
+        prompt_argument="pictures",
+        steps=20,
+        bar={"digit": 0.75},
+        data="the 1797 digits of 8 x 8 pixels that come with scikit-learn (UCI Optical Recognition of Handwritten "
+        "Digits, E. Alpaydin and C. Kaynak, 1998, CC BY 4.0): 1200 train, 300 calibrate, 297 test",
     ),
 )
