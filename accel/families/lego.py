@@ -1,4 +1,4 @@
-"""LEGO (`outpace.pipelines.lego`): what counts as a block is a whole brick; one that is skipped hands on the last answer."""
+"""LEGO (`outpace.pipelines.lego`): a block is a whole brick; one that is skipped hands on the answer before it."""
 
 from . import Family, Stack, register_family
 

@@ -98,8 +98,8 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
     """Sees in a picture of any size what is to be taken out of it, brick by brick.
 
     Each brick was trained to answer in full, so that any may be left out; the last that runs has the word. The output
-    is the network's own F of Karras et al. (2022, arXiv:2206.00364, equation 7), which diffusers' EDM schedulers expect:
-    the input is scaled to unit variance and the timestep is a quarter of the noise's logarithm.
+    is the network's own F of Karras et al. (2022, arXiv:2206.00364, equation 7), which diffusers' EDM schedulers
+    expect: the input is scaled to unit variance and the timestep is a quarter of the noise's logarithm.
 
     Source: Zheng et al., "Learning Stackable and Skippable LEGO Bricks for Efficient, Reconfigurable, and
     Variable-Resolution Diffusion Modeling", ICLR 2024, arXiv:2310.06389.
@@ -120,8 +120,8 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
     Raises: ConfigError for bricks that do not fit.
     """
 
-    _no_split_modules = ["LegoBrick"]
-    _repeated_blocks = ["LegoBlock"]
+    _no_split_modules = ["LegoBrick"]  # noqa: RUF012  (diffusers wants lists)
+    _repeated_blocks = ["LegoBlock"]  # noqa: RUF012
 
     @register_to_config
     def __init__(
@@ -143,8 +143,8 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
         for size, patch, layers in zip(brick_sizes, patch_sizes, num_layers, strict=True):
             if patch < 1 or layers < 1 or size < patch or size % patch or sample_size % size:
                 raise ConfigError(
-                    f"no brick of {size} pixels with patches of {patch} and {layers} blocks for pictures of {sample_size}: "
-                    "bricks divide the picture, patches divide a brick"
+                    f"no brick of {size} pixels with patches of {patch} and {layers} blocks for pictures of "
+                    f"{sample_size}: bricks divide the picture, patches divide a brick"
                 )
         width = num_attention_heads * attention_head_dim
         self.condition = CombinedTimestepLabelEmbeddings(num_embeds_ada_norm, width, class_dropout)

@@ -32,7 +32,7 @@ class LegoPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "transformer->vae"
-    _optional_components = ["vae"]
+    _optional_components = ["vae"]  # noqa: RUF012  (diffusers wants a list)
 
     def __init__(self, transformer: LegoTransformer2DModel, scheduler: Any, vae: Any = None) -> None:
         super().__init__()

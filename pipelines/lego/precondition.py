@@ -29,8 +29,8 @@ def check_scheduler(scheduler: Any, sigma_data: float) -> None:
     if is_edm(scheduler):
         if kind != "epsilon" or scheduler.config["sigma_data"] != sigma_data:
             raise ConfigError(
-                f"{name} has prediction_type '{kind}' and sigma_data {scheduler.config['sigma_data']}; this model needs "
-                f"'epsilon' and {sigma_data}"
+                f"{name} has prediction_type '{kind}' and sigma_data {scheduler.config['sigma_data']}; this model "
+                f"needs 'epsilon' and {sigma_data}"
             )
     elif is_flow(scheduler) or kind not in ("epsilon", "v_prediction"):
         raise ConfigError(

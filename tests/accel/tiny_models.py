@@ -491,6 +491,20 @@ OWN_MODELS: dict[str, TinyModel] = {
     tiny.cls: tiny
     for tiny in (
         TinyModel(
+            cls="LegoTransformer2DModel",
+            settings={
+                **HEADS,
+                "in_channels": 4,
+                "sample_size": 8,
+                "brick_sizes": (8, 4, 2, 8),
+                "patch_sizes": (2, 2, 1, 4),
+                "num_layers": (1, 1, 1, 1),
+            },
+            latent=IMAGE,
+            call=own,
+            home="outpace.pipelines.lego",
+        ),
+        TinyModel(
             cls="VDTTransformer3DModel",
             settings={**HEADS, "in_channels": 4, "num_layers": 4, "sample_size": 8, "num_embeds_ada_norm": 10},
             latent=VIDEO,
