@@ -3,7 +3,7 @@
 `MODELS` has a card for each; `outpace models` lists, shows, checks and tries them.
 """
 
-from . import gam, gated_attention, gla, hybrid, widenet
+from . import gam, gated_attention, gla, hornet, hybrid, widenet
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "gam",
     "gated_attention",
     "gla",
+    "hornet",
     "hybrid",
     "trial_of",
     "widenet",
