@@ -3,7 +3,7 @@
 `MODELS` has a card for each; `outpace models` lists, shows, checks and tries them.
 """
 
-from . import gam, gated_attention, gla, hornet, hybrid, widenet
+from . import gam, gated_attention, gla, hornet, hybrid, moat, widenet
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "gla",
     "hornet",
     "hybrid",
+    "moat",
     "trial_of",
     "widenet",
 ]
