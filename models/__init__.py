@@ -3,7 +3,7 @@
 `MODELS` has a card for each; `outpace models` lists, shows, checks and tries them.
 """
 
-from . import gam, gated_attention, gla, hornet, hybrid, moat, widenet
+from . import activator, gam, gated_attention, gla, hornet, hybrid, moat, ninformer, widenet
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "Check",
     "Companion",
     "Size",
+    "activator",
     "check",
     "checks_of",
     "count_parameters",
@@ -20,6 +21,7 @@ __all__ = [
     "hornet",
     "hybrid",
     "moat",
+    "ninformer",
     "trial_of",
     "widenet",
 ]
