@@ -39,11 +39,16 @@ def calibration_results(
         runs: seed to probabilities.
         ways: name to what a reader calls it; the first is what the others are compared with.
 
-    Raises: MeasurementError where a run lacks a cell, or nothing was run.
+    Raises: MeasurementError where a run lacks a cell, or nothing was run on clean and on corrupted pictures.
     """
     if not runs:
         raise MeasurementError("no seed was run, so there is nothing to report")
     corruptions = list(next(iter(runs.values())))
+    worse = [name for name in corruptions if name != CLEAN]
+    if CLEAN not in corruptions or not worse:
+        raise MeasurementError(
+            f"a report takes '{CLEAN}' and at least one corruption; there is {', '.join(corruptions)}"
+        )
     for seed, run in runs.items():
         missing = [f"{way} under {name}" for name in corruptions for way in ways if way not in run.get(name, {})]
         if missing:
@@ -58,7 +63,6 @@ def calibration_results(
         }
         for name in corruptions
     }
-    worse = [name for name in corruptions if name != CLEAN] or corruptions
     bins = {
         way: calibration_bins(
             np.concatenate([run[name][way] for run in runs.values() for name in worse]),

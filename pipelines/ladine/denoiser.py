@@ -1,4 +1,4 @@
-"""The diffusion members of LaDiNE: K networks that see the noise in a noised label, given the picture and z."""
+"""The diffusion members of LaDiNE: K networks that see what noise hides in a label, given the picture and z."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class TimedLinear(nn.Module):
 
 
 class LadineMember(nn.Module):
-    """One noise estimator on labels.
+    """One estimator of the noise in labels, or of the labels under it.
 
     Source: arXiv:2310.15952, section III-C; layers as in Han et al., "CARD", NeurIPS 2022, arXiv:2206.07275.
     Differs: layer norm in place of batch norm, so that an answer does not depend on what shares its batch.
@@ -94,5 +94,5 @@ class LadineDenoiser(ModelMixin, ConfigMixin):
     def forward(
         self, member: int, noised_BC: torch.Tensor, z_BC: torch.Tensor, code_BD: torch.Tensor, times_B: torch.Tensor
     ) -> torch.Tensor:
-        """The noise that `member` sees in `noised_BC` at `times_B` (0 is the cleanest), (B, C)."""
+        """What `member` sees in `noised_BC` at `times_B` (0 is the cleanest): the noise, or the label, (B, C)."""
         return self.parts[member](noised_BC, z_BC, code_BD, times_B)

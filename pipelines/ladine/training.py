@@ -60,7 +60,8 @@ def train_members(
     name: str = "denoiser",
     progress: bool = True,
 ) -> FitResult:
-    """Stage 3: every member sees the noise in noised one-hot labels; times come in pairs t and T - 1 - t.
+    """Stage 3: every member sees the noise in noised one-hot labels, or the labels, as the scheduler's
+    `prediction_type` says; times come in pairs t and T - 1 - t.
 
     Args:
         z_KBC: what each member is guided by, read off `images_BCYX` once, since all that gives it is frozen.
@@ -77,7 +78,8 @@ def train_members(
             code, mean = denoiser.read(member, images_BCYX[chosen], z)
             noise = torch.randn(z.shape, generator=generator)
             noised = scheduler.add_noise(labels_BC[chosen], noise, level, mean)
-            losses.append(F.mse_loss(denoiser(member, noised, z, code, level), noise))
+            target = noise if scheduler.config["prediction_type"] == "epsilon" else labels_BC[chosen]
+            losses.append(F.mse_loss(denoiser(member, noised, z, code, level), target))
         return torch.stack(losses).mean()
 
     result = fit(name, denoiser.train(), loss_of, settings, folder, progress=progress)

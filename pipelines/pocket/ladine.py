@@ -87,7 +87,7 @@ def train_mixture(
     mapping = LadineMapping(members=recipe.members, tokens=tokens, token_width=recipe.width)
     second = train_mapping(mapping, encoder, draw_strokes, recipe.mapping, folder, progress=progress)
     pictures, classes = draw_strokes(recipe.pictures, torch.Generator().manual_seed(recipe.denoiser.seed))
-    scheduler = LadineScheduler(num_train_timesteps=recipe.times)
+    scheduler = LadineScheduler(num_train_timesteps=recipe.times, prediction_type="sample")
     torch.manual_seed(recipe.denoiser.seed)
     denoiser = LadineDenoiser(members=recipe.members, sample_size=SIDE, num_train_timesteps=recipe.times)
     pipe = LadinePipeline(encoder, mapping, denoiser, scheduler)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from outpace.pipelines.ladine.calibration import fit_iota, fit_temperature
 from outpace.pipelines.ladine.chart import read_chart
 from outpace.pipelines.ladine.corruptions import CORRUPTIONS, attack
 from outpace.pipelines.ladine.sampling import answer, draw_labels, probabilities_of
+from outpace.pipelines.ladine.scheduler import PREDICTIONS
 
 CLASSES, TIMES = 4, 50
 
@@ -75,6 +77,16 @@ def test_draws_of_the_forward_process_have_its_mean_and_variance() -> None:
     assert (made.var(0) / (1 - kept) - 1).abs().max() < 5 * (2 / draws) ** 0.5
 
 
+def test_both_predictions_take_the_same_step() -> None:
+    label, mean, noise, fresh = (rows(5, CLASSES, seed=seed) for seed in range(4))
+    noised = LadineScheduler(num_train_timesteps=TIMES).add_noise(label, noise, torch.full((5,), 20), mean)
+    made = [
+        LadineScheduler(num_train_timesteps=TIMES, prediction_type=prediction).step(seen, 20, noised, mean, fresh)
+        for prediction, seen in (("epsilon", noise), ("sample", label))
+    ]
+    torch.testing.assert_close(made[0].prev_sample, made[1].prev_sample, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize("time", [1, 2, 17, TIMES - 1])
 def test_a_step_is_the_posterior_of_the_paper(time: int) -> None:
     scheduler = LadineScheduler(num_train_timesteps=TIMES)
@@ -112,14 +124,16 @@ def test_the_posterior_is_bayes_rule(time: int) -> None:
 
 @pytest.mark.parametrize("steps", [1, 7, TIMES])
 @pytest.mark.parametrize("eta", [0.0, 1.0])
-def test_the_true_noise_leads_back_to_the_label_in_any_number_of_steps(steps: int, eta: float) -> None:
-    scheduler = LadineScheduler(num_train_timesteps=TIMES, eta=eta)
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_what_is_true_leads_back_to_the_label_in_any_number_of_steps(steps: int, eta: float, prediction: str) -> None:
+    scheduler = LadineScheduler(num_train_timesteps=TIMES, eta=eta, prediction_type=prediction)
     scheduler.set_timesteps(steps)
     label, mean, noised = (rows(5, CLASSES, seed=seed) for seed in range(3))
     for time in scheduler.timesteps.tolist():
         kept = scheduler.alphas_cumprod[time]
         noise = (noised - kept.sqrt() * label - (1 - kept.sqrt()) * mean) / (1 - kept).sqrt()
-        noised = scheduler.step(noise, time, noised, mean, rows(5, CLASSES, seed=time)).prev_sample
+        seen = noise if prediction == "epsilon" else label
+        noised = scheduler.step(seen, time, noised, mean, rows(5, CLASSES, seed=time)).prev_sample
     torch.testing.assert_close(noised, label, atol=1e-6, rtol=0)
 
 
@@ -134,9 +148,10 @@ def test_the_last_time_is_noise_around_the_mean() -> None:
         ({"num_train_timesteps": 3}, "fewer than 20"),
         ({"eta": 1.5}, "eta is 1.5"),
         ({"eta": float("nan")}, "eta is nan"),
+        ({"prediction_type": "noise"}, "prediction_type 'noise'"),
     ],
 )
-def test_settings_of_the_scheduler_are_checked(settings: dict[str, float], said: str) -> None:
+def test_settings_of_the_scheduler_are_checked(settings: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         LadineScheduler(**settings)
 

@@ -1,0 +1,68 @@
+"""What a classifier is put to: every corruption and the attacks; and what answers: the mixture and its plain parts.
+
+The first two attacks and the third climb on the encoder, as the paper's do, so they only transfer to the mixture; the
+last climbs on the mapping networks, through which the mixture can be attacked where its sampling hides gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from .corruptions import CORRUPTIONS, attack
+from .sampling import answer
+
+Attack = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
+"""Pipeline, pictures and classes to worse pictures."""
+
+SEED = 5
+"""Of corruptions that draw."""
+
+
+def _on_encoder(pipe: Any, images: torch.Tensor, classes: torch.Tensor, **settings: Any) -> torch.Tensor:
+    return attack(images, classes, lambda moved: pipe.encoder(moved).log_softmax(-1), **settings)
+
+
+def _on_mapping(pipe: Any, images: torch.Tensor, classes: torch.Tensor, **settings: Any) -> torch.Tensor:
+    return attack(images, classes, lambda moved: pipe.guess(moved).mean(0).clamp(min=1e-12).log(), **settings)
+
+
+ATTACKS: dict[str, Attack] = {
+    "fgsm-3": partial(_on_encoder, radius=0.03),
+    "fgsm-10": partial(_on_encoder, radius=0.1),
+    "pgd-10": partial(_on_encoder, radius=0.1, steps=10),
+    "pgd-10-mapping": partial(_on_mapping, radius=0.1, steps=10),
+}
+
+WAYS: Mapping[str, str] = {
+    "vit": "plain ViT",
+    "temperature": "ViT, temperature-scaled",
+    "mapping": "mapping networks, averaged",
+    "member": "one member",
+    "ladine": "LaDiNE",
+}
+"""Ways to read a picture that one pipeline holds, and what they are called; the first is what others are held to."""
+
+
+def suite(pipe: Any, images_BCYX: torch.Tensor, classes_B: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The pictures under every corruption and attack, by name."""
+    made = {name: worse(images_BCYX, torch.Generator().manual_seed(SEED)) for name, worse in CORRUPTIONS.items()}
+    return made | {name: worse(pipe, images_BCYX, classes_B) for name, worse in ATTACKS.items()}
+
+
+@torch.no_grad()
+def ways_of(pipe: Any, images_BCYX: torch.Tensor, *, steps: int, samples: int | None = None) -> dict[str, torch.Tensor]:
+    """Probabilities (B, C) of each of WAYS."""
+    logits, iota, average = pipe.encoder(images_BCYX), pipe.config["iota"], pipe.config["average"]
+    made = pipe(images_BCYX, num_inference_steps=steps, samples=samples, generator=torch.Generator().manual_seed(SEED))
+    alone = made.labels[: len(made.labels) // pipe.mapping.members]
+    return {
+        "vit": logits.softmax(-1),
+        "temperature": (logits / pipe.config["temperature"]).softmax(-1),
+        "mapping": pipe.guess(images_BCYX).mean(0),
+        "member": answer(alone, iota, average=average).probabilities,
+        "ladine": made.probabilities,
+    }
