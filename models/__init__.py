@@ -3,7 +3,20 @@
 `MODELS` has a card for each; `outpace models` lists, shows, checks and tries them.
 """
 
-from . import activator, gam, gated_attention, gla, hornet, hybrid, moat, ninformer, widenet
+from . import (
+    activator,
+    gam,
+    gated_attention,
+    gla,
+    hornet,
+    hybrid,
+    moat,
+    mosaic_bert,
+    ninformer,
+    quantizable,
+    spark,
+    widenet,
+)
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
 
 __all__ = [
@@ -21,7 +34,10 @@ __all__ = [
     "hornet",
     "hybrid",
     "moat",
+    "mosaic_bert",
     "ninformer",
+    "quantizable",
+    "spark",
     "trial_of",
     "widenet",
 ]

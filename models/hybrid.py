@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..kernels.feed_forward import glu
 from .companion import MODELS, Companion, Size
 from .layers.attention import AttentionConfig, SoftmaxAttention
+from .layers.feed_forward import GatedFeedForward
 from .layers.mixers import MIXERS, mixer
 
 FULL = "full"
@@ -72,13 +72,12 @@ class HybridBlock(nn.Module):
         width = config.width
         self.norm1, self.norm2 = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
         self.mixer = SoftmaxAttention(width, config.attention) if kind == FULL else mixer(kind, width, config.heads)
-        self.up, self.gate = (nn.Linear(width, config.units, bias=False) for _ in range(2))
-        self.down = nn.Linear(config.units, width, bias=False)
+        self.feed_forward = GatedFeedForward(width, config.units)
 
     def forward(self, x_BTD: Tensor, state: Any) -> tuple[Tensor, Any]:
         mixed, state = self.mixer(self.norm1(x_BTD), state)
         x = x_BTD + mixed
-        return x + glu(self.norm2(x), self.up.weight, self.down.weight, self.gate.weight), state
+        return x + self.feed_forward(self.norm2(x)), state
 
 
 class HybridLanguageModel(nn.Module):

@@ -34,7 +34,7 @@ def test_a_check_that_does_not_hold_is_seen() -> None:
 
 def test_unknown_names_get_a_suggestion() -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'gam'"):
-        checks_of("gan")
+        checks_of("gamm")
     with pytest.raises(UnknownNameError, match="no model"):
         trial_of("x/../y")
 
