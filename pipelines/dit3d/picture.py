@@ -28,10 +28,12 @@ def picture(points_N3: np.ndarray, side: int = 96) -> np.ndarray:
     made = np.full((side, side, 3), PAPER)
     middles = np.arange(side) + 0.5
     colours = DARK + (LIGHT - DARK) * (points.clip(-REACH, REACH) / REACH + 1) / 2
+    reach = radius + 0.6
     for index in np.argsort(points @ towards):
-        distance = np.hypot(middles[:, None] - rows[index], middles[None] - columns[index])
-        made[distance < radius + 0.6] = RIM
-        made[distance < radius] = colours[index]
+        near = np.ix_(abs(middles - rows[index]) < reach, abs(middles - columns[index]) < reach)
+        distance = np.hypot((middles - rows[index])[near[0]], (middles - columns[index])[near[1]])[..., None]
+        disc = np.where(distance < radius, colours[index], RIM)
+        made[near] = np.where(distance < reach, disc, made[near])
     return made.astype(np.float32)
 
 
