@@ -1,0 +1,87 @@
+"""Trials say what happened and nothing else; data and training are the same for every arm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from outpace.errors import ConfigError
+from outpace.models import MODELS, trial_of
+from outpace.models.hybrid import HybridConfig, HybridLanguageModel
+from outpace.models.trials.data import BYTES, python_source, recall, windows
+from outpace.models.trials.fit import text_loss
+from outpace.models.trials.trial import Trial, in_words, read_results, run_trial, save_results
+
+torch.set_num_threads(1)
+TRIED = [name for name in MODELS if trial_of(name) is not None]
+
+
+def toy(*, gain: float, higher: bool = True) -> Trial:
+    return Trial(
+        claim="ours is better",
+        measure="points",
+        higher_is_better=higher,
+        arms={"ours": lambda seed: seed + gain, "theirs": lambda seed: seed, "other": lambda seed: 99.0},
+        against=("theirs",),
+        task="adding",
+    )
+
+
+def test_a_claim_shows_only_where_every_seed_shows_it() -> None:
+    assert run_trial(toy(gain=0.1), seeds=3)["shown"]
+    assert not run_trial(toy(gain=0.1, higher=False), seeds=3)["shown"]
+    assert not run_trial(toy(gain=0.0), seeds=3)["shown"]
+    uneven = Trial(claim="c", measure="m", higher_is_better=True, task="t", against=("b",),
+                   arms={"a": lambda seed: 1.0 if seed < 2 else -1.0, "b": lambda seed: 0.0})  # fmt: skip
+    assert run_trial(uneven, seeds=2)["shown"] and not run_trial(uneven, seeds=3)["shown"]
+    with pytest.raises(ConfigError, match="at least one seed"):
+        run_trial(toy(gain=1.0), seeds=0)
+
+
+def test_results_are_written_read_and_told(tmp_path: Path) -> None:
+    results = run_trial(toy(gain=-1.0), seeds=2)
+    save_results("toy", results, tmp_path)
+    assert read_results("toy", tmp_path) == results and read_results("no", tmp_path) is None
+    words = in_words(results)
+    assert words.startswith("not reproduced at this scale: ours is better.") and "ours -0.5 (-1, 0)" in words
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_what_a_card_shows_was_measured_with_the_trial_as_it_is(name: str) -> None:
+    trial, results = trial_of(name), read_results(name)
+    assert results is not None, f"run: outpace models bench {name} --save"
+    assert results["seeds"] >= 3 and set(results["scores"]) == set(trial.arms)
+    assert (results["claim"], results["task"]) == (trial.claim, trial.task)
+    assert all(len(values) == results["seeds"] for values in results["scores"].values())
+
+
+def test_text_and_pairs() -> None:
+    train, held = python_source()
+    assert len(held) > 1000 and int(train.max()) < BYTES
+    pieces = windows(held, 3, 10, torch.Generator().manual_seed(0))
+    assert pieces.shape == (3, 11) and torch.equal(pieces, windows(held, 3, 10, torch.Generator().manual_seed(0)))
+    tokens, targets = recall(5, 4, torch.Generator().manual_seed(0))
+    for row, asked in zip(tokens.tolist(), targets.tolist(), strict=True):
+        pairs = dict(zip(row[0:8:2], row[1:8:2], strict=True))
+        assert len(pairs) == 4 and [pairs[key] for key in row[8:]] == asked[8:] and set(asked[:8]) == {-100}
+
+
+def test_training_learns_and_repeats_itself() -> None:
+    config = HybridConfig(layer_types=("gla",), width=16, heads=2, hidden=16, vocabulary=BYTES)
+    losses = [
+        text_loss(lambda: HybridLanguageModel(config), 0, steps=steps, length=16, batch=4) for steps in (1, 40, 40)
+    ]
+    assert losses[1] < losses[0] - 0.2 and losses[1] == losses[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRIED)
+def test_a_claim_that_a_card_calls_shown_shows_again(name: str) -> None:
+    results = read_results(name)
+    assert results is not None
+    if results["shown"]:
+        assert run_trial(trial_of(name), seeds=1)["shown"]
+    else:
+        pytest.skip("the card says that it did not show at this scale")
