@@ -42,8 +42,8 @@ SAMPLED_STEPS = 20
 """Denoising steps of everything that is recorded, generated or judged."""
 TRAIN_PROMPTS, HELD_PROMPTS = 96, 24
 TRAIN_SEED, HELD_SEED = 100_000, 700_000
-BALANCE = 1.0
-"""Of the balance loss, relative to the distance of the outputs: with less, some experts were never chosen."""
+BALANCE = 0.1
+"""Of the balance loss, relative to the distance of the outputs."""
 SHOWN = 6
 """Held-out prompts in the picture."""
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,9 @@ BATCH = 4
 ORDERS = ("taylor", "weights", "random")
 """How hidden units can be ordered by importance; the first is the paper's."""
 
+STARTS = ("fitted", "random")
+"""How units are dealt to experts and how routers begin; the second is the paper's."""
+
 
 def convert_pipeline(
     loaded: Loaded,
@@ -32,6 +36,8 @@ def convert_pipeline(
     order: str = "taylor",
     prompts: Sequence[Any] = (),
     arguments: Mapping[str, Any] | None = None,
+    start: str = "fitted",
+    drop: int = 0,
     seed: int = 0,
 ) -> None:
     """Put converted transformers in the place of the dense ones of a pipeline.
@@ -40,6 +46,9 @@ def convert_pipeline(
         loaded: as `load_pipeline` gives it.
         conversion: what is done to every transformer of it.
         order: one of ORDERS. "taylor" runs the pipeline on `prompts` and asks how far its calls move with each unit.
+        start: one of STARTS. "fitted" goes by what the pipeline does on `prompts`; without any, "random" is what is
+            left.
+        drop: so many blocks are dropped for good, those without which the output moves least on `prompts`.
         prompts: as the pipeline takes them; prompts that nothing is judged by later.
         arguments: of the pipeline's call, from `call_arguments`.
         seed: of the noise, the random order and the routers.
@@ -47,15 +56,31 @@ def convert_pipeline(
     Raises: UnsupportedModelError, ConfigError: before anything is changed; InputError where Taylor has no prompts.
     """
     from ..accel.apply import denoisers_of
-    from ..accel.experts import convert
+    from ..accel.experts import convert, start_experts, start_groups
+    from ..accel.experts.calls import record_calls
 
-    found = denoisers_of(loaded.pipe)
+    if start not in STARTS:
+        raise ConfigError(f"experts and routers start {' or '.join(STARTS)}, not '{start}'")
+    layers = conversion.experts is not None or conversion.width is not None
+    if layers:
+        check_order(order, prompts)
+    if drop and not prompts:
+        raise InputError("which blocks are missed least is asked on prompts; give some")
     converted = {}
-    for name, transformer in found:
-        scores = None
-        if conversion.experts is not None or conversion.width is not None:
-            scores = _importance(loaded, transformer, order, prompts, dict(arguments or {}), seed)
+    for name, transformer in denoisers_of(loaded.pipe):
+        calls: list[dict[str, Any]] = []
+        if prompts:
+            convert(transformer, conversion, seed=seed)  # what does not fit is refused before the pipeline is run
+            calls = record_calls(transformer, lambda: _run(loaded, prompts, dict(arguments or {}), seed))
+        if drop:
+            conversion = replace(conversion, dropped=_least_missed(transformer, calls, drop))
+        scores = _importance(transformer, order, calls, seed) if layers else None
         converted[name] = convert(transformer, conversion, importance=scores, seed=seed)
+        if calls and start == "fitted":
+            if conversion.experts is not None:
+                start_experts(converted[name], calls, seed=seed)
+            if conversion.groups:
+                start_groups(converted[name], calls)
     for name, transformer in converted.items():
         setattr(loaded.pipe, name, transformer)
 
@@ -94,27 +119,39 @@ def check_new_folder(folder: Path) -> None:
         raise InputError(f"'{folder}' exists already and is left as it is; choose another --out")
 
 
-def _importance(
-    loaded: Loaded, transformer: nn.Module, order: str, prompts: Sequence[Any], arguments: dict[str, Any], seed: int
-) -> dict[str, Tensor]:
+def check_order(order: str, prompts: Sequence[Any]) -> None:
+    """Raises: ConfigError for an order that there is not; InputError where Taylor has no prompts."""
+    if order not in ORDERS:
+        raise ConfigError(f"hidden units are ordered by {', '.join(ORDERS)}, not by '{order}'")
+    if order == "taylor" and not prompts:
+        raise InputError("importance by Taylor needs prompts to run the pipeline on; give some, or order by weights")
+
+
+def _importance(transformer: nn.Module, order: str, calls: list[dict[str, Any]], seed: int) -> dict[str, Tensor]:
     import torch
 
     from ..accel.experts import output_change, random_importance, taylor_importance, weight_importance
-    from ..accel.experts.calls import record_calls
 
+    generator = torch.Generator().manual_seed(seed)
     makers: dict[str, Callable[[], dict[str, Tensor]]] = {
         "weights": lambda: weight_importance(transformer),
         "random": lambda: random_importance(transformer, seed),
+        "taylor": lambda: taylor_importance(
+            transformer, calls, lambda model, call: output_change(model, call, generator)
+        ),
     }
-    if order in makers:
-        return makers[order]()
-    if order != "taylor":
-        raise ConfigError(f"hidden units are ordered by {', '.join(ORDERS)}, not by '{order}'")
-    if not prompts:
-        raise InputError("importance by Taylor needs prompts to run the pipeline on; give some, or order by weights")
-    calls = record_calls(transformer, lambda: _run(loaded, prompts, arguments, seed))
-    generator = torch.Generator().manual_seed(seed)
-    return taylor_importance(transformer, calls, lambda model, call: output_change(model, call, generator))
+    return makers[order]()
+
+
+def _least_missed(transformer: nn.Module, calls: list[dict[str, Any]], drop: int) -> tuple[int, ...]:
+    from ..accel.experts import block_effects
+    from ..accel.families import find_family
+
+    inner = range(1, len(find_family(transformer).blocks(transformer)) - 1)
+    if drop > len(inner):
+        raise ConfigError(f"{drop} blocks cannot be dropped: there are {len(inner)} between the first and the last")
+    missed = block_effects(transformer, calls, inner).mean(0).tolist()
+    return tuple(sorted(sorted(inner, key=lambda place: missed[place])[:drop]))
 
 
 def _run(loaded: Loaded, prompts: Sequence[Any], arguments: dict[str, Any], seed: int) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outpace.cli.terminal import show_traceback_option
+from outpace.cli.terminal import FiniteRange, show_traceback_option
 
 if TYPE_CHECKING:
     from outpace.accel.experts import Conversion
@@ -19,11 +19,17 @@ Examples:
   outpace convert flux.1 --modulation low_rank:48 --count
   outpace convert flux --layout 1S12E2A --out out/flux-moe
   outpace convert owner/model --prompts prompts.txt --group 20-27:4 --out out/moe
+  outpace convert flux --to width --keep 0.375 --out out/flux-narrow
+  outpace distill out/flux-moe --out out/flux-distilled
   outpace generate out/flux-moe --prompt "a blue circle above a yellow circle on black"
 
 \b
 A layout is 1S12E2A: 1 quarter of the hidden units for the shared expert, 12 routed experts for the rest, 2 of them
 active for each token. A group is 20-27:4: of blocks 20 to 27 (counted from 0), 4 run for each sample.
+
+\b
+Fitted, hidden units that answer to the same tokens go to one expert, and routers begin as the linear prediction of
+what each expert or block adds on PROMPTS. Random is as in the paper: dealt in turn, routers know nothing yet.
 
 \b
 The result starts from the dense weights and has not been trained: until it is distilled it is worse than the dense
@@ -33,15 +39,30 @@ model. 'docs/dense2moe.md' says what is exact and what is not.
 
 @click.command(epilog=EPILOG, short_help="Turn a dense pipeline into a mixture of experts and blocks.")
 @click.argument("model")
-@click.option("--to", "goal", type=click.Choice(["moe"]), default="moe", show_default=True, help="Mixture of experts.")
-@click.option("--layout", default="1S12E2A", show_default=True, help="Shared, routed and active experts.")
+@click.option(
+    "--to",
+    "goal",
+    type=click.Choice(["moe", "width", "depth"]),
+    default="moe",
+    show_default=True,
+    help="Mixture of experts; or pruned, to compare with.",
+)
+@click.option("--layout", default="1S12E2A", show_default=True, help="For moe: shared, routed and active experts.")
+@click.option(
+    "--keep",
+    type=FiniteRange(min=0, max=1, min_open=True),
+    default=0.375,
+    show_default=True,
+    help="For width: share of the hidden units.",
+)
+@click.option("--drop", type=click.IntRange(min=1), metavar="N", help="For depth: blocks, those missed least.")
 @click.option(
     "--scores", type=click.Choice(["softmax", "sigmoid"]), default="softmax", show_default=True, help="Of the router."
 )
 @click.option(
     "--scaling",
-    type=click.Choice(["none", "normalize", "experts"]),
-    default="none",
+    type=click.Choice(["one", "none", "normalize", "experts"]),
+    default="one",
     show_default=True,
     help="Of the chosen experts' gates.",
 )
@@ -55,13 +76,20 @@ model. 'docs/dense2moe.md' says what is exact and what is not.
     help="Importance that decides what is shared.",
 )
 @click.option(
+    "--start",
+    type=click.Choice(["fitted", "random"]),
+    default="fitted",
+    show_default=True,
+    help="Of experts and routers, see below.",
+)
+@click.option(
     "--prompts",
     default="16",
     show_default=True,
     metavar="N|FILE",
-    help="For taylor: of the pocket's, or a file.",
+    help="To go by: of the pocket's, or a file.",
 )
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="For taylor [default: the pipeline's].")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="To go by [default: the pipeline's].")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise and routers.")
 @click.option("--out", metavar="DIR", help="A new folder for the converted pipeline.")
 @click.option("--count", "only_count", is_flag=True, help="Only count parameters and FLOPs, without weights.")
@@ -76,6 +104,8 @@ def convert(
     model: str,
     goal: str,
     layout: str,
+    keep: float,
+    drop: int | None,
     scores: str,
     scaling: str,
     groups: tuple[str, ...],
@@ -91,27 +121,37 @@ def convert(
     """
     if (out is None) != only_count:
         raise click.UsageError("give --out DIR to convert, or --count to count only, and one of them.")
-    conversion = read_conversion(layout, scores, scaling, groups, modulation)
+    if (drop is None) == (goal == "depth"):
+        raise click.UsageError("--drop N belongs to --to depth; give both, or neither.")
+    conversion = read_conversion(goal, layout, keep, drop or 0, scores, scaling, groups, modulation)
     size = {name: options.pop(name) for name in ("height", "width", "frames")}
     if only_count:
         _count(model, conversion, size, as_json)
         return
     assert out is not None
-    told = _convert(model, conversion, Path(out).expanduser(), size, **options, progress=not as_json)
+    told = _convert(model, conversion, Path(out).expanduser(), size, drop=drop or 0, **options, progress=not as_json)
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
     click.echo(
-        f"{told['layers']} feed-forward layers converted: a token uses {told['active_parameters']:,} parameters "
-        f"instead of {told['dense_parameters']:,}. Not distilled yet: expect worse than dense."
+        f"{told['layers']} feed-forward layers converted, {drop or 0} blocks dropped: a token uses "
+        f"{told['active_parameters']:,} parameters instead of {told['dense_parameters']:,}. Not distilled yet: expect "
+        "worse than dense."
     )
-    click.echo(f"Pipeline: {out}  (use it: outpace generate {out} ...)")
+    click.echo(f"Pipeline: {out}  (train it: outpace distill {out} --out {out}-distilled)")
 
 
 def read_conversion(
-    layout: str, scores: str, scaling: str, groups: tuple[str, ...], modulation: str | None
+    goal: str,
+    layout: str,
+    keep: float,
+    drop: int,
+    scores: str,
+    scaling: str,
+    groups: tuple[str, ...],
+    modulation: str | None,
 ) -> Conversion:
-    """The conversion that the options describe. Raises: ConfigError."""
+    """The conversion that the options describe; which blocks are dropped is not known yet. Raises: ConfigError."""
     from outpace.accel.experts import BlockGroup, Conversion, Experts, Modulation
     from outpace.errors import ConfigError
 
@@ -122,7 +162,9 @@ def read_conversion(
             raise ConfigError(f"cannot read --modulation '{modulation}'; write low_rank:48 or shared")
         smaller = Modulation(kind=kind, **({"rank": int(rank)} if colon else {}))
     return Conversion(
-        experts=Experts(layout=layout, scores=scores, scaling=scaling),
+        experts=Experts(layout=layout, scores=scores, scaling=scaling) if goal == "moe" else None,
+        width=keep if goal == "width" else None,
+        dropped=tuple(range(1, 1 + drop)),
         groups=tuple(BlockGroup.parse(group) for group in groups),
         modulation=smaller,
     )
@@ -145,6 +187,8 @@ def _convert(
     size: dict[str, int | None],
     *,
     order: str,
+    start: str,
+    drop: int,
     prompts: str,
     steps: int | None,
     seed: int,
@@ -155,7 +199,7 @@ def _convert(
     import torch
 
     from outpace.accel.apply import denoisers_of
-    from outpace.accel.experts import active_parameters, find_experts
+    from outpace.accel.experts import CutFeedForward, ExpertFeedForward, active_parameters
     from outpace.cli.compare import read_count_or_file
     from outpace.pipelines.convert import check_new_folder, convert_pipeline, write_pipeline
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
@@ -172,8 +216,10 @@ def _convert(
         loaded,
         conversion,
         order=order,
-        prompts=_prompts(loaded, wanted) if order == "taylor" else (),
+        prompts=prompts_of(loaded, wanted) if goes_by_prompts(conversion, order, start, drop) else (),
         arguments=call_arguments(loaded, steps=steps, **size),
+        start=start,
+        drop=drop,
         seed=seed,
     )
     found = [module for _, module in denoisers_of(loaded.pipe)]
@@ -181,7 +227,10 @@ def _convert(
         "conversion": conversion.to_dict(),
         "from": model,
         "order": order,
-        "layers": sum(len(find_experts(module)) for module in found),
+        "start": start,
+        "layers": sum(
+            isinstance(part, CutFeedForward | ExpertFeedForward) for module in found for part in module.modules()
+        ),
         "dense_parameters": dense,
         "parameters": sum(p.numel() for module in found for p in module.parameters()),
         "active_parameters": sum(map(active_parameters, found)),
@@ -190,7 +239,15 @@ def _convert(
     return {**told, "out": str(folder)}
 
 
-def _prompts(loaded: Any, wanted: int | list[str]) -> list[Any]:
+def goes_by_prompts(conversion: Conversion, order: str, start: str, drop: int) -> bool:
+    """True where what is asked for depends on what the pipeline does on prompts; by default it does."""
+    layers = conversion.experts is not None or conversion.width is not None
+    routed = conversion.experts is not None or bool(conversion.groups)
+    return drop > 0 or (layers and order == "taylor") or (routed and start == "fitted")
+
+
+def prompts_of(loaded: Any, wanted: int | list[str], split: str = "calibration") -> list[Any]:
+    """As many prompts of a pocket's split, or those of a file. Raises: InputError."""
     from outpace.errors import InputError
     from outpace.pipelines.load import read_prompts
 
@@ -199,6 +256,6 @@ def _prompts(loaded: Any, wanted: int | list[str]) -> list[Any]:
     if loaded.pocket is None:
         raise InputError(
             f"'{loaded.source.name}' brings no prompts of its own; name a file with one a line (--prompts FILE), "
-            "or order by weights (--order weights)"
+            "or go by none (--order weights --start random)"
         )
-    return loaded.pocket.prompts(wanted, "calibration")
+    return loaded.pocket.prompts(wanted, split)

@@ -110,6 +110,19 @@ def record_teacher(
     return calls
 
 
+def only_transformer(loaded: Loaded) -> Any:
+    """The one transformer of a pipeline. Raises: UnsupportedModelError where there are several."""
+    from ...accel.apply import denoisers_of
+
+    found = denoisers_of(loaded.pipe)
+    if len(found) > 1:
+        names = ", ".join(name for name, _ in found)
+        raise UnsupportedModelError(
+            f"{type(loaded.pipe).__name__} has several transformers ({names}); one is distilled"
+        )
+    return found[0][1]
+
+
 def _record(
     loaded: Loaded, transformer: nn.Module, prompts: Sequence[Any], seeds: list[int], arguments: Mapping[str, Any]
 ) -> list[dict[str, Any]]:

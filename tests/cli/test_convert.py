@@ -20,7 +20,7 @@ def test_a_folder_is_converted_and_can_be_used(tiny_folder: Path, tmp_path: Path
     out = tmp_path / "moe"
     result = run(tiny_folder, "--prompts", tmp_path / "prompts.txt", "--steps", 2, "--group", "2-3:1", "--out", out)
     assert result.exit_code == 0, result.output
-    assert "6 feed-forward layers converted" in result.output and "Not distilled yet" in result.output
+    assert "6 feed-forward layers converted, 0 blocks dropped" in result.output and "Not distilled yet" in result.output
     made = CliRunner().invoke(
         main, ["generate", str(out), "--prompt", "3", "--steps", "2", "--plain", "--out", str(tmp_path / "x.png")]
     )
