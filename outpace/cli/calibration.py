@@ -71,7 +71,7 @@ def measure(pipeline: str, names: tuple[str, ...], steps: int, samples: int | No
     from outpace.evaluation.calibration import CLEAN, calibration_results
     from outpace.pipelines.ladine import LadinePipeline
     from outpace.pipelines.ladine.corruptions import CORRUPTIONS
-    from outpace.pipelines.ladine.suite import ATTACKS, WAYS, suite, ways_of
+    from outpace.pipelines.ladine.suite import ATTACKS, WAYS, ask, suite, ways_of
     from outpace.pipelines.load import load_pipeline
     from outpace.pipelines.pocket.ladine import held_out_digits
     from outpace.registry import suggestion
@@ -86,7 +86,10 @@ def measure(pipeline: str, names: tuple[str, ...], steps: int, samples: int | No
     pictures, classes = held_out_digits("test")
     wanted = {CLEAN, *names} if names else set(known)
     run = {
-        name: {way: found.double().numpy() for way, found in ways_of(pipe, worse, steps=steps, samples=samples).items()}
+        name: {
+            way: found.double().numpy()
+            for way, found in ways_of(pipe, worse, ask(pipe, worse, steps=steps, samples=samples)).items()
+        }
         for name, worse in suite(pipe, pictures, classes).items()
         if name in wanted
     }

@@ -68,7 +68,7 @@ class LadineDenoiser(ModelMixin, ConfigMixin):
         sample_size: int = 8,
         in_channels: int = 1,
         num_classes: int = 10,
-        width: int = 96,
+        width: int = 64,
         num_train_timesteps: int = 100,
         encoded_mean: bool = False,
     ) -> None:
@@ -94,5 +94,9 @@ class LadineDenoiser(ModelMixin, ConfigMixin):
     def forward(
         self, member: int, noised_BC: torch.Tensor, z_BC: torch.Tensor, code_BD: torch.Tensor, times_B: torch.Tensor
     ) -> torch.Tensor:
-        """What `member` sees in `noised_BC` at `times_B` (0 is the cleanest): the noise, or the label, (B, C)."""
+        """What `member` sees in `noised_BC`: the noise, or the label, (B, C).
+
+        Args:
+            times_B: 0 is the cleanest; one time may stand for all rows.
+        """
         return self.parts[member](noised_BC, z_BC, code_BD, times_B)

@@ -13,8 +13,8 @@ import torch
 
 from ...errors import ConfigError
 
-BLOCK_ROWS = 8192
-"""Labels refined together; bounds the memory of a call."""
+BLOCK_ROWS = 2048
+"""Labels refined together, as many as a processor's cache holds."""
 
 
 @torch.no_grad()
@@ -59,7 +59,7 @@ def draw_labels(
             own = generator[part] if isinstance(generator, Sequence) else generator
             label = mean + _noise(mean, own, shape)
             for time in scheduler.timesteps.tolist():
-                times = torch.full((len(label),), time, device=label.device)
+                times = torch.tensor([time], device=label.device)  # one for all rows
                 seen = denoiser(member, label, z, code, times)
                 fresh = _noise(mean, own, shape) if scheduler.config["eta"] > 0 and time > 0 else None
                 label = scheduler.step(seen, time, label, mean, fresh).prev_sample

@@ -19,7 +19,7 @@ Attack = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 """Pipeline, pictures and classes to worse pictures."""
 
 SEED = 5
-"""Of corruptions that draw."""
+"""Of corruptions that draw, and of the samples of an answer."""
 
 
 def _on_encoder(pipe: Any, images: torch.Tensor, classes: torch.Tensor, **settings: Any) -> torch.Tensor:
@@ -42,6 +42,7 @@ WAYS: Mapping[str, str] = {
     "temperature": "ViT, temperature-scaled",
     "mapping": "mapping networks, averaged",
     "member": "one member",
+    "released": "LaDiNE, averaged as released",
     "ladine": "LaDiNE",
 }
 """Ways to read a picture that one pipeline holds, and what they are called; the first is what others are held to."""
@@ -54,15 +55,21 @@ def suite(pipe: Any, images_BCYX: torch.Tensor, classes_B: torch.Tensor) -> dict
 
 
 @torch.no_grad()
-def ways_of(pipe: Any, images_BCYX: torch.Tensor, *, steps: int, samples: int | None = None) -> dict[str, torch.Tensor]:
-    """Probabilities (B, C) of each of WAYS."""
-    logits, iota, average = pipe.encoder(images_BCYX), pipe.config["iota"], pipe.config["average"]
-    made = pipe(images_BCYX, num_inference_steps=steps, samples=samples, generator=torch.Generator().manual_seed(SEED))
+def ways_of(pipe: Any, images_BCYX: torch.Tensor, made: Any) -> dict[str, torch.Tensor]:
+    """Probabilities (B, C) of each of WAYS; `made` is what the pipeline said to the same pictures."""
+    logits, iota = pipe.encoder(images_BCYX), pipe.config["iota"]
     alone = made.labels[: len(made.labels) // pipe.mapping.members]
     return {
         "vit": logits.softmax(-1),
         "temperature": (logits / pipe.config["temperature"]).softmax(-1),
         "mapping": pipe.guess(images_BCYX).mean(0),
-        "member": answer(alone, iota, average=average).probabilities,
-        "ladine": made.probabilities,
+        "member": answer(alone, iota).probabilities,
+        "released": answer(made.labels, iota, average="probabilities").probabilities,
+        "ladine": answer(made.labels, iota).probabilities,
     }
+
+
+def ask(pipe: Any, images_BCYX: torch.Tensor, *, steps: int, samples: int | None = None) -> Any:
+    """What the pipeline says, with the same draws at every call."""
+    drawn = torch.Generator().manual_seed(SEED)
+    return pipe(images_BCYX, num_inference_steps=steps, samples=samples, generator=drawn)
