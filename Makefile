@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-moe wheel clean
+.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-moe bench-vdt bench-dit3d wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -84,6 +84,12 @@ bench-moe: $(READY) ## speed of a layer split into experts on a CPU, some minute
 
 bench-dense2moe: $(READY) ## mixtures and pruned models distilled alike, an hour or more: docs/results_dense2moe.md
 	$(BIN)/python benchmarks/dense2moe.py
+
+bench-vdt: $(READY) ## what the pocket vdt makes beside plain guesses, some minutes: docs/results_vdt.md
+	$(BIN)/python benchmarks/vdt.py
+
+bench-dit3d: $(READY) ## clouds of the pocket dit3d beside the data, some minutes: docs/results_dit3d.md
+	$(BIN)/python benchmarks/dit3d.py
 
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .

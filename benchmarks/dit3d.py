@@ -179,8 +179,8 @@ def markdown(report: dict[str, Any]) -> str:
         "## Blocks from an image model",
         "",
         "The 24 blocks of the pocket `dit`, trained on pictures of digits, as a start for shapes; the layers before "
-        f"and behind are new. Loss on the same held-out clouds after {report['transfer'][0]['steps']} steps, batch 16, one "
-        "column a seed. Few parameters: scales, biases and class embeddings, with the new layers.",
+        f"and behind are new. Loss on the same held-out clouds after {report['transfer'][0]['steps']} steps, batch 16, "
+        "one column a seed. Few parameters: scales, biases and class embeddings, with the new layers.",
         "",
         "| start | parameters trained | "
         + " | ".join(f"{i}" for i in range(len(report["transfer"][0]["losses"])))
