@@ -18,7 +18,8 @@ def name(path: Path) -> str:
 
 
 def test_there_are_examples() -> None:
-    assert [path.name[:3] for path in EXAMPLES] == ["01_", "02_", "03_", "04_", "05_"]
+    numbers = [path.name[:3] for path in EXAMPLES]
+    assert len(numbers) >= 5 and sorted(set(numbers)) == numbers, "each has a number of its own"
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)
