@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-moe bench-vdt bench-dit3d wheel clean
+.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-moe bench-vdt bench-dit3d bench-ladine wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -90,6 +90,9 @@ bench-vdt: $(READY) ## what the pocket vdt makes beside plain guesses, some minu
 
 bench-dit3d: $(READY) ## clouds of the pocket dit3d beside the data, some minutes: docs/results_dit3d.md
 	$(BIN)/python benchmarks/dit3d.py
+
+bench-ladine: $(READY) ## LaDiNE and its rivals trained three times, ten minutes: docs/results_ladine.md
+	$(BIN)/python benchmarks/ladine.py
 
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .

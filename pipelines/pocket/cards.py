@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from .recipes import Pocket
 
 FIRST_SEED = 50_000
 """Noise that no training step has drawn and no setting is tuned on."""
@@ -101,11 +104,11 @@ def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:
         "where no network and no large model is at hand; of no other use.",
         "",
         "```python",
-        "from outpace.pipelines import load_pocket",
+        f"from outpace.pipelines import {'POCKETS, ' if pocket.given is not None else ''}load_pocket",
         "",
         f'pipe = load_pocket("{pocket.name}")',
         "made = pipe(",
-        f"    {pocket.prompt_argument}=[{json.dumps(example)}],",
+        _asked(pocket, example),
         f"    num_inference_steps={check['steps']},",
         *(f"    {key}={value!r}," for key, value in check["call"].items()),
         ")",
@@ -153,6 +156,13 @@ def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _asked(pocket: Pocket, example: Any) -> str:
+    prompts = f"[{json.dumps(example)}]"
+    if pocket.given is None:
+        return f"    {pocket.prompt_argument}={prompts},"
+    return f'    **{{"{pocket.prompt_argument}": {prompts}}} | POCKETS["{pocket.name}"].given({prompts}, [0]),'
 
 
 def _words(value: Any) -> str:
