@@ -15,6 +15,7 @@ from . import (
     ninformer,
     quantizable,
     spark,
+    swin,
     widenet,
 )
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
@@ -38,6 +39,7 @@ __all__ = [
     "ninformer",
     "quantizable",
     "spark",
+    "swin",
     "trial_of",
     "widenet",
 ]

@@ -81,6 +81,7 @@ class Activator(nn.Module):
     """Logits from pictures (B, C, Y, X), sides multiples of the patch.
 
     >>> model = Activator(ActivatorConfig(width=8, hidden=16, layers=2))
+    >>> import torch
     >>> model(torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 10])
     """

@@ -94,6 +94,7 @@ class Ninformer(nn.Module):
     """Logits from pictures (B, C, Y, X) of the size it was built for.
 
     >>> model = Ninformer(NinformerConfig(picture=8, width=8, hidden=16, layers=2))
+    >>> import torch
     >>> model(torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 10])
     """
