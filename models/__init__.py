@@ -5,6 +5,7 @@
 
 from . import (
     activator,
+    crate,
     gam,
     gated_attention,
     gla,
@@ -29,6 +30,7 @@ __all__ = [
     "check",
     "checks_of",
     "count_parameters",
+    "crate",
     "gam",
     "gated_attention",
     "gla",
