@@ -67,31 +67,23 @@ def measure(pipeline: str, names: tuple[str, ...], steps: int, samples: int | No
 
     Raises: InputError for a pipeline of another kind; UnknownNameError for no corruption.
     """
-    from outpace.errors import InputError, UnknownNameError
+    from outpace.errors import InputError
     from outpace.evaluation.calibration import CLEAN, calibration_results
     from outpace.pipelines.ladine import LadinePipeline
-    from outpace.pipelines.ladine.corruptions import CORRUPTIONS
-    from outpace.pipelines.ladine.suite import ATTACKS, WAYS, ask, suite, ways_of
+    from outpace.pipelines.ladine.suite import WAYS, ask, suite, ways_of
     from outpace.pipelines.load import load_pipeline
     from outpace.pipelines.pocket.ladine import held_out_digits
-    from outpace.registry import suggestion
 
-    known = [*CORRUPTIONS, *ATTACKS]
-    for name in names:
-        if name not in known:
-            raise UnknownNameError(f"no corruption '{name}'{suggestion(name, known)}")
     pipe = load_pipeline(pipeline, progress=False, device="cpu").pipe
     if not isinstance(pipe, LadinePipeline):
         raise InputError(f"'{pipeline}' is a {type(pipe).__name__}, which classifies nothing; give a LaDiNE pipeline")
     pictures, classes = held_out_digits("test")
-    wanted = {CLEAN, *names} if names else set(known)
     run = {
         name: {
             way: found.double().numpy()
             for way, found in ways_of(pipe, worse, ask(pipe, worse, steps=steps, samples=samples)).items()
         }
-        for name, worse in suite(pipe, pictures, classes).items()
-        if name in wanted
+        for name, worse in suite(pipe, pictures, classes, {CLEAN, *names} if names else None).items()
     }
     words = [f" {flag} {value}" for flag, value in (("--steps", steps), ("--samples", samples)) if value is not None]
     words += [f" --corruption {name}" for name in names]

@@ -6,12 +6,14 @@ last climbs on the mapping networks, through which the mixture can be attacked w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
 import torch
 
+from ...errors import UnknownNameError
+from ...registry import suggestion
 from .corruptions import CORRUPTIONS, attack
 from .sampling import answer
 
@@ -48,10 +50,26 @@ WAYS: Mapping[str, str] = {
 """Ways to read a picture that one pipeline holds, and what they are called; the first is what others are held to."""
 
 
-def suite(pipe: Any, images_BCYX: torch.Tensor, classes_B: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The pictures under every corruption and attack, by name."""
-    made = {name: worse(images_BCYX, torch.Generator().manual_seed(SEED)) for name, worse in CORRUPTIONS.items()}
-    return made | {name: worse(pipe, images_BCYX, classes_B) for name, worse in ATTACKS.items()}
+def suite(
+    pipe: Any, images_BCYX: torch.Tensor, classes_B: torch.Tensor, names: Collection[str] | None = None
+) -> dict[str, torch.Tensor]:
+    """The pictures under every corruption and attack, by name, or under those of `names`.
+
+    Raises: UnknownNameError for a name that is neither.
+    """
+    known = [*CORRUPTIONS, *ATTACKS]
+    for name in names or ():
+        if name not in known:
+            raise UnknownNameError(f"no corruption '{name}'{suggestion(name, known)}")
+    made = {}
+    for name in known:
+        if names is not None and name not in names:
+            continue
+        if name in ATTACKS:
+            made[name] = ATTACKS[name](pipe, images_BCYX, classes_B)
+        else:
+            made[name] = CORRUPTIONS[name](images_BCYX, torch.Generator().manual_seed(SEED))
+    return made
 
 
 @torch.no_grad()
