@@ -18,6 +18,7 @@ from . import (
     quantizable,
     spark,
     swin,
+    vig,
     widenet,
 )
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
@@ -45,5 +46,6 @@ __all__ = [
     "spark",
     "swin",
     "trial_of",
+    "vig",
     "widenet",
 ]
