@@ -4,6 +4,7 @@ from .apply import Acceleration, accelerate
 from .families import FAMILIES, Family, Stack, find_family, register_family
 from .methods import METHODS, Method, settings_help
 from .methods.adaspa import AdaSpa
+from .methods.brick_skipping import Brick, BrickSkipping
 from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.solver import Solver
@@ -17,6 +18,8 @@ __all__ = [
     "PRESETS",
     "Acceleration",
     "AdaSpa",
+    "Brick",
+    "BrickSkipping",
     "Call",
     "Family",
     "GatedTaylor",

@@ -10,12 +10,14 @@ from torch import nn
 
 from ..errors import ConfigError, ConflictError, UnsupportedModelError
 from .attention import AttentionEngine
+from .bricks.engine import BrickEngine
 from .conductor import Conductor
 from .denoiser import Denoiser
 from .families import FAMILIES, find_family
 from .forecaster import Forecaster
 from .methods import Method, check_combination
 from .methods.adaspa import AdaSpa
+from .methods.brick_skipping import BrickSkipping
 from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.solver import Solver
@@ -85,8 +87,14 @@ class Acceleration:
                 conductor.forecaster = Forecaster(method.policy(), self.trace, conductor.clock, method.correct)
             elif isinstance(method, AdaSpa):
                 conductor.attention = AttentionEngine(method, self.trace, conductor)
+        asked = conductor.forecaster is not None and conductor.forecaster.policy.probes
+        for method in methods:
+            if isinstance(method, BrickSkipping):
+                conductor.bricks = BrickEngine(method, self.trace, conductor, asked)
         for (name, module), family in zip(found, families, strict=True):
             self._denoisers.append(Denoiser(name, module, family, conductor))
+            if conductor.bricks is not None:
+                conductor.bricks.attach(self._denoisers[-1])
             if conductor.attention is not None:
                 conductor.attention.attach(self._denoisers[-1])
         scheduler = getattr(self._target, "scheduler", None)

@@ -1,6 +1,7 @@
 """Where everything that changes one pipeline comes together: its clock, its transformers, and who is asked at a call.
 
-A forecaster decides which blocks run; an attention engine what their attention leaves out. Either may be absent.
+A forecaster decides whether blocks run at this step; a schedule of bricks which of them then do; an attention engine
+what their attention leaves out. Each may be absent.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from .clock import Clock, Moment
-from .denoiser import Denoiser, Interception, Proceed, Rows
+from .denoiser import Denoiser, Interception, Proceed, Rows, Site
 from .families import Stack
 from .inputs import latents_of, timestep_of
 from .trace import Call, Trace
 
 if TYPE_CHECKING:
     from .attention import AttentionEngine
+    from .bricks.engine import BrickEngine
     from .forecaster import Forecaster
     from .profile import Expectation
 
@@ -74,13 +76,14 @@ class Conductor:
         self.trace = trace
         self.clock = Clock(self.release, self.around_step)
         self.forecaster: Forecaster | None = None
+        self.bricks: BrickEngine | None = None
         self.attention: AttentionEngine | None = None
         self.expectation: Expectation | None = None
         self.current: Current | None = None
 
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
-        for part in (self.forecaster, self.attention):
+        for part in (self.forecaster, self.bricks, self.attention):
             if part is not None:
                 part.release()
 
@@ -118,8 +121,10 @@ class Conductor:
             self.current = None
         seconds = now(named) - begin
         call = self.forecaster.finish(seconds) if self.forecaster is not None else computed_call(current, seconds)
+        if self.bricks is not None:
+            self.bricks.finish(current, call)
         if self.attention is not None:
-            sparse = self.attention.finish(current, call is not None and any(call.computed))
+            sparse = self.attention.finish(current, call is not None and any(call.computed) and call.blocks > 0)
             if call is not None:
                 call.sparse = sparse
         if call is not None:
@@ -134,9 +139,10 @@ class Conductor:
         if self.attention is not None and current is not None and current.denoiser is denoiser:
             hidden = site.named(args, kwargs).get(denoiser.stacks[index].hidden)
             current.tokens = hidden.shape[1] if isinstance(hidden, torch.Tensor) else 0
+        reached: Site = site if self.bricks is None else self.bricks.site(denoiser, index, site)
         if self.forecaster is None:
-            return site.proceed(*args, **kwargs)
-        return self.forecaster.block(denoiser, index, site, args, kwargs)
+            return reached.proceed(*args, **kwargs)
+        return self.forecaster.block(denoiser, index, reached, args, kwargs)
 
     def around_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """One step of the scheduler; the last of a run frees what was remembered."""

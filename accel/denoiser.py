@@ -11,7 +11,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -21,6 +21,18 @@ from .families import Family, Stack
 from .tap import Tap
 
 Proceed = Callable[..., Any]
+
+
+class Site(Protocol):
+    """The call of one module, for whoever decides about it."""
+
+    def named(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The arguments of a call by name."""
+        ...
+
+    def proceed(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the call."""
+        ...
 
 
 class Interception:

@@ -17,7 +17,7 @@ import torch
 from ..kernels.forecast import relative_error
 from .clock import Clock, Moment, is_stochastic
 from .conductor import Current, now
-from .denoiser import Denoiser, Interception, Rows, echo, hidden_of, with_hidden
+from .denoiser import Denoiser, Rows, Site, echo, hidden_of, with_hidden
 from .history import History
 from .inputs import call_signature, tied_rows
 from .replay import Replay
@@ -152,9 +152,7 @@ class Forecaster:
             seconds=seconds,
         )
 
-    def block(
-        self, denoiser: Denoiser, index: int, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> Any:
+    def block(self, denoiser: Denoiser, index: int, site: Site, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """One call of a block."""
         active = self._active
         if active is None or active.current.denoiser is not denoiser:
@@ -178,7 +176,7 @@ class Forecaster:
             self.trace.parts["gate and forecast"] += now(named) - begin
         return result
 
-    def _first_block(self, active: Active, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def _first_block(self, active: Active, site: Site, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         stack, named = active.current.denoiser.stacks[0], site.named(args, kwargs)
         hidden: torch.Tensor = named[stack.hidden]
         begin = now(named)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .attention import AttentionRecord
 
+LONGEST = 60
+"""Characters of a setting's value in a line about it."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Call:
@@ -31,6 +34,8 @@ class Call:
     seconds: float = 0.0
     sparse: bool = False
     """True where attention was left out, or searched for what to leave out."""
+    skipped: list[float] = field(default_factory=list)
+    """Blocks that a schedule of bricks left out of each sample's call; empty where there is no schedule."""
 
 
 @dataclass(slots=True)
@@ -67,7 +72,7 @@ class Trace:
         plain = float(samples * self.blocks)
         work = blocks * (self.attention.block_work() if self.attention is not None else 1.0)
         # The first full call pays for allocations and caches of its own, so it is no yardstick for the others.
-        plainly = [c for c in self.calls if c.computed and all(c.computed) and not c.sparse]
+        plainly = [c for c in self.calls if c.computed and all(c.computed) and not c.sparse and not any(c.skipped)]
         full = [c.seconds / len(c.computed) for c in plainly][1:]
         spent = sum(c.seconds for c in self.calls[1:])
         measured = mean(full) * (samples - len(self.calls[0].computed)) / spent if full and spent > 0 else None
@@ -78,6 +83,7 @@ class Trace:
             "forecast": samples - computed,
             "blocks": blocks,
             "blocks_plain": plain,
+            "skipped": sum(sum(c.skipped) for c in self.calls),
             "predicted_speedup": plain / work if work else None,
             "measured_speedup": measured,
         }
@@ -117,6 +123,8 @@ class Trace:
                 rows = [c.computed[sample] for c in self.calls if len(c.computed) > sample]
                 shares.append(f"{sum(rows)}/{len(rows)}")
             lines.append("    computed per sample: " + ", ".join(shares))
+        if any(c.skipped for c in self.calls):
+            lines.append(self._bricks_line(totals))
         if self.attention is not None:
             lines += self.attention.lines()
         reasons = Counter(r for c in self.calls for r, done in zip(c.reason, c.computed, strict=True) if done)
@@ -136,10 +144,24 @@ class Trace:
         lines.append(speed)
         return "\n".join([*lines, *(f"  note: {w}" for w in self.warnings)])
 
+    def _bricks_line(self, totals: dict[str, Any]) -> str:
+        reached = totals["computed"] * self.blocks
+        if not totals["skipped"]:
+            return "  bricks: none was left out; the schedule names no noise level of this run, or too few of its steps"
+        return (
+            f"  bricks: {totals['skipped']:g} of {reached} blocks left out ({totals['skipped'] / reached:.0%}) "
+            "in the calls that were computed"
+        )
+
 
 def describe(methods: list[dict[str, Any]]) -> str:
-    """Methods in one line: names with the settings that were given."""
+    """Methods in one line: names with the settings that were given, the long ones cut short."""
     return " + ".join(
-        m["method"] + "(" + ", ".join(f"{k}={v}" for k, v in m.items() if k not in ("method", "version")) + ")"
+        m["method"] + "(" + ", ".join(f"{k}={_short(v)}" for k, v in m.items() if k not in ("method", "version")) + ")"
         for m in methods
     )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -24,6 +24,7 @@ if not (_Path(__path__[0]) / "accel").is_dir():
 _HOME = {
     "accelerate": "outpace.accel",
     "AdaSpa": "outpace.accel",
+    "BrickSkipping": "outpace.accel",
     "GatedTaylor": "outpace.accel",
     "IntervalTaylor": "outpace.accel",
     "Solver": "outpace.accel",
@@ -45,6 +46,7 @@ __all__ = [*_HOME, "__version__"]
 
 if TYPE_CHECKING:
     from outpace.accel import AdaSpa as AdaSpa
+    from outpace.accel import BrickSkipping as BrickSkipping
     from outpace.accel import Family as Family
     from outpace.accel import GatedTaylor as GatedTaylor
     from outpace.accel import IntervalTaylor as IntervalTaylor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from outpace.evaluation.meter import BlockMeter
 
 if TYPE_CHECKING:
     from outpace.accel import Method
+    from outpace.cli.converted_contenders import Converted
     from outpace.pipelines.load import Loaded
 
 
@@ -29,6 +30,9 @@ class Bench:
     yardstick: Request | None = None
     """What calibrations are made with, whichever batch comes first: a study that is continued, or shared between
     processes, would count otherwise. None: the first request that is answered."""
+
+    converted: Sequence[Converted] = ()
+    """Converted pipelines that take part beside it."""
 
     meter: BlockMeter = field(init=False)
     calibrated: bool = field(init=False, default=False)
@@ -161,10 +165,11 @@ def blocks_of(trace: dict[str, Any], sample: int) -> float:
     total = 0.0
     for call in trace["calls"]:
         done = sum(call["computed"])
+        skipped = call.get("skipped") or [0.0] * len(call["computed"])
         if call["computed"][sample]:
-            total += trace["blocks"]
+            total += trace["blocks"] - skipped[sample]
         else:
-            total += (call["blocks"] - done * trace["blocks"]) / (len(call["computed"]) - done)
+            total += (call["blocks"] + sum(skipped) - done * trace["blocks"]) / (len(call["computed"]) - done)
     return total
 
 

@@ -1,0 +1,1 @@
+"""Bricks of plain stacks: leaving groups of blocks out by noise level, and finding which."""
