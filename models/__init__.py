@@ -6,6 +6,7 @@
 from . import (
     activator,
     crate,
+    dlgsanet,
     gam,
     gated_attention,
     gla,
@@ -33,6 +34,7 @@ __all__ = [
     "checks_of",
     "count_parameters",
     "crate",
+    "dlgsanet",
     "gam",
     "gated_attention",
     "gla",
