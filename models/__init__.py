@@ -5,6 +5,7 @@
 
 from . import (
     activator,
+    craft,
     crate,
     dlgsanet,
     gam,
@@ -33,6 +34,7 @@ __all__ = [
     "check",
     "checks_of",
     "count_parameters",
+    "craft",
     "crate",
     "dlgsanet",
     "gam",
