@@ -29,7 +29,7 @@ from outpace.evaluation.calibration import calibration_results
 from outpace.evaluation.report.calibration import calibration_markdown
 from outpace.pipelines.ladine import LadineDenoiser, LadinePipeline
 from outpace.pipelines.ladine.calibration import fit_iota
-from outpace.pipelines.ladine.sampling import draw_labels, probabilities_of
+from outpace.pipelines.ladine.sampling import averaged, draw_labels
 from outpace.pipelines.ladine.suite import SEED, WAYS, ask, suite, ways_of
 from outpace.pipelines.ladine.training import train_encoder, train_members
 from outpace.pipelines.pocket.ladine import (
@@ -54,7 +54,7 @@ LABELS = {
     "card": "one member on the ViT's answer",
     "mapping": WAYS["mapping"],
     "member": WAYS["member"],
-    "released": WAYS["released"],
+    "paper": WAYS["paper"],
     "ladine": f"LaDiNE, {STEPS} steps",
     "ladine-few": f"LaDiNE, {FEW_STEPS} steps",
     "ladine-all": f"LaDiNE, {ALL_STEPS} steps",
@@ -95,7 +95,7 @@ class Card:
             progress=sys.stderr.isatty(),
         )
         clean, right = held_out_digits("calibration")
-        self.iota = fit_iota(self.labels(clean).mean(0), right)
+        self.iota = fit_iota(self.labels(clean), right)
 
     @torch.no_grad()
     def guess(self, images: torch.Tensor) -> torch.Tensor:
@@ -114,7 +114,7 @@ class Card:
         )
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        return probabilities_of(self.labels(images).mean(0), self.iota)
+        return averaged(self.labels(images), self.iota, "probabilities")
 
 
 def run_seed(seed: int, budget: float | None, home: Path) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
@@ -149,7 +149,7 @@ def run_seed(seed: int, budget: float | None, home: Path) -> tuple[dict[str, dic
         "width_right": float(width[good].mean()),
         "auroc": auroc(-width, good),
         "members_disagree": float(torch.stack(apart).mean()),
-        "iota": pipe.config["iota"],
+        "iota": pipe.config["iota"]["probabilities"],
         "temperature": pipe.config["temperature"],
         "card_iota": card.iota,
     }

@@ -9,18 +9,18 @@ import torch
 from torch.nn import functional as F
 
 from ...errors import ConfigError
-from .sampling import probabilities_of
+from .sampling import averaged
 
 
-def fit_iota(labels_BC: torch.Tensor, classes_B: torch.Tensor) -> float:
-    """The iota of `probabilities_of` under which mean labels explain `classes_B` best.
+def fit_iota(labels_SBC: torch.Tensor, classes_B: torch.Tensor, average: str = "probabilities") -> float:
+    """The iota under which samples of labels, `averaged`, explain `classes_B` best.
 
     Differs from the paper: it minimises the negative log likelihood, which is smooth and proper; the paper searches the
     calibration error, a step function of few hundred pictures that several iotas share.
 
     Raises: ConfigError where there is nothing to fit on.
     """
-    return _minimum(lambda iota: probabilities_of(labels_BC.double(), iota), classes_B)
+    return _minimum(lambda iota: averaged(labels_SBC.double(), iota, average), classes_B)
 
 
 def fit_temperature(logits_BC: torch.Tensor, classes_B: torch.Tensor) -> float:

@@ -20,7 +20,7 @@ from .chart import draw_chart
 from .denoiser import LadineDenoiser
 from .encoder import LadineEncoder
 from .mapping import LadineMapping
-from .sampling import answer, draw_labels
+from .sampling import AVERAGES, answer, draw_labels
 from .scheduler import LadineScheduler
 
 
@@ -48,10 +48,11 @@ class LadinePipeline(DiffusionPipeline):
 
     Args:
         encoder: frozen; its first K blocks are read.
-        iota: sharpness of the probabilities, fitted on clean pictures that nothing was trained on.
+        iota: sharpness of the probabilities for each of `sampling.AVERAGES`, fitted on clean pictures that nothing was
+            trained on.
         temperature: the same for the encoder's own logits; only reports use it.
         samples: M, of each member.
-        average: "labels" (paper) or "probabilities" (released code), see `sampling.answer`.
+        average: "probabilities" (released code, better calibrated) or "labels" (paper), see `sampling.AVERAGES`.
 
     >>> pipe(pictures, num_inference_steps=20).probabilities  # doctest: +SKIP
 
@@ -66,10 +67,10 @@ class LadinePipeline(DiffusionPipeline):
         mapping: LadineMapping,
         denoiser: LadineDenoiser,
         scheduler: LadineScheduler,
-        iota: float = 0.2,
+        iota: dict[str, float] | None = None,
         temperature: float = 1.0,
         samples: int = 20,
-        average: str = "labels",
+        average: str = "probabilities",
     ) -> None:
         super().__init__()
         if mapping.members != denoiser.members:
@@ -79,6 +80,10 @@ class LadinePipeline(DiffusionPipeline):
         if scheduler.config["num_train_timesteps"] != denoiser.config["num_train_timesteps"]:
             raise ConfigError("the scheduler and the denoiser have different numbers of times")
         self.register_modules(encoder=encoder, mapping=mapping, denoiser=denoiser, scheduler=scheduler)
+        if iota is None:
+            iota = dict.fromkeys(AVERAGES, 0.2)
+        if average not in iota:
+            raise ConfigError(f"no iota for the average '{average}'; there is one for {', '.join(iota)}")
         self.register_to_config(iota=iota, temperature=temperature, samples=samples, average=average)
 
     @torch.no_grad()
@@ -120,7 +125,8 @@ class LadinePipeline(DiffusionPipeline):
             steps=num_inference_steps,
             generator=generator,
         ).float()
-        said = answer(labels, self.config["iota"], average=self.config["average"])
+        average = self.config["average"]
+        said = answer(labels, self.config["iota"][average], average=average)
         charts: Any = None
         if output_type != "probabilities":
             names = [str(number) for number in range(labels.shape[-1])]

@@ -104,13 +104,13 @@ def probabilities_of(labels: torch.Tensor, iota: float) -> torch.Tensor:
     return (-((labels - 1) ** 2) / iota).softmax(-1)
 
 
-def answer(labels_SBC: torch.Tensor, iota: float, *, average: str = "labels") -> Answer:
-    """Sum up samples of labels.
+AVERAGES = ("probabilities", "labels")
+"""How samples become one answer: each becomes probabilities and those are averaged, as in the released code, or the
+mean label becomes probabilities, as in the paper."""
 
-    Args:
-        iota: sharpness of the probabilities, from `fit_iota`.
-        average: "labels", the paper's (the mean label becomes probabilities), or "probabilities", that of the released
-            code (each label becomes probabilities, and those are averaged).
+
+def averaged(labels_SBC: torch.Tensor, iota: float, average: str) -> torch.Tensor:
+    """Probabilities (B, C) of samples of labels; `average` is one of AVERAGES.
 
     Raises: ConfigError for another `average`, or an iota that is not above 0.
     """
@@ -118,8 +118,21 @@ def answer(labels_SBC: torch.Tensor, iota: float, *, average: str = "labels") ->
         raise ConfigError(f"average '{average}' is none of {', '.join(AVERAGES)}")
     if not iota > 0:
         raise ConfigError(f"iota is {iota}; it has to be above 0")
-    each = probabilities_of(labels_SBC, iota)
-    together = probabilities_of(labels_SBC.mean(0), iota) if average == "labels" else each.mean(0)
+    if average == "labels":
+        return probabilities_of(labels_SBC.mean(0), iota)
+    return probabilities_of(labels_SBC, iota).mean(0)
+
+
+def answer(labels_SBC: torch.Tensor, iota: float, *, average: str = "probabilities") -> Answer:
+    """Sum up samples of labels.
+
+    Args:
+        iota: sharpness of the probabilities, from `fit_iota` with the same `average`.
+        average: one of AVERAGES.
+
+    Raises: as `averaged`.
+    """
+    together, each = averaged(labels_SBC, iota, average), probabilities_of(labels_SBC, iota)
     ends = torch.tensor([0.025, 0.975], dtype=each.dtype, device=each.device)
     low, high = each.quantile(ends, dim=0)
     label_low, label_high = labels_SBC.quantile(ends, dim=0)
@@ -132,6 +145,3 @@ def answer(labels_SBC: torch.Tensor, iota: float, *, average: str = "labels") ->
         variance=4 * labels_SBC.var(0, correction=0),
         votes=ballots.mean(0),
     )
-
-
-AVERAGES = ("labels", "probabilities")

@@ -15,7 +15,7 @@ import torch
 from ...errors import UnknownNameError
 from ...registry import suggestion
 from .corruptions import CORRUPTIONS, attack
-from .sampling import answer
+from .sampling import averaged
 
 Attack = Callable[[Any, torch.Tensor, torch.Tensor], torch.Tensor]
 """Pipeline, pictures and classes to worse pictures."""
@@ -44,7 +44,7 @@ WAYS: Mapping[str, str] = {
     "temperature": "ViT, temperature-scaled",
     "mapping": "mapping networks, averaged",
     "member": "one member",
-    "released": "LaDiNE, averaged as released",
+    "paper": "LaDiNE, averaged as in the paper",
     "ladine": "LaDiNE",
 }
 """Ways to read a picture that one pipeline holds, and what they are called; the first is what others are held to."""
@@ -75,15 +75,15 @@ def suite(
 @torch.no_grad()
 def ways_of(pipe: Any, images_BCYX: torch.Tensor, made: Any) -> dict[str, torch.Tensor]:
     """Probabilities (B, C) of each of WAYS; `made` is what the pipeline said to the same pictures."""
-    logits, iota = pipe.encoder(images_BCYX), pipe.config["iota"]
+    logits, iota = pipe.encoder(images_BCYX), pipe.config["iota"]["probabilities"]
     alone = made.labels[: len(made.labels) // pipe.mapping.members]
     return {
         "vit": logits.softmax(-1),
         "temperature": (logits / pipe.config["temperature"]).softmax(-1),
         "mapping": pipe.guess(images_BCYX).mean(0),
-        "member": answer(alone, iota).probabilities,
-        "released": answer(made.labels, iota, average="probabilities").probabilities,
-        "ladine": answer(made.labels, iota).probabilities,
+        "member": averaged(alone, iota, "probabilities"),
+        "paper": averaged(made.labels, pipe.config["iota"]["labels"], "labels"),
+        "ladine": averaged(made.labels, iota, "probabilities"),
     }
 
 

@@ -16,7 +16,7 @@ from ..ladine import LadineDenoiser, LadineEncoder, LadineMapping, LadinePipelin
 from ..ladine.calibration import fit_iota, fit_temperature
 from ..ladine.chart import read_chart
 from ..ladine.corruptions import CORRUPTIONS
-from ..ladine.sampling import draw_labels
+from ..ladine.sampling import AVERAGES, draw_labels
 from ..ladine.training import train_encoder, train_mapping, train_members
 from .digits import TRAIN_COUNT, digit_strokes
 from .training import FitSettings
@@ -91,8 +91,12 @@ def train_mixture(
     torch.manual_seed(recipe.denoiser.seed)
     denoiser = LadineDenoiser(members=recipe.members, sample_size=SIDE, num_train_timesteps=recipe.times)
     pipe = LadinePipeline(encoder, mapping, denoiser, scheduler)
+    # Of pictures that they were trained on the mapping networks are sure, and members would learn to believe them; with
+    # dropout their guesses err about as they do on others.
+    mapping.train()
     with torch.no_grad():
         guessed = torch.cat([pipe.guess(part) for part in pictures.split(512)], 1)
+    mapping.eval()
     third = train_members(denoiser, scheduler, pictures, classes, guessed, recipe.denoiser, folder, progress=progress)
     return calibrate(pipe), {"mapping": second, "denoiser": third}
 
@@ -111,7 +115,8 @@ def calibrate(pipe: LadinePipeline) -> LadinePipeline:
             generator=torch.Generator().manual_seed(0),
         )
         temperature = fit_temperature(pipe.encoder(pictures), classes)
-    pipe.register_to_config(iota=round(fit_iota(labels.mean(0), classes), 5), temperature=round(temperature, 5))
+    iota = {average: round(fit_iota(labels, classes, average), 5) for average in AVERAGES}
+    pipe.register_to_config(iota=iota, temperature=round(temperature, 5))
     return pipe
 
 
@@ -122,7 +127,7 @@ def train_ladine(
     encoder = build_encoder(recipe)
     first = train_encoder(encoder, draw_strokes, recipe.encoder, folder, progress=progress)
     pipe, rest = train_mixture(encoder, recipe, folder, progress=progress)
-    calibration = {name: pipe.config[name] for name in ("iota", "temperature")}
+    calibration = {"iota": pipe.config["iota"][pipe.config["average"]], "temperature": pipe.config["temperature"]}
     return pipe, {"parts": {"encoder": first, **rest}, "calibrated_on_300_digits": calibration}
 
 
