@@ -98,7 +98,8 @@ class DiT3DTransformerModel(ModelMixin, ConfigMixin):
             )
             for _ in range(num_layers)
         )
-        for index, block in enumerate(self.transformer_blocks):
+        blocks: Any = self.transformer_blocks
+        for index, block in enumerate(blocks):
             inside = make if index in chosen else ATTENTIONS["global"]
             block.attn1.set_processor(inside(width, window_size))
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
@@ -143,22 +144,24 @@ class DiT3DTransformerModel(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> Any:
         """What the model sees for each point of `hidden_states` (B, N, C) at `timestep` (one, or one a cloud)."""
-        batch, side, patch = len(hidden_states), self.side, self.config.patch_size
-        if hidden_states.ndim != 3 or hidden_states.shape[2] != self.config.in_channels:
+        config: Any = self.config
+        blocks: Any = self.transformer_blocks
+        batch, side, patch = len(hidden_states), self.side, config.patch_size
+        if hidden_states.ndim != 3 or hidden_states.shape[2] != config.in_channels:
             raise ConfigError(
-                f"clouds of shape {list(hidden_states.shape)}; expected (clouds, points, {self.config.in_channels})"
+                f"clouds of shape {list(hidden_states.shape)}; expected (clouds, points, {config.in_channels})"
             )
         timestep = timestep.expand(batch)
         if class_labels is None:
             class_labels = torch.zeros(batch, dtype=torch.long, device=hidden_states.device)
-        places = voxel_places(hidden_states[..., :3], self.config.voxel_size)
-        volume = voxelize(hidden_states, places, self.config.voxel_size)
+        places = voxel_places(hidden_states[..., :3], config.voxel_size)
+        volume = voxelize(hidden_states, places, config.voxel_size)
         tokens = self.proj_in(volume).flatten(2).transpose(1, 2)
         tokens = tokens + self.positions.to(tokens.dtype)
         grid = {"grid": (side, side, side)}
-        for block in self.transformer_blocks:
+        for block in blocks:
             tokens = block(tokens, timestep=timestep, class_labels=class_labels, cross_attention_kwargs=grid)
-        condition = self.transformer_blocks[0].norm1.emb(timestep, class_labels, hidden_dtype=tokens.dtype)
+        condition = blocks[0].norm1.emb(timestep, class_labels, hidden_dtype=tokens.dtype)
         shift, scale = self.proj_out_1(F.silu(condition)).chunk(2, 1)
         tokens = self.proj_out_2(self.norm_out(tokens) * (1 + scale[:, None]) + shift[:, None])
         parts = tokens.view(batch, side, side, side, patch, patch, patch, -1).permute(0, 7, 1, 4, 2, 5, 3, 6)

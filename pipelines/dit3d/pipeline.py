@@ -93,9 +93,10 @@ class DiT3DPipeline(DiffusionPipeline):
         """
         if output_type not in ("pil", "np", "pt", "latent"):
             raise InputError(f"no output_type '{output_type}'; choose pil, np, pt or latent")
+        own: Any = self.config
         classes = self.transformer.config.num_embeds_ada_norm
         numbers = [self._number(label, classes) for label in class_labels]
-        count, points = len(numbers), self.config.num_points if num_points is None else num_points
+        count, points = len(numbers), own.num_points if num_points is None else num_points
         if count < 1 or points < 2:
             raise InputError(f"{count} clouds of {points} points: ask for at least one cloud, of 2 points or more")
         labels = torch.tensor(numbers, device=self.device)
@@ -106,7 +107,8 @@ class DiT3DPipeline(DiffusionPipeline):
         guided = guidance_scale > 1
         if guided:
             labels = torch.cat([labels, torch.full_like(labels, classes)])
-        for moment in self.progress_bar(self.scheduler.timesteps):
+        progress: Any = self.progress_bar
+        for moment in progress(self.scheduler.timesteps):
             seen = self.scheduler.scale_model_input(cloud, moment)
             seen = torch.cat([seen, seen]) if guided else seen
             output = self.transformer(seen, moment.expand(len(seen)), labels, return_dict=False)[0]
@@ -115,7 +117,7 @@ class DiT3DPipeline(DiffusionPipeline):
                 output = any_ + guidance_scale * (asked - any_)
             cloud = self.scheduler.step(output, moment, cloud, return_dict=False)[0]
         self.maybe_free_model_hooks()
-        made: Any = cloud if output_type == "latent" else cloud * self.config.scale
+        made: Any = cloud if output_type == "latent" else cloud * own.scale
         images: Any = None
         if output_type in ("pil", "np"):
             made = made.float().cpu().numpy()

@@ -20,7 +20,7 @@ class DiT3DRecipe:
     """All that decides how the pocket is trained."""
 
     denoiser: FitSettings = FitSettings(
-        steps=1000, batch=32, rate=2e-3, muon_rate=4e-3, average=0.994, autocast=False, seed=41
+        steps=600, batch=32, rate=2e-3, muon_rate=4e-3, average=0.99, autocast=False, seed=41
     )
     blocks: int = 6
     heads: int = 4

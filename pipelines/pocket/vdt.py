@@ -25,6 +25,10 @@ class VDTRecipe:
     denoiser: FitSettings = FitSettings(
         steps=1100, batch=16, rate=2e-3, muon_rate=4e-3, average=0.994, autocast=False, seed=32
     )
+    refined: FitSettings = FitSettings(
+        steps=2400, batch=16, rate=2e-3, muon_rate=4e-3, cooldown=0.5, average=0.997, autocast=False, seed=33
+    )
+    """Goes on from `denoiser` with a new rise and fall of the rate."""
     blocks: int = 6
     heads: int = 4
     head_width: int = 24
@@ -107,8 +111,8 @@ def train_video_model(
     device: torch.device,
     *,
     progress: bool = True,
-) -> tuple[VDTTransformer3DModel, FitResult]:
-    """Make a VDT from the image model and teach it all tasks at once."""
+) -> tuple[VDTTransformer3DModel, dict[str, FitResult]]:
+    """Make a VDT from the image model and teach it all tasks at once, in two runs."""
     torch.manual_seed(1)
     model = VDTTransformer3DModel.from_image(image_model, num_frames=FRAMES).to(device).eval()
     scheduler = build_scheduler()
@@ -120,8 +124,11 @@ def train_video_model(
         seen = model(compose(x, clean, masks).to(device), level.to(device)).sample
         return masked_error(seen.float(), velocity.to(device), masks.to(device))
 
-    result = fit("denoiser", model, loss_of, recipe.denoiser, folder, matrices=matrices_of(model), progress=progress)
-    return model, result
+    runs = {"denoiser": recipe.denoiser, "refined": recipe.refined}
+    return model, {
+        name: fit(name, model, loss_of, run, folder, matrices=matrices_of(model), progress=progress)
+        for name, run in runs.items()
+    }
 
 
 def train_vdt(
@@ -130,5 +137,5 @@ def train_vdt(
     """Train every part, or continue where `folder` stands; the pipeline and the facts for the card."""
     place = torch.device(device)
     image_model, first = train_image_model(recipe, folder, place, progress=progress)
-    model, last = train_video_model(recipe, image_model, folder, place, progress=progress)
-    return VDTPipeline(model, build_scheduler()), {"parts": {"image": first, "denoiser": last}}
+    model, runs = train_video_model(recipe, image_model, folder, place, progress=progress)
+    return VDTPipeline(model, build_scheduler()), {"parts": {"image": first, **runs}}

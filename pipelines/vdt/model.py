@@ -43,13 +43,16 @@ class VDTBlock(BasicTransformerBlock):
             width, heads, head_width, attention_bias=True, norm_type="ada_norm_zero",
             norm_elementwise_affine=False, **settings,
         )  # fmt: skip
-        self.attn1.set_processor(BoxAttention((1, 0, 0)))
+        within_frames: Any = BoxAttention((1, 0, 0))
+        over_time: Any = BoxAttention((0, 1, 1))
+        self.attn1.set_processor(within_frames)
         self.temporal_norm = nn.LayerNorm(width)
         self.temporal_attention = Attention(
-            query_dim=width, heads=heads, dim_head=head_width, bias=True, processor=BoxAttention((0, 1, 1))
+            query_dim=width, heads=heads, dim_head=head_width, bias=True, processor=over_time
         )
-        for weight in self.temporal_attention.to_out.parameters():
-            nn.init.zeros_(weight)
+        out: Any = self.temporal_attention.to_out
+        nn.init.zeros_(out[0].weight)
+        nn.init.zeros_(out[0].bias)
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -61,9 +64,8 @@ class VDTBlock(BasicTransformerBlock):
     ) -> torch.Tensor:
         seen = self.temporal_norm(hidden_states) + positions
         hidden_states = hidden_states + self.temporal_attention(seen, grid=grid)
-        return super().forward(
-            hidden_states, timestep=timestep, class_labels=class_labels, cross_attention_kwargs={"grid": grid}
-        )
+        rest: dict[str, Any] = {"timestep": timestep, "class_labels": class_labels}
+        return super().forward(hidden_states, cross_attention_kwargs={"grid": grid}, **rest)
 
 
 class VDTTransformer3DModel(ModelMixin, ConfigMixin):
@@ -143,7 +145,9 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
         return_dict: bool = True,
     ) -> Any:
         """What the model sees in `hidden_states` (B, C, T, Y, X) at `timestep` (one, or one a clip)."""
-        patch = self.config.patch_size
+        config: Any = self.config
+        blocks: Any = self.transformer_blocks
+        patch = config.patch_size
         batch, _, frames, *pixels = hidden_states.shape
         if pixels[0] % patch or pixels[1] % patch:
             raise ConfigError(f"frames of {pixels[0]} x {pixels[1]} pixels do not divide into patches of {patch}")
@@ -156,9 +160,9 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
             tokens.shape[-1], torch.arange(frames, device=tokens.device), output_type="pt"
         )
         positions = positions.to(tokens.dtype).repeat_interleave(grid[1] * grid[2], 0)
-        for block in self.transformer_blocks:
+        for block in blocks:
             tokens = block(tokens, timestep=timestep, class_labels=class_labels, positions=positions, grid=grid)
-        condition = self.transformer_blocks[0].norm1.emb(timestep, class_labels, hidden_dtype=tokens.dtype)
+        condition = blocks[0].norm1.emb(timestep, class_labels, hidden_dtype=tokens.dtype)
         shift, scale = self.proj_out_1(F.silu(condition)).chunk(2, 1)
         tokens = self.proj_out_2(self.norm_out(tokens) * (1 + scale[:, None]) + shift[:, None])
         parts = tokens.view(batch, *grid, patch, patch, self.out_channels)

@@ -108,7 +108,8 @@ class VDTPipeline(DiffusionPipeline):
         noise = randn_tensor((count, channels, *shape), generator=generator, device=self.device, dtype=dtype)
         self.scheduler.set_timesteps(num_inference_steps, device=self.device)
         latents = noise * self.scheduler.init_noise_sigma
-        for moment in self.progress_bar(self.scheduler.timesteps):
+        progress: Any = self.progress_bar
+        for moment in progress(self.scheduler.timesteps):
             seen = compose(self.scheduler.scale_model_input(latents, moment), clean, open_)
             output = self.transformer(seen, moment.expand(count), return_dict=False)[0]
             latents = self.scheduler.step(output[:, :channels], moment, latents, return_dict=False)[0]
