@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..kernels.attention import dense_attention
+from ..kernels.attention import attend
 from ..kernels.convolution import causal_conv
 from .companion import MODELS, Companion, Size
 
@@ -82,7 +82,7 @@ class GamBlock(nn.Module):
     def recall(self, h_BTD: Tensor) -> Tensor:
         """softmax(h M^T) M: attention to the bank, whose rows are keys and values at once."""
         bank = self.bank_MD.expand(len(h_BTD), 1, -1, -1)
-        return dense_attention(h_BTD[:, None], bank, bank, scale=1.0)[:, 0]
+        return attend(h_BTD[:, None], bank, bank, scale=1.0)[:, 0]
 
     def forward(self, x_BTD: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         h = self.norm1(x_BTD)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..kernels.attention import dense_attention
+from ..kernels.attention import attend
 from ..kernels.moe import Experts, expert_ffn
 from .companion import MODELS, Companion, Size, check_divides
 
@@ -97,7 +97,7 @@ class SharedBlock(nn.Module):
             part(x_BTD).unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
             for part in (self.query, self.key, self.value)
         )
-        return self.out(dense_attention(q, k, v).transpose(1, 2).flatten(-2))
+        return self.out(attend(q, k, v).transpose(1, 2).flatten(-2))
 
     def mix(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """sum over the chosen experts of p_e E_e(x), and the balance loss."""

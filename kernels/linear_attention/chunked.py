@@ -28,8 +28,9 @@ SEGMENT = 1024
 def chunked(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
     """See `gated_linear_attention`; gate (B, H, T, G)."""
     outs = []
-    for part in zip(*(x.split(SEGMENT, 2) for x in (q, k, v, gate)), strict=True):
-        out, state = _segment(*part, scale, state)
+    for start in range(0, max(1, q.shape[2]), SEGMENT):
+        now = slice(start, start + SEGMENT)
+        out, state = _segment(q[:, :, now], k[:, :, now], v[:, :, now], gate[:, :, now], scale, state)
         outs.append(out)
     return (torch.cat(outs, 2) if len(outs) > 1 else outs[0]), state
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..companion import check
-from ..gam import Gam, GamConfig
+from ..gam import Gam, GamBlock, GamConfig
 
 SMALL = GamConfig(vocabulary=31, length=48, width=16, layers=3, memories=7)
 
@@ -59,6 +59,7 @@ def receptive_field() -> float:
 @torch.no_grad()
 def bank() -> float:
     block = small().blocks[0]
+    assert isinstance(block, GamBlock)
     h = torch.randn(2, 9, SMALL.width, generator=torch.Generator().manual_seed(2))
     M = block.bank_MD.double()
     expected = (h.double() @ M.T).softmax(-1) @ M

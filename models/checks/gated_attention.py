@@ -67,8 +67,9 @@ def qwen() -> float:
     rope = {"rope_type": "default", "rope_theta": 10_000.0, "partial_rotary_factor": 1.0}
     config = Qwen3NextConfig(
         hidden_size=32, num_attention_heads=4, num_key_value_heads=2, head_dim=8, num_hidden_layers=1,
-        rope_parameters=rope, layer_types=["full_attention"], attn_implementation="eager",
+        rope_parameters=rope, layer_types=["full_attention"],
     )  # fmt: skip
+    config._attn_implementation = "eager"
     attention = theirs.Qwen3NextAttention(config, layer_idx=0).eval()
     ours = SoftmaxAttention(32, AttentionConfig(heads=4, key_heads=2, gate="channel", query_key_norm=True))
     for norm in (attention.q_norm, attention.k_norm):

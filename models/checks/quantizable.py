@@ -8,7 +8,7 @@ from torch import nn
 from ...kernels.attention import ClippedSoftmax, attend
 from ...kernels.quantised import quantise
 from ..companion import check
-from ..quantizable import outliers, quantised
+from ..quantizable import QuantisedLinear, outliers, quantised
 from .hybrid import leaked, model_of, tokens
 
 
@@ -47,9 +47,10 @@ def again() -> float:
 
 @check("quantizable", "in 8 bits, every linear layer's weights are within half a step of their own")
 def steps() -> float:
-    model = nn.Sequential(nn.Linear(20, 30))
-    layer = quantised(model)[0]
-    error = (layer.weight.dequantised() - model[0].weight).abs().max()
+    exact = nn.Linear(20, 30)
+    layer = next(quantised(nn.Sequential(exact)).children())
+    assert isinstance(layer, QuantisedLinear)
+    error = (layer.weight.dequantised() - exact.weight).abs().max()
     return float(error > 0.5001 * layer.weight.scale.max())
 
 
