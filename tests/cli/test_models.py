@@ -33,8 +33,6 @@ def test_a_card_says_everything(name: str) -> None:
 
 
 def test_checks_are_run_and_told() -> None:
-    result = run("check", "gam")
-    assert result.exit_code == 0 and "5 of 5 checks hold" in result.stdout
     found = json.loads(run("check", "gam", "--json").stdout)
     assert [one["held"] for one in found["gam"]] == [True] * 5
 
