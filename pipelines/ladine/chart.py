@@ -42,5 +42,5 @@ def draw_chart(picture_CYX: np.ndarray, said: Answer, index: int, names: list[st
 
 def read_chart(chart_YXC: np.ndarray, classes: int) -> int:
     """The class that `draw_chart` marked as the likeliest: the row with the coloured bar."""
-    coloured = (np.abs(chart_YXC - np.array(BEST, dtype=np.float32) / 255) < 0.02).all(-1)
-    return int(np.argmax([coloured[TOP + ROW * row : TOP + ROW * (row + 1)].sum() for row in range(classes)]))
+    apart = np.abs(chart_YXC - np.array(BEST, dtype=np.float32) / 255).max(axis=-1)
+    return int(np.argmax([(apart[TOP + ROW * row : TOP + ROW * (row + 1)] < 0.02).sum() for row in range(classes)]))
