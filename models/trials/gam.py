@@ -9,7 +9,7 @@ from .data import BYTES
 from .fit import text_loss
 from .trial import Trial
 
-STEPS = 250
+STEPS = 120
 
 
 def arm(fusion: str) -> Callable[[int], float]:
