@@ -31,6 +31,7 @@ KINDS.add("gated+solver", Kind(label="gated forecast on a second-order solver", 
 KINDS.add("sparse", Kind(label="sparse attention", ours=True))
 KINDS.add("gated+sparse", Kind(label="gated forecast with sparse attention", ours=True))
 KINDS.add("combination", Kind(label="combination of parts", ours=True))
+KINDS.add("converted", Kind(label="converted model", ours=True))
 KINDS.add("interval", Kind(label="fixed-interval forecast"))
 KINDS.add("fewer-steps", Kind(label="fewer steps"))
 KINDS.add("solver", Kind(label="second-order solver, fewer steps"))

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import MeasurementError
+from . import routing
 from .attention import merge
 from .cells import Curve, compare_at
 from .contender import KINDS
@@ -218,6 +219,7 @@ def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
     entry["memory"] = row.memory.as_dict() if row.memory else None
     entry["timeline"] = timeline(row.samples)
     entry["attention"] = merge([s["trace"]["attention"] for s in row.samples if (s["trace"] or {}).get("attention")])
+    entry["routing"] = routing.merge([s["trace"]["routing"] for s in row.samples if (s["trace"] or {}).get("routing")])
     entry["worst"] = {
         ref: min(
             (s for s in row.samples if s["metrics"][ref].get(HEADLINE) is not None),

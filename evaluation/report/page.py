@@ -15,6 +15,7 @@ from .equal import equal_section
 from .matrix import matrix_section
 from .pictures import AMPLIFIED, gallery
 from .plot import lines_of, scatter
+from .routing import routing_section
 from .tables import cell_table, contender_table, margin_table, paired_table
 from .timelines import timelines
 from .verdict import memory_in_words, reference_words, span, verdict
@@ -64,6 +65,7 @@ def page(results: dict[str, Any], folder: Path) -> str:
         amplified=AMPLIFIED,
         timelines=timelines(results),
         attention=attention_section(results),
+        routing=routing_section(results),
         matrix=matrix_section(results),
         compute=compute,
         clock=by_the_clock(results, style_of) if compute == "work" else None,

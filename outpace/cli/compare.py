@@ -30,6 +30,7 @@ Examples:
   outpace compare wan --methods gated,fewer-steps,taylorseer-lite --out out/wan
   outpace compare wan-long --method adaspa:recall=0.9 --method "threshold=0.1 + adaspa:recall=0.95" --prompts 2
   outpace compare wan --matrix --prompts 16 --out out/matrix
+  outpace compare flux --also out/flux-distilled --out out/moe
   outpace compare owner/model --prompts prompts.txt --device cuda --batch 4 --out out/mine
 
 \b
@@ -49,10 +50,16 @@ or of single contenders, such as gated-0.15 or steps-25. For long attention, onl
 them). It is always timed and shown, beside fewer steps unless --methods says otherwise ("none": nothing else).
 
 \b
---matrix runs every combination of parts: a forecast cache, sparse attention, a solver, each off or in one of several
-ways. All are timed; the report tells what each part has in the error and in the gain of every combination, and names
-the best one for PSNR 30, 35, 40, 45 and 50. --axis takes only some: --axis forecast --axis attention=recall-0.9
+--also FOLDER takes part beside PIPELINE, alone and under our gate: one that 'outpace convert' or 'outpace distill' made
+from it. Its blocks count for less by the FLOPs that they save; the report shows what its experts were chosen for.
 
+\b
+--matrix runs every combination of parts: a forecast cache, sparse attention, a solver, a converted pipeline (--also),
+each off or in one of several ways. All are timed; the report tells what each part has in the error and in the gain of
+every combination, and names the best one for PSNR 30, 35, 40, 45 and 50. --axis takes only some: --axis forecast
+--axis attention=recall-0.9
+
+\b
 Results are kept as they come: the same command in the same folder continues where it stopped.
 'outpace report DIR' draws the page again without running anything.
 """
@@ -64,6 +71,7 @@ Results are kept as they come: the same command in the same folder continues whe
 @click.argument("pipeline")
 @click.option("--methods", metavar="METHODS", help="Who takes part, see below [default: main, or fewer steps].")
 @click.option("--method", "asked", multiple=True, metavar="METHOD[+METHOD]", help="One more contender (repeatable).")
+@click.option("--also", multiple=True, metavar="FOLDER", help="A converted pipeline takes part too (repeatable).")
 @click.option("--matrix", "with_matrix", is_flag=True, help="Every combination of parts takes part, see below.")
 @click.option(
     "--axis", "axes", multiple=True, metavar="NAME[=CHOICE,...]", help="Of the matrix only this (repeatable)."
@@ -98,6 +106,7 @@ def compare(
     pipeline: str,
     methods: str | None,
     asked: tuple[str, ...],
+    also: tuple[str, ...],
     with_matrix: bool,
     axes: tuple[str, ...],
     prompts: str,
@@ -143,13 +152,16 @@ def compare(
 
     for text in asked:
         parse_combination(text)
+    for folder in also:
+        find_pipeline(folder)
     read_axes(axes)
     if methods is None:
-        methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix else "main"
+        methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix or also else "main"
     told: dict[str, Any] = dict(
         pipeline=pipeline,
         methods=methods,
         asked=asked,
+        also=also,
         with_matrix=with_matrix,
         axes=axes,
         wanted=wanted,
@@ -188,6 +200,7 @@ def build_study(
     pipeline: str,
     methods: str,
     asked: Sequence[str],
+    also: Sequence[str],
     with_matrix: bool,
     axes: Sequence[str],
     wanted: int | list[str],
@@ -207,6 +220,7 @@ def build_study(
 
     from outpace.cli.answering import Bench
     from outpace.cli.contenders import build_contenders
+    from outpace.cli.converted_contenders import load_converted
     from outpace.cli.matrix import plan_matrix
     from outpace.cli.sparse_contenders import SPEEDUPS as SPARSE_SPEEDUPS
     from outpace.cli.workers_option import device_of_process
@@ -219,6 +233,7 @@ def build_study(
     loaded.pipe.set_progress_bar_config(disable=True)
     requests = requests_for(loaded, wanted, seed)
     bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings), yardstick=requests[0])
+    bench.converted = load_converted(bench, also)
     contenders = build_contenders(bench, methods, asked, converged_steps)
     plan = plan_matrix(bench, requests[0], axes) if with_matrix else None
     contenders += plan.contenders if plan else []

@@ -35,7 +35,7 @@ MAIN = ("gated", "gated+solver", "gated+solver-short", "interval", "fewer-steps"
 def build_contenders(
     bench: Bench, methods: str, asked: Sequence[str] = (), converged_steps: int = CONVERGED_STEPS
 ) -> list[Contender]:
-    """The references, then what is asked for one by one, then what `methods` names.
+    """The references, then what is asked for one by one, converted pipelines, then what `methods` names.
 
     Args:
         methods: "all", "main", or curves and contenders separated by commas; "none" adds nothing.
@@ -45,11 +45,13 @@ def build_contenders(
     Raises: UnknownNameError for a name that is none of these; ConfigError, ConflictError for a combination.
     """
     from outpace.cli.asked import asked_contenders
+    from outpace.cli.converted_contenders import converted_contenders
     from outpace.cli.sparse_contenders import SPARSE_CURVES
 
     built = {name: build(bench) for name, build in all_curves().items()}
     first = [plain(bench), *([converged(bench, converged_steps)] if converged_steps else [])]
     first += asked_contenders(bench, asked, bench.steps)
+    first += converted_contenders(bench, bench.converted)
     every = {c.name: c for contenders in built.values() for c in contenders}
     chosen: dict[str, Contender] = {}
     for word in (w.strip() for w in methods.split(",") if w.strip()):

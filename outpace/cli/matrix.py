@@ -19,6 +19,7 @@ from outpace.registry import Registry, suggestion
 if TYPE_CHECKING:
     from outpace.accel import Method
     from outpace.cli.answering import Bench
+    from outpace.cli.converted_contenders import Converted
     from outpace.evaluation import Contender, Request
 
 RECALLS = (0.9, 0.8)
@@ -39,7 +40,9 @@ class Choice:
     """Short, fit for a file name, unique on its axis."""
 
     label: str
-    methods: tuple[Method, ...]
+    methods: tuple[Method, ...] = ()
+    converted: Converted | None = None
+    """The pipeline that stands in for the plain one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,9 +99,17 @@ def solver_choices(bench: Bench, request: Request) -> list[Choice]:
     return [Choice(name="solver", label=label_of((Solver(),)), methods=(Solver(),))]
 
 
+def expert_choices(bench: Bench, request: Request) -> list[Choice] | str:
+    """The converted pipelines that take part, in the place of the dense one."""
+    if not bench.converted:
+        return "no converted pipeline takes part (--also FOLDER)"
+    return [Choice(name=one.name, label=one.name, converted=one) for one in bench.converted]
+
+
 AXES.add("forecast", Axis(label="forecast cache", choices=forecast_choices))
 AXES.add("attention", Axis(label="sparse attention", choices=attention_choices))
 AXES.add("solver", Axis(label="solver", choices=solver_choices))
+AXES.add("experts", Axis(label="mixture of experts or blocks", choices=expert_choices))
 
 
 def plan_matrix(bench: Bench, request: Request, asked: Sequence[str] = ()) -> Plan:
@@ -131,18 +142,21 @@ def plan_matrix(bench: Bench, request: Request, asked: Sequence[str] = ()) -> Pl
     for chosen in list(product(*((None, *choices) for choices in kept.values())))[1:]:
         parts = {name: choice for name, choice in zip(kept, chosen, strict=True) if choice is not None}
         methods = tuple(method for choice in parts.values() for method in choice.methods)
+        converted = next((choice.converted for choice in parts.values() if choice.converted), None)
         combination = Combination(
             parts={name: choice.name for name, choice in parts.items()},
             label=" + ".join(choice.label for choice in parts.values()),
             contender="matrix-" + "+".join(choice.name for choice in parts.values()),
             method=spell_combination(methods),
-            refused=refusal(bench, methods),
+            refused=refusal(converted.bench if converted else bench, methods),
         )
         combinations.append(combination)
         if combination.refused is None:
             curve = " + ".join(AXES[name].label if name == varied else c.label for name, c in parts.items())
-            label = combination.label
-            contenders.append(ours(bench, combination.contender, label, "combination", curve, bench.steps, *methods))
+            told = (combination.contender, combination.label, "combination", curve)
+            contenders.append(
+                converted.contender(bench, *told, *methods) if converted else ours(bench, *told, bench.steps, *methods)
+            )
     return Plan(axes=axes, combinations=combinations, contenders=contenders)
 
 
@@ -173,6 +187,8 @@ def pick(axis: str, offered: Sequence[Choice], wanted: Sequence[str]) -> list[Ch
 
 def refusal(bench: Bench, methods: Sequence[Method]) -> str | None:
     """Why this pipeline cannot be run under `methods` together; None where it can."""
+    if not methods:
+        return None
     try:
         accelerate(bench.loaded.pipe, *methods).restore()
     except OutpaceError as error:

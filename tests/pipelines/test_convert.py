@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from outpace.accel import AdaSpa, GatedTaylor, accelerate
 from outpace.accel.experts import Conversion, Experts, find_experts
 from outpace.errors import ConfigError, InputError
 from outpace.pipelines.convert import convert_pipeline, write_pipeline
@@ -89,3 +90,19 @@ def test_slips_are_refused_before_anything_changes(tiny_folder: Path) -> None:
     with pytest.raises(ConfigError, match="64 hidden units do not divide"):
         convert_pipeline(loaded, Conversion(experts=Experts(layout="1S11E2A")), order="weights")
     assert loaded.pipe.transformer is dense
+
+
+@pytest.mark.parametrize("name", ["dit", "flux"])
+def test_a_converted_pocket_is_forecast_and_made_sparse_in_one_call(name: str) -> None:
+    loaded = load_pipeline(name, device="cpu", progress=False)
+    loaded.pipe.set_progress_bar_config(disable=True)
+    convert_pipeline(loaded, EXPERTS, order="weights")
+    call = {**loaded.call, "num_inference_steps": 8}
+    prompts = loaded.pocket.prompts(1, "calibration")
+    plain = run_pipeline(loaded, prompts, [0], call)[0]
+    sparse = AdaSpa(recall=0.8, min_tokens=1, min_gain=0.0, block=16)
+    with accelerate(loaded.pipe, GatedTaylor(threshold=1e6, gate="paper", warmup=3, cooldown=1), sparse) as run:
+        made = run_pipeline(loaded, prompts, [0], call)[0]
+    assert np.isfinite(made).all() and not np.array_equal(made, plain)
+    assert run.trace.totals()["forecast"] > 0 and run.trace.attention.calls.total() > 0
+    assert np.array_equal(run_pipeline(loaded, prompts, [0], call)[0], plain)

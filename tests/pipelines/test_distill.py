@@ -122,11 +122,11 @@ def test_every_student_comes_nearer_to_its_teacher(
         loaded.pipe.transformer,
         student,
         calls,
-        replace(SETTINGS, stages=(("joint", 30),)),
+        replace(SETTINGS, stages=(("joint", 16),)),
         tmp_path / "run",
         progress=False,
     )
-    assert result.steps == 30 and error(student, calls) < 0.8 * before
+    assert result.steps == 16 and error(student, calls) < 0.9 * before
     assert all(map(torch.equal, dense, weights(loaded.pipe.transformer)))
     student.save_pretrained(tmp_path / "saved")
     assert error(load_transformer(tmp_path / "saved"), calls) == error(student, calls)
@@ -177,16 +177,6 @@ def test_a_run_that_was_interrupted_ends_like_one_that_was_not(
         parts = student_of(loaded)
         distill(loaded.pipe.transformer, parts, calls, settings, tmp_path / "parts", progress=False, stop_after=2)
     assert parts is not None and all(map(torch.equal, weights(whole), weights(parts)))
-
-
-def test_parts_of_a_batch_add_up(loaded: Loaded, calls: TeacherCalls, tmp_path: Path) -> None:
-    made = []
-    for parts in (1, 2):
-        student = student_of(loaded)
-        settings = replace(SETTINGS, batch=4 * parts, parts=parts, stages=(("joint", 4),))
-        distill(loaded.pipe.transformer, student, calls, settings, tmp_path / str(parts), progress=False)
-        made.append(error(student, calls))
-    assert made[0] != made[1] and abs(made[0] / made[1] - 1) < 0.5
 
 
 def test_experts_and_groups_start_better_than_by_chance(loaded: Loaded, calls: TeacherCalls) -> None:
@@ -294,7 +284,7 @@ def test_a_killed_distillation_goes_on_where_it_was(folders: Path, root: Path) -
 
     running = subprocess.Popen([*SHELL, *command(folders, "killed", 200)], env=environment(root))
     checkpoint = folders / "killed.training" / "0-joint.pt"
-    for _ in range(1200):
+    for _ in range(6000):
         if checkpoint.is_file() and torch.load(checkpoint, weights_only=False)["state"]["step"] >= 5:
             break
         time.sleep(0.1)

@@ -1,0 +1,149 @@
+"""Converted pipelines as contenders: their folders beside the dense pipeline, alone and under a forecast cache."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from outpace.accel import GatedTaylor
+from outpace.cli.contenders import ours, plain, thresholds
+from outpace.errors import InputError
+
+if TYPE_CHECKING:
+    from outpace.accel import Method
+    from outpace.cli.answering import Bench
+    from outpace.evaluation import Contender, Request, Result
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Converted:
+    """A converted pipeline, ready to answer the dense one's requests."""
+
+    name: str
+    """Short, fit for a file name."""
+    bench: Bench
+    share: float
+    """FLOPs of a call, beside a dense call."""
+    settings: dict[str, Any]
+    """What was done to it, and which weights it has."""
+
+    def contender(
+        self, dense: Bench, name: str, label: str, kind: str, curve: str, *methods: Method, shown: bool = False
+    ) -> Contender:
+        """It under `methods`, its blocks counted in dense ones by their FLOPs; without any, its routers are watched."""
+        if methods:
+            made = ours(self.bench, name, label, kind, curve, self.bench.steps, *methods, shown=shown)
+        else:
+            made = replace(plain(self.bench), name=name, label=label, kind=kind, curve=curve, shown=shown)
+        worth = self.share * dense.blocks / self.bench.blocks
+
+        def generate(requests: list[Request]) -> list[Result]:
+            if methods:
+                results = made.generate(requests)
+            else:
+                with watched(self.bench) as routing:
+                    results = made.generate(requests)
+                for result in results:
+                    result.trace = {**(result.trace or {}), "routing": routing or None}
+            return [replace(result, blocks=result.blocks * worth) for result in results]
+
+        return replace(made, generate=generate, settings={**made.settings, **self.settings})
+
+
+def load_converted(dense: Bench, folders: Sequence[str]) -> list[Converted]:
+    """The pipelines in `folders`, to be called as `dense` is.
+
+    Raises: InputError for a folder without a converted pipeline, or with one of another model.
+    """
+    from outpace.accel.experts import conversion_of, count
+    from outpace.cli.answering import Bench, weights_digest
+    from outpace.pipelines.load import load_pipeline
+
+    found: dict[str, Converted] = {}
+    original = dense.loaded.pipe.transformer
+    for folder in folders:
+        loaded = load_pipeline(folder, dtype=original.dtype, device=str(dense.loaded.pipe.device), progress=False)
+        loaded.pipe.set_progress_bar_config(disable=True)
+        transformer = loaded.pipe.transformer
+        conversion = conversion_of(transformer)
+        if conversion is None:
+            raise InputError(f"--also {folder}: its transformer is dense; name a folder of 'outpace convert'")
+        if not isinstance(transformer, type(original)):
+            raise InputError(
+                f"--also {folder}: it was made from a {type(transformer).__mro__[2].__name__}, and "
+                f"{dense.loaded.source.name} has a {type(original).__name__}"
+            )
+        sizes = {"height": "height", "width": "width", "num_frames": "frames"}
+        size = {word: dense.arguments[name] for name, word in sizes.items() if name in dense.arguments}
+        counted = count(original, conversion, **size)
+        name = re.sub(r"[^A-Za-z0-9@.+_-]+", "-", Path(folder).name)
+        if name in found:
+            raise InputError(f"--also: two folders are called '{name}'; rename one of them")
+        found[name] = Converted(
+            name=name,
+            bench=Bench(loaded=loaded, arguments=dense.arguments, yardstick=dense.yardstick),
+            share=counted.flops / counted.dense_flops,
+            settings={"conversion": conversion.to_dict(), "weights": weights_digest(loaded.pipe)},
+        )
+    return list(found.values())
+
+
+def converted_contenders(dense: Bench, converted: Sequence[Converted]) -> list[Contender]:
+    """Each by itself, and under our gate at several thresholds."""
+    made = []
+    for one in converted:
+        made.append(one.contender(dense, one.name, one.name, "converted", one.name, shown=True))
+        made += [
+            one.contender(
+                dense,
+                f"{one.name}+gated-{t:g}",
+                f"gated {t:g} on {one.name}",
+                "converted",
+                f"gated on {one.name}",
+                GatedTaylor(threshold=t),
+            )
+            for t in thresholds(dense.steps)
+        ]
+    return made
+
+
+@contextmanager
+def watched(bench: Bench) -> Iterator[dict[str, Any]]:
+    """What the routers of a pipeline's transformer choose meanwhile, for its report; stays empty without routers."""
+    from outpace.accel.experts import watch
+
+    kept: dict[str, Any] = {}
+    transformer = bench.loaded.pipe.transformer
+    calls: list[dict[str, list[float]]] = []
+    with watch(transformer) as routing:
+
+        def note(*_: Any) -> None:
+            # A layer of a block that did not run was not asked.
+            calls.append({name: shares.pop().tolist() for name, shares in routing.shares.items() if shares})
+
+        hook = transformer.register_forward_hook(note)
+        try:
+            yield kept
+        finally:
+            hook.remove()
+    # The first calls may measure what a block costs; those of the pictures are the last, one or more a step.
+    branches = max(1, len(calls) // bench.steps)
+    last = calls[-branches * bench.steps :]
+    if routing.shares:
+        kept["layers"] = list(routing.shares)
+        kept["choices"] = [
+            [
+                mean([call[name] for call in last[step * branches : (step + 1) * branches] if name in call])
+                for step in range(bench.steps)
+            ]
+            for name in routing.shares
+        ]
+
+
+def mean(rows: Sequence[Sequence[float]]) -> list[float] | None:
+    """Of each column; None where there is no row."""
+    return [sum(column) / len(rows) for column in zip(*rows, strict=True)] if rows else None
