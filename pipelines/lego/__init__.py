@@ -3,7 +3,8 @@
 from .model import LegoTransformer2DModel
 from .pipeline import LegoPipeline
 from .sizes import SIZES
+from .skipping import skip_brick
 from .training import lego_loss
 from .windows import Windows
 
-__all__ = ["SIZES", "LegoPipeline", "LegoTransformer2DModel", "Windows", "lego_loss"]
+__all__ = ["SIZES", "LegoPipeline", "LegoTransformer2DModel", "Windows", "lego_loss", "skip_brick"]

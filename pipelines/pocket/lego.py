@@ -20,7 +20,7 @@ class LegoRecipe:
     """All that decides how the pocket is trained."""
 
     denoiser: FitSettings = FitSettings(
-        steps=900, batch=16, rate=2e-3, muon_rate=4e-3, average=0.99, autocast=False, fused_attention=True, seed=61
+        steps=360, batch=16, rate=2e-3, muon_rate=4e-3, average=0.99, autocast=False, fused_attention=True, seed=61
     )
     brick_sizes: tuple[int, ...] = (4, 16, SIDE)
     patch_sizes: tuple[int, ...] = (2, 8, 2)
@@ -66,11 +66,10 @@ def train_denoiser(
 
 
 def assemble(denoiser: LegoTransformer2DModel) -> LegoPipeline:
-    """A LegoPipeline that steps as Karras et al. do, in Euler's steps."""
-    from diffusers import EDMEulerScheduler
+    """A LegoPipeline over the noise levels of Karras et al., with a solver for few steps."""
+    from diffusers import EDMDPMSolverMultistepScheduler
 
-    sigma_data = denoiser.config["sigma_data"]
-    return LegoPipeline(denoiser.eval(), EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0, sigma_data=sigma_data))
+    return LegoPipeline(denoiser.eval(), EDMDPMSolverMultistepScheduler(sigma_data=denoiser.config["sigma_data"]))
 
 
 def train_lego(

@@ -277,6 +277,7 @@ POCKETS.add(
         train=_train_lego,
         call={"guidance_scale": 2.0},
         prompt_argument="class_labels",
+        steps=20,
         data=DIGITS,
     ),
 )
@@ -380,7 +381,7 @@ POCKETS.add(
         train=_train_ladine,
         prompt_argument="pictures",
         steps=20,
-        bar={"digit": 0.75},
+        bar={"digit": 0.60},
         data="the 1797 digits of 8 x 8 pixels that come with scikit-learn (UCI Optical Recognition of Handwritten "
         "Digits, E. Alpaydin and C. Kaynak, 1998, CC BY 4.0): 1200 train, 300 calibrate, 297 test",
     ),
