@@ -1,6 +1,6 @@
 """Language models with linear, hybrid and full attention learn Python from Python: a picture of how their loss falls.
 
-python examples/05_language_model.py [STEPS]      # 60 steps take seconds, 1000 some minutes on one core
+python examples/05_language_model.py [STEPS]      # 25 steps take seconds, 1000 some minutes on one core
 """
 
 import sys
@@ -16,7 +16,7 @@ PATTERNS = {
     "hybrid 3:1": ("gla", "gla", "gla", "full"),
     "full": ("full", "full", "full", "full"),
 }
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 60
+STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 25
 
 
 def train(kinds: tuple[str, ...]) -> list[float]:
