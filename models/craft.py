@@ -94,9 +94,9 @@ class WindowLayer(nn.Module):
     def attend(self, x_BYXC: Tensor) -> Tensor:
         """Both halves, and a convolution of the values."""
         q, k, v = self.query_key_value(x_BYXC).unflatten(-1, (3, self.heads, -1)).unbind(3)
-        half, outs = self.heads // 2, []
+        half, outs, standing = self.heads // 2, [], (self.window[1], self.window[0])
         for positions, window, here in zip(
-            self.positions, (self.window, self.window[::-1]), (slice(half), slice(half, None)), strict=True
+            self.positions, (self.window, standing), (slice(half), slice(half, None)), strict=True
         ):
             outs.append(
                 window_attention(

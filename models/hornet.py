@@ -87,7 +87,8 @@ class RecursiveGatedConv(nn.Module):
     def forward(self, x_BCYX: Tensor) -> Tensor:
         first, gates = self.project(x_BCYX).split([self.widths[0], sum(self.widths)], 1)
         gates = (self.filter(gates) * self.SCALE).split(self.widths, 1)
-        return self.out(recursive_gating(first, gates, [(mix.weight[..., 0, 0], mix.bias) for mix in self.mixes]))
+        mixes = [(mix.weight[..., 0, 0], mix.bias) for mix in self.mixes if isinstance(mix, nn.Conv2d)]
+        return self.out(recursive_gating(first, gates, mixes))
 
 
 class HorNetBlock(nn.Module):

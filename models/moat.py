@@ -56,12 +56,12 @@ class MoatConfig:
 class SameConv(nn.Conv2d):
     """A convolution padded as TensorFlow pads: with a stride, more after than before."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         pads: list[int] = []
-        for size, width, stride in zip(x.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+        for size, width, stride in zip(input.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
             total = max((-(-size // stride) - 1) * stride + width - size, 0)
             pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(x, pads))
+        return super().forward(F.pad(input, pads))
 
 
 class SqueezeExcite(nn.Module):

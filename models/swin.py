@@ -74,8 +74,8 @@ def build_swin(settings: SwinSettings) -> nn.Module:
         num_heads=list(settings.heads),
         window_size=settings.window,
         drop_path_rate=settings.drop_path,
-        num_labels=settings.classes,
     )
+    config.num_labels = settings.classes
     return use_our_attention(SwinForImageClassification(config))
 
 

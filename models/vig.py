@@ -70,9 +70,9 @@ def both_directions(q: Tensor, k: Tensor, v: Tensor, forward_decay: Tensor, back
 class BidirectionalMixer(nn.Module):
     """A small convolution, gated linear attention in both directions, and a gate between the two."""
 
-    def __init__(self, width: int, heads: int, *, activated: bool) -> None:
+    def __init__(self, width: int, heads: int, *, activated: bool, backward: bool = True) -> None:
         super().__init__()
-        self.heads, self.activated = heads, activated
+        self.heads, self.activated, self.backward = heads, activated, backward
         self.local = depthwise(width, 3, bias=False)
         self.query, self.key = nn.Linear(width, width // 2, bias=False), nn.Linear(width, width // 2, bias=False)
         self.value = nn.Linear(width, width, bias=False)
@@ -85,7 +85,10 @@ class BidirectionalMixer(nn.Module):
         l_BND = tokens_of(F.silu(local) if self.activated else local)
         q, k, v = (self.split(part(l_BND)) for part in (self.query, self.key, self.value))
         there, back = (F.logsigmoid(self.decay(l_BND)) / TEMPERATURE).chunk(2, -1)
-        o = both_directions(q, k, v, self.split(there), self.split(back))
+        if self.backward:
+            o = both_directions(q, k, v, self.split(there), self.split(back))
+        else:  # an ablation: a place sees what comes before it only
+            o = gated_linear_attention(q, k, v, self.split(there))
         a = self.split(self.gate(l_BND)).sigmoid()
         y = self.norm(o) * a + self.local_norm(self.split(l_BND)) * (1 - a)
         y = y.transpose(1, 2).flatten(-2)
@@ -113,10 +116,12 @@ Norm = type[ChannelNorm] | type[ChannelRms]
 class VigBlock(nn.Module):
     """The mixer, then SwiGLU."""
 
-    def __init__(self, width: int, heads: int, hidden: int, norm: Norm, *, activated: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, norm: Norm, *, activated: bool, backward: bool = True
+    ) -> None:
         super().__init__()
         self.norm1, self.norm2 = norm(width), norm(width)
-        self.mixer = BidirectionalMixer(width, heads, activated=activated)
+        self.mixer = BidirectionalMixer(width, heads, activated=activated, backward=backward)
         self.gate, self.up, self.down = (
             nn.Linear(width, hidden, bias=False),
             nn.Linear(width, hidden, bias=False),

@@ -113,7 +113,7 @@ def reference_window_attention(
     scale: float | None = None,
 ) -> Tensor:
     """The same from the coordinates of every pair of positions, float64."""
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
     size: Pair = (q.shape[1], q.shape[2])
     padded = (-(-size[0] // window[0]) * window[0], -(-size[1] // window[1]) * window[1])
     at = [(at - s) % n for at, s, n in zip(_positions(size, q.device), shift, padded, strict=True)]
@@ -124,7 +124,7 @@ def reference_window_attention(
         if masked:
             same &= (moved[:, None] >= n - s) == (moved >= n - s)
         within = within * w + moved % w
-    scores = torch.einsum("byxhd,bzwhd->bhyxzw", q.double(), k.double()).flatten(4).flatten(2, 3) * scale
+    scores = torch.einsum("byxhd,bzwhd->bhyxzw", q.double(), k.double()).flatten(4).flatten(2, 3) * factor
     if bias is not None:
         scores = scores + bias.double()[:, within[:, None], within]
     weights = scores.masked_fill(~same, -torch.inf).softmax(-1)

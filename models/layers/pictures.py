@@ -14,8 +14,8 @@ from ...errors import ConfigError
 class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of (B, C, Y, X)."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
 def into_patches(x_BCYX: Tensor, side: int) -> Tensor:
