@@ -26,9 +26,9 @@ from outpace.pipelines.lego import SIZES, LegoPipeline, LegoTransformer2DModel, 
 from outpace.pipelines.load import call_arguments, load_pipeline, read_prompts, run_pipeline
 from outpace.pipelines.pocket.recipes import POCKETS
 
-TINY = {"num_attention_heads": 2, "attention_head_dim": 8, "sample_size": 8, "num_embeds_ada_norm": 10}
-STACK = {"brick_sizes": (4, 8, 8), "patch_sizes": (2, 4, 2), "num_layers": (1, 1, 2)}
-LINEAR = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
+TINY: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 8, "sample_size": 8, "num_embeds_ada_norm": 10}
+STACK: dict[str, Any] = {"brick_sizes": (4, 8, 8), "patch_sizes": (2, 4, 2), "num_layers": (1, 1, 2)}
+LINEAR: dict[str, Any] = {"beta_schedule": "linear", "beta_start": 1e-4, "beta_end": 0.02}
 
 
 def opened(model: Any) -> Any:
@@ -255,14 +255,15 @@ def test_pictures_of_any_size_do_not_depend_on_their_batch(pipe: LegoPipeline):
 
 
 def test_bad_calls_are_refused(pipe: LegoPipeline):
-    for call, said in (
+    calls: list[tuple[dict[str, Any], str]] = [
         ({"labels": [10]}, "from 0 to 9"),
         ({"labels": ["three"]}, "no class"),
         ({"labels": []}, "one number a picture"),
         ({"height": 7}, "8 pixels or more"),
         ({"overlap": 8}, "from 0 to 7"),
         ({"generator": generators(1)}, "one a label"),
-    ):
+    ]
+    for call, said in calls:
         with pytest.raises(InputError, match=said):
             latents(pipe, **call)
     with pytest.raises(InputError, match="output_type"):
@@ -289,10 +290,12 @@ def test_a_latent_model_decodes_with_its_vae():
     from diffusers import AutoencoderKL
 
     model = opened(LegoTransformer2DModel(**TINY, **STACK, in_channels=4))
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2, norm_num_groups=4,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, sample_size=16,
-    ).eval()  # fmt: skip
+    settings: dict[str, Any] = {
+        "block_out_channels": (8, 8),
+        "down_block_types": ("DownEncoderBlock2D",) * 2,
+        "up_block_types": ("UpDecoderBlock2D",) * 2,
+    }
+    vae = AutoencoderKL(**settings, norm_num_groups=4, latent_channels=4, sample_size=16).eval()
     pipe = LegoPipeline(model, EDMEulerScheduler(), vae)
     pipe.set_progress_bar_config(disable=True)
     assert pipe([1], num_inference_steps=2, width=24, output_type="np").images.shape == (1, 16, 24, 3)
