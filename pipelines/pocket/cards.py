@@ -91,7 +91,7 @@ def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:
     pocket = POCKETS[card["pocket"]]
     training, check = card["training"], card["check"]
     parts = training["parts"]
-    call = ", ".join(f"{key}={value!r}" for key, value in check["call"].items())
+    call = "".join(f"{key}={value!r}, " for key, value in check["call"].items())
     example = pocket.prompts(1, "held_out")[0]
     lines = [
         "---",
@@ -117,7 +117,7 @@ def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:
         "## Accuracy",
         "",
         f"Share of what {check['n']} held-out prompts ask for that a checker reads off the result "
-        f"({check['steps']} steps, {call}, seeds from {check['first_seed']}, weights in bfloat16, computed in "
+        f"({check['steps']} steps, {call}seeds from {check['first_seed']}, weights in bfloat16, computed in "
         "float32):",
         "",
         "| what | accuracy | bar |",
