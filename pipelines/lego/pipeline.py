@@ -72,11 +72,13 @@ class LegoPipeline(DiffusionPipeline):
         size = (self._side("height", height), self._side("width", width))
         window = config["sample_size"]
         step = self.pixels_per_latent
-        if overlap is None:
-            overlap = window // 2 * step
-        if overlap % step or not 0 <= overlap // step < window:
-            raise InputError(f"an overlap of {overlap} pixels; choose one from 0 to {(window - 1) * step}")
-        overlap //= step
+        asked = window // 2 * step if overlap is None else overlap
+        if asked % step or not 0 <= asked // step < window:
+            raise InputError(
+                f"an overlap of {asked} pixels; choose one from 0 to {(window - 1) * step}"
+                + (f", in steps of {step}" if step > 1 else "")
+            )
+        shared = asked // step
         if isinstance(generator, list) and len(generator) != len(labels):
             raise InputError(f"{len(generator)} generators for {len(labels)} labels; give one, or one a label")
         if output_type not in ("pil", "np", "pt", "latent"):
@@ -98,7 +100,8 @@ class LegoPipeline(DiffusionPipeline):
             dtype=self.transformer.dtype,
         )
         latents = latents * self.scheduler.init_noise_sigma
-        for index, timestep in enumerate(self.progress_bar(self.scheduler.timesteps)):
+        progress: Any = self.progress_bar
+        for index, timestep in enumerate(progress(self.scheduler.timesteps)):
             seen = network_input(self.scheduler, latents, index, sigma_data)
             # All pictures of all batches share the places of a step's windows, so none depends on its batch.
             places = random.Random(index)
@@ -106,8 +109,8 @@ class LegoPipeline(DiffusionPipeline):
                 seen.network_input.repeat(2, 1, 1, 1) if guided else seen.network_input,
                 timestep=seen.c_noise,
                 class_labels=labels,
-                overlap=overlap,
-                shift=(places.randrange(window), places.randrange(window)) if overlap else (0, 0),
+                overlap=shared,
+                shift=(places.randrange(window), places.randrange(window)) if shared else (0, 0),
                 return_dict=False,
             )[0]
             if guided:

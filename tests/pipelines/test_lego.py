@@ -85,10 +85,10 @@ def test_stacks_grow_refine_or_do_both():
 
 def test_one_brick_of_the_picture_is_a_plain_dit():
     settings = {**TINY, "patch_size": 2, "in_channels": 3, "num_layers": 3}
-    plain = opened(DiTTransformer2DModel(**settings, norm_eps=1e-6))
+    plain: Any = opened(DiTTransformer2DModel(**settings, norm_eps=1e-6))
     for block in plain.transformer_blocks[1:]:  # diffusers keeps one embedding of time and class in every block
         block.norm1.emb.load_state_dict(plain.transformer_blocks[0].norm1.emb.state_dict())
-    lego = LegoTransformer2DModel(**TINY, brick_sizes=(8,), patch_sizes=(2,), num_layers=(3,)).eval()
+    lego: Any = LegoTransformer2DModel(**TINY, brick_sizes=(8,), patch_sizes=(2,), num_layers=(3,)).eval()
     brick, held = lego.bricks[0], plain.state_dict()
     with torch.no_grad():
         brick.patches.weight.zero_()
