@@ -86,7 +86,7 @@ def read_results(name: str, folder: Path = RESULTS) -> dict[str, Any] | None:
 def in_words(results: dict[str, Any]) -> str:
     """The verdict and its numbers, in one paragraph."""
     scores = "; ".join(
-        f"{arm} {statistics.mean(values):.3g} ({', '.join(f'{value:.3g}' for value in values)})"
+        f"{arm} {statistics.mean(values):.4g} ({', '.join(f'{value:.4g}' for value in values)})"
         for arm, values in results["scores"].items()
     )
     verdict = "shown" if results["shown"] else "not reproduced at this scale"
