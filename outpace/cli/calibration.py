@@ -24,7 +24,7 @@ results.json; 'outpace report DIR' writes the pages again. 'make bench-ladine' a
 
 @click.command(epilog=EPILOG, short_help="Accuracy and calibration of LaDiNE under corruption.")
 @click.argument("pipeline", default="ladine")
-@click.option("--corruption", "names", multiple=True, metavar="NAME", help="One of the suite; may be repeated.")
+@click.option("--corruption", "names", multiple=True, metavar="NAME", help="One of docs/ladine.md; may be repeated.")
 @click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Reverse diffusion steps.")
 @click.option("--samples", type=click.IntRange(min=1), help="Samples of a member [default: the pipeline's].")
 @click.option("--out", default="out/calibration", show_default=True, metavar="DIR", help="Where the report goes.")

@@ -12,6 +12,8 @@ import pytest
 
 from outpace.evaluation.calibration import CLEAN, summary
 from outpace.evaluation.report.calibration import calibration_markdown
+from outpace.pipelines.ladine.corruptions import CORRUPTIONS
+from outpace.pipelines.ladine.suite import ATTACKS
 
 ROOT = Path(__file__).resolve().parents[2]
 RIVALS = {"vit", "temperature", "ensemble", "card", "mapping", "member"}
@@ -42,6 +44,11 @@ def test_the_committed_results_hold(committed: dict[str, Any]) -> None:
 
 def test_the_page_is_written_from_the_results(committed: dict[str, Any]) -> None:
     assert (ROOT / "docs" / "results_ladine.md").read_text(encoding="utf-8") == calibration_markdown(committed)
+
+
+def test_the_page_names_every_corruption_and_attack() -> None:
+    page = (ROOT / "docs" / "ladine.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in (*CORRUPTIONS, *ATTACKS) if name != CLEAN)
 
 
 @pytest.mark.slow
