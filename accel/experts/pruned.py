@@ -48,8 +48,8 @@ def drop_blocks(transformer: nn.Module, places: Sequence[int]) -> None:
     gone = {id(blocks[place][1]) for place in places}
     for path in {stack.path for stack, _ in blocks}:
         parent, _, name = path.rpartition(".")
-        owner = transformer.get_submodule(parent)
-        setattr(owner, name, nn.ModuleList(b for b in transformer.get_submodule(path) if id(b) not in gone))
+        kept = nn.ModuleList(b for b in transformer.get_submodule(path).children() if id(b) not in gone)
+        setattr(transformer.get_submodule(parent), name, kept)
 
 
 def block_effects(

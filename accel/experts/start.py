@@ -7,7 +7,8 @@ those that it would miss most.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def start_experts(transformer: nn.Module, calls: Iterable[Mapping[str, Any]], *,
     layers = find_experts(transformer)
     if not layers:
         raise ConfigError(f"{type(transformer).__name__} has no experts to deal; convert it first")
-    before = {path: layer.active for path, layer in layers.items()}
+    before: dict[str, int | Literal["all"]] = {path: layer.active for path, layer in layers.items()}
     generator = torch.Generator().manual_seed(seed)
     set_active(transformer, "all")
     try:
@@ -86,9 +87,7 @@ def start_groups(transformer: nn.Module, calls: Iterable[Mapping[str, Any]]) -> 
     try:
         effects = block_effects(transformer, held, [places[id(b)] for group in groups for b in group.members])
         hooks = [
-            group.router.register_forward_pre_hook(
-                lambda router, args, kept=kept: kept.append(torch.cat(router.features(*args), -1))
-            )
+            group.router.register_forward_pre_hook(partial(_note_features, kept))
             for group, kept in zip(groups, seen, strict=True)
         ]
         try:
@@ -110,6 +109,14 @@ def start_groups(transformer: nn.Module, calls: Iterable[Mapping[str, Any]]) -> 
             group.router.conditioning.copy_(conditioning)
 
 
+def _note_features(kept: list[Tensor], router: Any, args: tuple[Any, ...]) -> None:
+    kept.append(torch.cat(router.features(*args), -1))
+
+
+def _note_tokens(kept: list[Tensor], _: Any, args: tuple[Any, ...]) -> None:
+    kept.append(args[0].flatten(0, -2).float())
+
+
 def _regression(x: Tensor, y: Tensor) -> Tensor:
     """The matrix (outputs, inputs) that best gives y (rows, outputs) from x (rows, inputs), kept small."""
     gram = x.T @ x
@@ -125,10 +132,7 @@ def _inputs(
 ) -> dict[str, Tensor]:
     """Some tokens (T, D) that every layer sees, of all calls alike."""
     seen: dict[str, list[Tensor]] = {path: [] for path in layers}
-    hooks = [
-        layer.register_forward_pre_hook(lambda _, args, path=path: seen[path].append(args[0].flatten(0, -2).float()))
-        for path, layer in layers.items()
-    ]
+    hooks = [layer.register_forward_pre_hook(partial(_note_tokens, seen[path])) for path, layer in layers.items()]
     try:
         with torch.no_grad():
             for call in calls:
