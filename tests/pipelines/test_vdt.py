@@ -209,7 +209,6 @@ def test_moving_digits_are_read_back():
         ({"task": "unconditional", "generator": [torch.Generator(), torch.Generator()]}, "2 generators for 1"),
         ({"num_frames": 1}, "2 frames or more"),
     ],
-    ids=str,
 )
 def test_bad_input_is_answered_in_one_sentence(pipe: VDTPipeline, call: dict[str, Any], message: str):
     with pytest.raises(InputError, match=message):
