@@ -7,15 +7,16 @@ the mapping networks averaged without diffusion, one member of the mixture, and 
 answer as CARD is. All are trained on the same 1200 digits with the same augmentation, and whatever is calibrated is
 calibrated on the same 300 clean ones. Attacks climb on the ViT of the seed, the last on its mapping networks.
 
-Checkpoints stay in out/bench/ladine, so that an interrupted run goes on. Writes benchmarks/results/ladine.json and
-docs/results_ladine.md. One thread, about ten minutes of processor time.
+Checkpoints and answers stay in out/bench/ladine, so that an interrupted run goes on. Writes
+benchmarks/results/ladine.json and docs/results_ladine.md. One thread, about ten minutes of processor time.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from outpace.evaluation.atomic import make_folder, write_json, write_text
-from outpace.evaluation.calibration import calibration_results
+from outpace.evaluation.atomic import make_folder, write_bytes, write_json, write_text
+from outpace.evaluation.calibration import CLEAN, calibration_results
+from outpace.evaluation.records import fingerprint
 from outpace.evaluation.report.calibration import calibration_markdown
 from outpace.pipelines.ladine import LadineDenoiser, LadinePipeline
 from outpace.pipelines.ladine.calibration import fit_iota
@@ -125,35 +127,60 @@ def run_seed(seed: int, budget: float | None, home: Path) -> tuple[dict[str, dic
     pipe, _ = train_mixture(vits[0], recipe, folder, progress=sys.stderr.isatty())
     card = Card(pipe, recipe, folder)
     pictures, classes = held_out_digits("test")
-    made: dict[str, dict[str, Any]] = {}
-    widths, right, apart = [], [], []
+    mark = fingerprint(asdict(recipe), list(LABELS.items()), STEPS, FEW_STEPS, ALL_STEPS, SEED)
+    cells: dict[str, dict[str, np.ndarray]] = {}
     for name, worse in suite(pipe, pictures, classes).items():
-        said = ask(pipe, worse, steps=STEPS)
-        found = ways_of(pipe, worse, said)
-        with torch.no_grad():
-            found["ensemble"] = torch.stack([vit(worse).softmax(-1) for vit in vits]).mean(0)
-        found["card"] = card.probabilities(worse)
-        for way, steps in (("ladine-few", FEW_STEPS), ("ladine-all", ALL_STEPS)):
-            found[way] = ask(pipe, worse, steps=steps).probabilities
-        made[name] = {way: probabilities.double().numpy() for way, probabilities in found.items()}
-        chosen = said.probabilities.argmax(1)
-        if name != "clean":
-            widths.append(said.width.gather(1, chosen[:, None])[:, 0])
-            right.append(chosen == classes)
-        each = said.labels.unflatten(0, (recipe.members, -1)).mean(1).argmax(-1)
-        apart.append((each != each[0]).any(0).float().mean())
-        print(f"seed {seed}, {name}: done", file=sys.stderr, flush=True)
-    width, good = torch.cat(widths), torch.cat(right)
+        path = folder / f"{name}.npz"
+        cell = read_cell(path, mark)
+        if cell is None:
+            cell = measure(pipe, vits, card, worse, recipe.members)
+            write_cell(path, mark, cell)
+            print(f"seed {seed}, {name}: done", file=sys.stderr, flush=True)
+        cells[name] = cell
+    chosen = {name: torch.tensor(cell["ladine"]).argmax(1) for name, cell in cells.items()}
+    worse = [name for name in cells if name != CLEAN]
+    width = torch.cat([torch.tensor(cells[name]["width"]).gather(1, chosen[name][:, None])[:, 0] for name in worse])
+    good = torch.cat([chosen[name] == classes for name in worse])
     figures = {
         "width_wrong": float(width[~good].mean()),
         "width_right": float(width[good].mean()),
         "auroc": auroc(-width, good),
-        "members_disagree": float(torch.stack(apart).mean()),
+        "members_disagree": float(np.mean([cell["apart"] for cell in cells.values()])),
         "iota": pipe.config["iota"]["probabilities"],
         "temperature": pipe.config["temperature"],
         "card_iota": card.iota,
     }
-    return made, figures
+    return {name: {way: cell[way] for way in LABELS} for name, cell in cells.items()}, figures
+
+
+def measure(
+    pipe: LadinePipeline, vits: list[Any], card: Card, worse: torch.Tensor, members: int
+) -> dict[str, np.ndarray]:
+    """Probabilities of every way for the same pictures, how wide LaDiNE's samples lie, where its members disagree."""
+    said = ask(pipe, worse, steps=STEPS)
+    found = ways_of(pipe, worse, said)
+    with torch.no_grad():
+        found["ensemble"] = torch.stack([vit(worse).softmax(-1) for vit in vits]).mean(0)
+    found["card"] = card.probabilities(worse)
+    for way, steps in (("ladine-few", FEW_STEPS), ("ladine-all", ALL_STEPS)):
+        found[way] = ask(pipe, worse, steps=steps).probabilities
+    each = said.labels.unflatten(0, (members, -1)).mean(1).argmax(-1)
+    found |= {"width": said.width, "apart": (each != each[0]).any(0)}
+    return {key: value.double().numpy() for key, value in found.items()}
+
+
+def read_cell(path: Path, mark: str) -> dict[str, np.ndarray] | None:
+    """What was kept of a corruption; None where nothing was, or of other settings."""
+    if not path.is_file():
+        return None
+    with np.load(path) as held:
+        return {key: held[key] for key in held.files} if str(held["mark"]) == mark else None
+
+
+def write_cell(path: Path, mark: str, cell: dict[str, np.ndarray]) -> None:
+    buffer = io.BytesIO()
+    np.savez(buffer, mark=np.array(mark), **cell)  # pyright: ignore[reportArgumentType]
+    write_bytes(path, buffer.getvalue())
 
 
 def auroc(score: torch.Tensor, positive: torch.Tensor) -> float:
