@@ -17,7 +17,9 @@ class Tap:
     def __init__(self, owner: Any, name: str, around: Callable[..., Any]) -> None:
         self.owner, self.name, self.around = owner, name, around
         self.inner = getattr(owner, name)
-        functools.update_wrapper(self, self.inner)
+        self._before, self._removed = owner.__dict__.get(name), False
+        # What another tap holds in its attributes is not copied.
+        functools.update_wrapper(self, self.inner, updated=())
         setattr(owner, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -28,5 +30,13 @@ class Tap:
 
     def remove(self) -> None:
         """Leave the owner as it was found, unless someone else took the place since."""
-        if self.owner.__dict__.get(self.name) is self:
+        self._removed = True
+        if self.owner.__dict__.get(self.name) is not self:
+            return
+        before = self._before
+        while isinstance(before, Tap) and before._removed:
+            before = before._before
+        if before is None:
             del self.owner.__dict__[self.name]
+        else:
+            setattr(self.owner, self.name, before)

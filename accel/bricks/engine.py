@@ -159,7 +159,7 @@ class BrickEngine:
             row = visit.rows[place]
             self._left_out[row] = self._left_out.get(row, 0) + 1
         # Some blocks add to their argument in place.
-        before = {} if visit.change is None else {n: _copy(named.get(n)) for n in stack.returns}
+        before = {} if visit.change is None else {n: copied(named.get(n)) for n in stack.returns}
         if not visit.out:
             result = site.proceed(*args, **kwargs)
         elif visit.cutter is None:
@@ -222,18 +222,10 @@ class BrickEngine:
         """`result` with the change that the segment last made added in the rows that are left out."""
         if not self.settings.reuse:
             return result
-        values = list(result) if isinstance(result, tuple) else [result]
-        for at, name in enumerate(stack.returns):
-            change = visit.state.change.get(name)
-            if change is None or values[at] is None:
-                continue
-            if len(visit.out) == len(visit.rows) == len(change):
-                values[at] = values[at] + change
-                continue
-            places = torch.tensor(visit.out, device=change.device)
-            rows = torch.tensor([visit.rows[place] for place in visit.out], device=change.device)
-            values[at] = values[at].index_add(0, places, change.index_select(0, rows))
-        return tuple(values) if isinstance(result, tuple) else values[0]
+        changes = visit.state.change
+        if len(visit.out) < len(visit.state.ready):
+            changes = {name: _spread(change, visit) for name, change in changes.items()}
+        return with_changes(result, stack, changes)
 
     def _remember(self, visit: Visit) -> None:
         """Keep what the segment changed in the rows that ran."""
@@ -253,7 +245,8 @@ class BrickEngine:
             state.ready[visit.rows[place]] = True
 
 
-def _copy(value: Any) -> torch.Tensor | None:
+def copied(value: Any) -> torch.Tensor | None:
+    """A tensor as it is now; None of anything else."""
     return value.clone() if isinstance(value, torch.Tensor) else None
 
 
@@ -267,6 +260,23 @@ def add_changes(
         if value is not None and argument is not None:
             own = value - argument
             changes[name] = own if name not in changes else changes[name].add_(own)
+
+
+def _spread(change: torch.Tensor, visit: Visit) -> torch.Tensor:
+    """What is added to each row that reaches the segment: its change where it is left out, else nothing."""
+    spread = change.new_zeros((len(visit.rows), *change.shape[1:]))
+    places = torch.tensor(visit.out, device=change.device)
+    rows = torch.tensor([visit.rows[place] for place in visit.out], device=change.device)
+    return spread.index_copy_(0, places, change.index_select(0, rows))
+
+
+def with_changes(result: Any, stack: Stack, changes: dict[str, torch.Tensor]) -> Any:
+    """A block's result with `changes` added to what they were measured of."""
+    values = [
+        value + changes[name] if value is not None and name in changes else value
+        for name, value in zip(stack.returns, result if isinstance(result, tuple) else (result,), strict=True)
+    ]
+    return tuple(values) if isinstance(result, tuple) else values[0]
 
 
 def segments(bricks: Sequence[Brick], stacks: Sequence[Stack], first: int) -> list[Segment]:

@@ -15,6 +15,7 @@ from outpace.evaluation.meter import BlockMeter
 
 if TYPE_CHECKING:
     from outpace.accel import Method
+    from outpace.accel.bricks.calibrate import Calibrated
     from outpace.cli.converted_contenders import Converted
     from outpace.pipelines.load import Loaded
 
@@ -33,6 +34,9 @@ class Bench:
 
     converted: Sequence[Converted] = ()
     """Converted pipelines that take part beside it."""
+
+    bricks: dict[str, Calibrated] = field(init=False, default_factory=dict)
+    """What was measured of its bricks, by the settings of the calibration."""
 
     meter: BlockMeter = field(init=False)
     calibrated: bool = field(init=False, default=False)

@@ -5,6 +5,7 @@ Those that differ in one setting only become the points of one curve.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
 Place = tuple[str, str]
 """A method's name and one of its settings."""
 
-PLACES = ("attention", "forecast", "solver")
+PLACES = ("attention", "bricks", "forecast", "solver")
 """The order in which labels tell what is on top of what."""
 
 NAMES = {"gated_taylor": "gated", "interval_taylor": "interval", "adaspa": "AdaSpa", "solver": "second-order solver"}
+
+LONGEST = 100
+"""Characters of a file name and of a value in a label; what is longer ends in a digest."""
 
 
 def asked_contenders(bench: Bench, texts: Sequence[str], steps: int) -> list[Contender]:
@@ -56,6 +60,8 @@ def kind_of(methods: Sequence[Method]) -> str:
     names = {method.name for method in methods}
     if "adaspa" in names:
         return "gated+sparse" if "gated_taylor" in names else "sparse"
+    if "bricks" in names:
+        return "bricks" if len(names) == 1 else "combination"
     if "gated_taylor" in names:
         return "gated+solver" if "solver" in names else "gated"
     return "interval" if "interval_taylor" in names else "solver"
@@ -63,7 +69,14 @@ def kind_of(methods: Sequence[Method]) -> str:
 
 def file_name(text: str) -> str:
     """What was asked for, fit for a file name and still unique."""
-    return re.sub(r"[^A-Za-z0-9@.+_-]+", "-", text).strip("-")
+    return cut(re.sub(r"[^A-Za-z0-9@.+_-]+", "-", text).strip("-"))
+
+
+def cut(text: str) -> str:
+    """`text`, or its beginning with a digest of the whole where it is long."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST - 11]}...{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def known_by(method: Method) -> tuple[str, Any] | None:
@@ -132,7 +145,7 @@ def worded(value: Any) -> str:
     """A setting's value in a label."""
     if isinstance(value, (tuple, list)):
         return "/".join(map(worded, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else cut(str(value))
 
 
 def varied_settings(asked: Sequence[Sequence[Method]]) -> list[Place | None]:

@@ -43,6 +43,7 @@ METHODS: "main", "all", or a comma list of
   cache-dit cache-dit-taylor          with: pip install "outpace[peers]"
 or of single contenders, such as gated-0.15 or steps-25. For long attention, only where named:
   adaspa adaspa-sparsity adaspa-paper    sparse attention: by recall, by the paper's rule, as published
+  bricks bricks-uniform bricks-random    groups of blocks left out: as calibrated, evenly, at random
   gated+adaspa fewer-steps-slightly      with our gate; 1.15 to 1.55 times fewer steps
 
 \b
@@ -57,7 +58,7 @@ from it. Its blocks count for less by the FLOPs that they save; the report shows
 --matrix runs every combination of parts: a forecast cache, sparse attention, a solver, a converted pipeline (--also),
 each off or in one of several ways. All are timed; the report tells what each part has in the error and in the gain of
 every combination, and names the best one for PSNR 30, 35, 40, 45 and 50. --axis takes only some: --axis forecast
---axis attention=recall-0.9
+--axis attention=recall-0.9; the axis "bricks", whose schedules are calibrated first, has to be named.
 
 \b
 Results are kept as they come: the same command in the same folder continues where it stopped.
@@ -219,6 +220,7 @@ def build_study(
     import torch
 
     from outpace.cli.answering import Bench
+    from outpace.cli.brick_contenders import SPEEDUPS as BRICK_SPEEDUPS
     from outpace.cli.contenders import build_contenders
     from outpace.cli.converted_contenders import load_converted
     from outpace.cli.matrix import plan_matrix
@@ -238,6 +240,7 @@ def build_study(
     plan = plan_matrix(bench, requests[0], axes) if with_matrix else None
     contenders += plan.contenders if plan else []
     sparse = any("sparse" in c.kind for c in contenders)
+    bricks = any("bricks" in c.kind for c in contenders)
     study = Study(
         contenders=contenders,
         requests=requests,
@@ -248,8 +251,8 @@ def build_study(
         timing_requests=timing_prompts,
         timing_rounds=timing_rounds,
         timed="every" if time_every or plan else "shown",
-        target=1.5 if sparse else 2.5,
-        speedups=SPARSE_SPEEDUPS if sparse else SPEEDUPS,
+        target=1.5 if sparse or bricks else 2.5,
+        speedups=SPARSE_SPEEDUPS if sparse else BRICK_SPEEDUPS if bricks else SPEEDUPS,
         converged="converged" if converged_steps else None,
         device=loaded.pipe.device.type,
         identity=identity(bench),

@@ -29,7 +29,8 @@ SHORT = 0.56
 Build = Callable[["Bench"], list[Contender]]
 CURVES: Registry[Build] = Registry("curve of contenders")
 MAIN = ("gated", "gated+solver", "gated+solver-short", "interval", "fewer-steps", "dpm++", "unipc")
-"""What `--methods main` runs; `all` adds every other curve and every peer but those for sparse attention."""
+"""What `--methods main` runs; `all` adds every other curve and every peer; sparse attention and bricks only where
+they are named."""
 
 
 def build_contenders(
@@ -45,6 +46,7 @@ def build_contenders(
     Raises: UnknownNameError for a name that is none of these; ConfigError, ConflictError for a combination.
     """
     from outpace.cli.asked import asked_contenders
+    from outpace.cli.brick_contenders import BRICK_CURVES
     from outpace.cli.converted_contenders import converted_contenders
     from outpace.cli.sparse_contenders import SPARSE_CURVES
 
@@ -56,7 +58,8 @@ def build_contenders(
     chosen: dict[str, Contender] = {}
     for word in (w.strip() for w in methods.split(",") if w.strip()):
         if word in ("all", "main"):
-            names = [name for name in built if name not in SPARSE_CURVES] if word == "all" else MAIN
+            named_only = {*SPARSE_CURVES, *BRICK_CURVES}
+            names = [name for name in built if name not in named_only] if word == "all" else MAIN
             found = [c for name in names for c in built[name]]
         elif word in built:
             found = built[word]
@@ -73,9 +76,10 @@ def build_contenders(
 
 def all_curves() -> dict[str, Build]:
     """Every curve by name, the peers at the end."""
+    from outpace.cli.brick_contenders import BRICK_CURVES
     from outpace.cli.sparse_contenders import SPARSE_CURVES
 
-    return dict(CURVES.items()) | SPARSE_CURVES | {name: peer_curve(name) for name in PEERS}
+    return dict(CURVES.items()) | SPARSE_CURVES | BRICK_CURVES | {name: peer_curve(name) for name in PEERS}
 
 
 def plain(bench: Bench) -> Contender:

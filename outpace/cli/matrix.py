@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from outpace.accel import AdaSpa, GatedTaylor, Solver, accelerate
 from outpace.cli.asked import label_of
+from outpace.cli.brick_contenders import calibrated
 from outpace.cli.contenders import ours, thresholds
 from outpace.cli.method_option import spell_combination
 from outpace.errors import InputError, OutpaceError, UnknownNameError
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 RECALLS = (0.9, 0.8)
 """Of sparse attention: moderate and bold."""
+
+SAVINGS = (0.15, 0.3)
+"""Of the blocks, by bricks."""
 
 SHORT = {"min_tokens": 1, "min_gain": 0.0, "block": 16}
 """Settings at which sparse attention also takes short sequences, which by default it leaves alone."""
@@ -53,6 +57,9 @@ class Axis:
     choices: Callable[[Bench, Request], list[Choice] | str]
     """`choices(bench, request)`: the ways on this pipeline, found by a trial run on `request` where it takes one; or
     why there are none."""
+
+    named: bool = False
+    """True where finding the ways takes long, so that the axis takes part only where it is named."""
 
 
 AXES: Registry[Axis] = Registry("axis of the matrix")
@@ -99,6 +106,12 @@ def solver_choices(bench: Bench, request: Request) -> list[Choice]:
     return [Choice(name="solver", label=label_of((Solver(),)), methods=(Solver(),))]
 
 
+def brick_choices(bench: Bench, request: Request) -> list[Choice]:
+    """Schedules of bricks that are calibrated first, at a moderate and at a bold saving."""
+    known = calibrated(bench)
+    return [Choice(name=f"bricks-{s:g}", label=f"bricks -{s:.0%}", methods=(known.saving(s),)) for s in SAVINGS]
+
+
 def expert_choices(bench: Bench, request: Request) -> list[Choice] | str:
     """The converted pipelines that take part, in the place of the dense one."""
     if not bench.converted:
@@ -109,6 +122,7 @@ def expert_choices(bench: Bench, request: Request) -> list[Choice] | str:
 AXES.add("forecast", Axis(label="forecast cache", choices=forecast_choices))
 AXES.add("attention", Axis(label="sparse attention", choices=attention_choices))
 AXES.add("solver", Axis(label="solver", choices=solver_choices))
+AXES.add("bricks", Axis(label="bricks left out", choices=brick_choices, named=True))
 AXES.add("experts", Axis(label="mixture of experts or blocks", choices=expert_choices))
 
 
@@ -117,12 +131,14 @@ def plan_matrix(bench: Bench, request: Request, asked: Sequence[str] = ()) -> Pl
 
     Args:
         request: what trial runs are made with.
-        asked: as `--axis` spells them, "NAME" or "NAME=CHOICE,CHOICE"; empty takes all axes.
+        asked: as `--axis` spells them, "NAME" or "NAME=CHOICE,CHOICE"; empty takes all axes but those that have to be
+            named.
 
     Raises: UnknownNameError for an axis or a choice; InputError for one given twice, or where no axis is of use.
     """
     wanted = read_axes(asked)
-    offers = {name: AXES[name].choices(bench, request) for name in wanted or AXES}
+    names = wanted or [name for name, axis in AXES.items() if not axis.named]
+    offers = {name: AXES[name].choices(bench, request) for name in names}
     kept = {name: pick(name, offer, wanted.get(name, ())) for name, offer in offers.items() if isinstance(offer, list)}
     axes = [
         MatrixAxis(

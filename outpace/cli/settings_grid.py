@@ -6,12 +6,13 @@ Each kind of candidate is a `Part`, registered in PARTS; a new one is tried wher
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from outpace.accel import PRESETS, AdaSpa, GatedTaylor, IntervalTaylor, Solver, find_family
+from outpace.accel import PRESETS, AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, Solver, find_family
 from outpace.cli.asked import file_name, kind_of, label_of
+from outpace.cli.brick_contenders import calibrated
 from outpace.cli.contenders import fewer, ours, with_steps
 from outpace.evaluation.attention import block_work
 from outpace.evaluation.tune import Candidate
@@ -43,6 +44,12 @@ VARIANTS: tuple[dict[str, Any], ...] = (
 RECALLS = (0.9, 0.95, 0.8, 0.98)
 """Of sparse attention."""
 
+SAVINGS = (0.15, 0.3, 0.45)
+"""Of the blocks, by bricks."""
+
+FEWEST_STEPS = 8
+"""With fewer, the change that a brick made a step before says little of the next."""
+
 MATTERS = 0.99
 """Sparse attention is tried where it leaves at most this share of the work at a low recall."""
 
@@ -60,6 +67,9 @@ class Part:
     matters: Callable[[Bench, Request], bool] | None = None
     """Says by a trial run whether this pipeline has any use for the part; None where every pipeline has."""
 
+    found: Callable[[Bench], Callable[[int], list[Way]]] | None = None
+    """Finds on the pipeline what to try; None where `ways` knows by itself."""
+
 
 PARTS: Registry[Part] = Registry("part of the grid")
 
@@ -70,7 +80,8 @@ def parts_for(bench: Bench, request: Request) -> list[Part]:
     Args:
         request: what trial runs are made with.
     """
-    return [part for _, part in PARTS.items() if part.matters is None or part.matters(bench, request)]
+    parts = [part for _, part in PARTS.items() if part.matters is None or part.matters(bench, request)]
+    return [part if part.found is None else replace(part, ways=part.found(bench)) for part in parts]
 
 
 def settings_grid(bench: Bench, parts: Iterable[Part]) -> list[Candidate]:
@@ -109,6 +120,19 @@ def sparse_ways(steps: int) -> list[Way]:
     return alone + [(steps, (GatedTaylor(threshold=t), AdaSpa(recall=r))) for t in VARIED for r in RECALLS[:2]]
 
 
+def brick_ways(bench: Bench) -> Callable[[int], list[Way]]:
+    """Schedules of bricks, alone and on a second-order solver or under the gate, as cheaply calibrated as can be."""
+    known = calibrated(bench, prompts=2, looks=1, trials=0)
+    methods = [known.saving(saves) for saves in SAVINGS]
+
+    def ways(steps: int) -> list[Way]:
+        alone: list[Way] = [(steps, (method,)) for method in methods]
+        others: tuple[Method, ...] = (GatedTaylor(threshold=VARIED[0]), DPM)
+        return alone + [(steps, (other, method)) for method in methods[:2] for other in others]
+
+    return ways
+
+
 DPM, UNIPC = Solver(solver="dpm++"), Solver(solver="unipc")
 PARTS.add("fewer steps, DPM++", Part(ways=lambda steps: [(n, (DPM,)) for n in counts(steps)]))
 PARTS.add("gate", Part(ways=lambda steps: [(steps, (GatedTaylor(threshold=t),)) for t in THRESHOLDS]))
@@ -126,6 +150,9 @@ PARTS.add(
 )
 PARTS.add("fewer steps, UniPC", Part(ways=lambda steps: [(n, (UNIPC,)) for n in counts(steps)]))
 PARTS.add("sparse attention", Part(ways=sparse_ways, matters=attention_matters))
+PARTS.add(
+    "bricks", Part(ways=lambda steps: [], found=brick_ways, matters=lambda bench, request: bench.steps >= FEWEST_STEPS)
+)
 
 
 def candidate_of(bench: Bench, steps: int, methods: tuple[Method, ...], *, preset: str = "") -> Candidate:
@@ -166,4 +193,6 @@ def guess(methods: Sequence[Method], steps: int) -> float:
             else:
                 run = min(method.max_skips, 4.7 * method.threshold**0.5)
             worth = always + (steps - always) / (1 + run)
+    if any(isinstance(method, BrickSkipping) for method in methods):
+        worth *= 0.75
     return 0.9 * worth if any(isinstance(method, AdaSpa) for method in methods) else worth

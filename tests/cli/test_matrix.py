@@ -55,24 +55,24 @@ def test_a_pocket_is_measured_in_every_combination(tmp_path: Path) -> None:
 
 
 def test_a_new_axis_is_one_entry(bench: Bench) -> None:
-    def experts(bench: Bench, request: Request) -> list[Choice]:
+    def towers(bench: Bench, request: Request) -> list[Choice]:
         return [
-            Choice(name="two", label="2 experts", methods=(IntervalTaylor(interval=2),)),
-            Choice(name="three", label="3 experts", methods=(IntervalTaylor(interval=3),)),
+            Choice(name="two", label="2 towers", methods=(IntervalTaylor(interval=2),)),
+            Choice(name="three", label="3 towers", methods=(IntervalTaylor(interval=3),)),
         ]
 
-    AXES.add("experts", Axis(label="experts", choices=experts))
-    AXES.add("bricks", Axis(label="bricks", choices=lambda bench, request: "this pipeline has none"))
+    AXES.add("towers", Axis(label="towers", choices=towers))
+    AXES.add("heads", Axis(label="heads", choices=lambda bench, request: "this pipeline has none"))
     try:
         plan = plan_matrix(bench, REQUEST)
     finally:
-        AXES.remove("experts")
-        AXES.remove("bricks")
-    assert {axis.name: axis.reason for axis in plan.axes}["bricks"] == "this pipeline has none"
+        AXES.remove("towers")
+        AXES.remove("heads")
+    assert {axis.name: axis.reason for axis in plan.axes}["heads"] == "this pipeline has none"
     assert len(plan.combinations) == 3 * 2 * 3
     assert [c.name for c in plan.contenders] == [c.contender for c in plan.combinations[1:] if c.refused is None]
     refused = [c for c in plan.combinations if c.refused]
-    assert len(refused) == 2 * 2 * 2 and all({"forecast", "experts"} <= set(c.parts) for c in refused)
+    assert len(refused) == 2 * 2 * 2 and all({"forecast", "towers"} <= set(c.parts) for c in refused)
     assert all(c.refused and "both take the forecast of a pipeline" in c.refused for c in refused)
 
 
@@ -129,3 +129,13 @@ def test_slips_end_in_one_line(words: list[str], message: str) -> None:
 )
 def test_a_spelt_combination_reads_back_as_it_was(methods: list[Any]) -> None:
     assert parse_combination(spell_combination(methods)) == methods
+
+
+def test_bricks_are_calibrated_only_where_they_are_named(bench: Bench) -> None:
+    assert "bricks" not in {axis.name for axis in plan_matrix(bench, REQUEST).axes}
+    assert not bench.bricks
+    plan = plan_matrix(bench, REQUEST, ["bricks=bricks-0.3", "forecast"])
+    assert bench.bricks and len(plan.combinations) == 2 * 3
+    spelt = next(c.method for c in plan.combinations if c.parts == {"bricks": "bricks-0.3"})
+    assert spelt is not None and spelt.startswith("bricks:schedule=")
+    assert not any(c.refused for c in plan.combinations)

@@ -1,0 +1,228 @@
+"""Finds the schedule of bricks for a pipeline: costs are measured, schedules planned from them, runs decide."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from ...errors import ConfigError
+from ..apply import accelerate
+from ..methods import number, require, whole
+from ..methods.brick_skipping import BrickSkipping
+from ..tap import Tap
+from .measure import CostTable, measure
+from .plan import MOST, Shares, Tilt, bricks_of, drawn, plan, saved, single_steps, that_saves, uniform
+
+APART = (1.0, 0.5, 0.0)
+"""How much bricks are first let differ."""
+
+TOLERANCE = 0.003
+"""By how much a schedule may save less than it was asked to."""
+
+STRIDE = 0.8
+"""Logarithm of the factor by which a cost is first doubted."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Calibration:
+    """How a schedule is looked for. Deterministic: the same pipeline, prompts and settings give the same schedule.
+
+    Raises: ConfigError for a setting out of its range.
+    """
+
+    bricks: int = 8
+    """About how many groups the blocks are put in, 1 or more. More fit closer and take longer."""
+
+    bins: int = 8
+    """Ranges of noise levels of equally many steps, 1 or more."""
+
+    looks: int = 2
+    """Steps of each range at which costs are measured, 1 or more."""
+
+    trials: int = 24
+    """Real runs in which a schedule is improved beyond what the measured costs say, 0 or more."""
+
+    steps: int | None = None
+    """Steps of a run; None: as many as the pipeline takes by itself. A schedule holds for other numbers too, the less
+    exactly the further they are."""
+
+    seed: int = 0
+    """Of the first sample's noise; each later sample has the next."""
+
+    call: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the pipeline's call, such as guidance_scale."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("bricks", 1), ("bins", 1), ("looks", 1), ("trials", 0)):
+            whole(name, getattr(self, name), low)
+        if self.steps is not None:
+            whole("steps", self.steps, 4)
+
+    def schedule(
+        self,
+        pipe: Any,
+        prompts: Sequence[Any] | Callable[[], object],
+        *,
+        target: float | None = None,
+        saves: float | None = None,
+    ) -> BrickSkipping:
+        """The schedule for `pipe`; see `BrickSkipping.calibrate`."""
+        require((target is None) != (saves is None), "give either a target in dB or the share of the blocks it saves")
+        if saves is not None:
+            number("saves", saves, 0.0, MOST)
+            require(saves > 0, "saves must be above 0: nothing has to be calibrated to leave out nothing")
+        if target is not None:
+            number("target", target, 0.0)
+        bench = self.bench(pipe, prompts)
+        return bench.saving(saves) if saves is not None else bench.keeping(target or 0.0)
+
+    def bench(self, pipe: Any, prompts: Sequence[Any] | Callable[[], object]) -> Calibrated:
+        """What is measured once, for schedules of several savings."""
+        run = prompts if callable(prompts) else self._caller(pipe, prompts)
+        table = measure(pipe, run, bricks=self.bricks, bins=self.bins, looks=self.looks)
+        return Calibrated(self, pipe, run, table)
+
+    def _caller(self, pipe: Any, prompts: Sequence[Any]) -> Callable[[], object]:
+        if isinstance(prompts, str) or not len(prompts):
+            raise ConfigError("give a list of prompts to calibrate with, such as ['a red circle', 'two green squares']")
+        accepted = inspect.signature(type(pipe).__call__).parameters
+        name = next((n for n in ("prompt", "class_labels") if n in accepted), None)
+        if name is None:
+            raise ConfigError(
+                f"{type(pipe).__name__} takes neither prompt nor class_labels: instead of prompts, "
+                "give a function that runs it"
+            )
+        given: dict[str, Any] = {name: list(prompts), **self.call}
+        if self.steps is not None:
+            given["num_inference_steps"] = self.steps
+        if "output_type" in accepted:
+            given.setdefault("output_type", "latent")
+
+        def run() -> object:
+            noise = [torch.Generator().manual_seed(self.seed + i) for i in range(len(prompts))]
+            return pipe(**given, generator=noise)
+
+        return run
+
+
+class Calibrated:
+    """The measured costs of one pipeline, and real runs to hold schedules against.
+
+    Attributes:
+        table: the costs.
+        runs: how many real runs were made so far.
+    """
+
+    def __init__(self, settings: Calibration, pipe: Any, run: Callable[[], object], table: CostTable) -> None:
+        self.settings, self.table, self.runs = settings, table, 0
+        self._pipe, self._run = pipe, run
+        self._plain = self._latents()
+        self._known: dict[str, float] = {}
+
+    def saving(self, saves: float) -> BrickSkipping:
+        """The schedule that loses least where the share `saves` of all blocks is left out."""
+        tilt, psnr = self._best_start(saves)
+        return self.evenly(saves) if tilt is None else self._improved(saves, tilt, psnr)[0]
+
+    def keeping(self, target: float) -> BrickSkipping:
+        """The schedule that leaves out the most and keeps a PSNR of `target` dB; the empty one where none does."""
+        low, high = 0.0, MOST
+        best = BrickSkipping()
+        for _ in range(5):
+            saves = (low + high) / 2
+            tilt, psnr = self._best_start(saves)
+            if psnr >= target:
+                low, best = saves, self.method(self._planned(saves, tilt) if tilt else self._uniform(saves))
+            else:
+                high = saves
+        # What improves the schedule just out of reach may bring it within.
+        tilt, psnr = self._best_start(high)
+        if tilt is not None:
+            found, psnr = self._improved(high, tilt, psnr)
+            best = found if psnr >= target else best
+        return best
+
+    def evenly(self, saves: float) -> BrickSkipping:
+        """The schedule that leaves every brick out in the same share of the steps, and saves as much."""
+        return self.method(self._uniform(saves))
+
+    def drawn(self, saves: float, seed: int) -> BrickSkipping:
+        """A schedule of bricks and steps drawn at random that saves as much."""
+        table = single_steps(self.table)
+        return BrickSkipping(schedule="/".join(map(str, bricks_of(table, drawn(table, saves, seed)))))
+
+    def psnr(self, method: BrickSkipping) -> float:
+        """PSNR in dB of the final latents under a schedule towards the plain ones, on average over the prompts."""
+        if method.schedule not in self._known:
+            with accelerate(self._pipe, method):
+                latents = self._latents()
+            self.runs += 1
+            error = (latents - self._plain).flatten(1).square().mean(1)
+            peak = self._plain.flatten(1).amax(1) - self._plain.flatten(1).amin(1)
+            values = 10 * (peak.square() / error.clamp_min(1e-12)).log10()
+            self._known[method.schedule] = float(values.mean()) if bool(values.isfinite().all()) else -math.inf
+        return self._known[method.schedule]
+
+    def method(self, shares: Shares) -> BrickSkipping:
+        """The settings that have these shares."""
+        return BrickSkipping(schedule="/".join(map(str, bricks_of(self.table, shares))))
+
+    def _planned(self, saves: float, tilt: Tilt) -> Shares:
+        return that_saves(self.table, saves, lambda asked: plan(self.table, asked, tilt))
+
+    def _uniform(self, saves: float) -> Shares:
+        return that_saves(self.table, saves, lambda asked: uniform(self.table, asked))
+
+    def _best_start(self, saves: float) -> tuple[Tilt | None, float]:
+        """The reading of the costs whose plan does best in a real run; None where it is to ask nobody."""
+        found = [(self.psnr(self.method(self._planned(saves, Tilt(apart=a)))), Tilt(apart=a)) for a in APART]
+        psnr, tilt = max(found, key=lambda pair: pair[0])
+        even = self.psnr(self.method(self._uniform(saves)))
+        return (tilt, psnr) if psnr >= even else (None, even)
+
+    def _improved(self, saves: float, tilt: Tilt, psnr: float) -> tuple[BrickSkipping, float]:
+        """The schedule after trials: one cost after the other is doubted, and what a real run confirms is kept."""
+        table, left, stride = self.table, self.settings.trials, STRIDE
+        tilt = replace(tilt, bins=(0.0,) * len(table.bins), bricks=(0.0,) * len(table.groups))
+        best = self.method(self._planned(saves, tilt))
+        while left > 0 and stride > 0.1:
+            for name, count in (("bins", len(table.bins)), ("bricks", len(table.groups))):
+                for at in range(count):
+                    for sign in (1.0, -1.0):
+                        factors = list(getattr(tilt, name))
+                        factors[at] += sign * stride
+                        other = replace(tilt, **{name: tuple(factors)})
+                        shares = self._planned(saves, other)
+                        method = self.method(shares)
+                        if method.schedule in self._known or saved(table, shares) < saves - TOLERANCE:
+                            continue
+                        if left == 0:
+                            return best, psnr
+                        left -= 1
+                        if (got := self.psnr(method)) > psnr:
+                            best, psnr, tilt = method, got, other
+                            break
+            stride /= 2
+        return best, psnr
+
+    def _latents(self) -> torch.Tensor:
+        """The final latents of a run."""
+        kept: list[torch.Tensor] = []
+
+        def step(inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            result = inner(*args, **kwargs)
+            kept[:] = [result[0].detach().float().cpu()]
+            return result
+
+        tap = Tap(self._pipe.scheduler, "step", step)
+        try:
+            with torch.no_grad():
+                self._run()
+        finally:
+            tap.remove()
+        return kept[0]

@@ -1,0 +1,120 @@
+"""The curves of bricks: calibrated schedules at several savings, and rivals that leave out as much unasked.
+
+Only where they are named: a schedule is calibrated when its contender is first run, with dozens of runs on calibration
+prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from outpace.evaluation import Contender, Request
+
+if TYPE_CHECKING:
+    from outpace.accel import BrickSkipping
+    from outpace.accel.bricks.calibrate import Calibrated
+    from outpace.cli.answering import Bench
+    from outpace.cli.contenders import Build
+
+WORK = (0.9, 0.8, 0.7, 0.6, 0.5)
+"""Shares of the blocks that are left to run."""
+
+DRAWS = 3
+"""Random schedules of each share."""
+
+PROMPTS = 8
+"""Calibration prompts."""
+
+SPEEDUPS = (1.11, 1.25, 1.43, 1.67, 2.0)
+"""Where curves are compared when bricks are left out: at the shares in WORK."""
+
+
+def calibrated(bench: Bench, **settings: Any) -> Calibrated:
+    """What is known of the bricks of a bench's pipeline, measured once, on prompts that no figure is read on."""
+    from outpace.accel.bricks.calibrate import Calibration
+
+    key = str(sorted(settings.items()))
+    if key not in bench.bricks:
+        prompts = settings.pop("prompts", PROMPTS)
+        run = partial(bench.run, calibration_requests(bench, prompts), bench.steps)
+        bench.bricks[key] = Calibration(**settings).bench(bench.loaded.pipe, run)
+    return bench.bricks[key]
+
+
+def calibration_requests(bench: Bench, count: int) -> list[Request]:
+    """Requests that no study looks at: calibration prompts of a pocket, or the yardstick's with other noise."""
+    pocket = bench.loaded.pocket
+    if pocket is None:
+        assert bench.yardstick is not None
+        prompts = [bench.yardstick.prompt] * count
+    else:
+        prompts = pocket.prompts(count, "calibration")
+    return [Request(index=i, prompt=prompt, seed=1_000_003 + i) for i, prompt in enumerate(prompts)]
+
+
+def contender(
+    bench: Bench, name: str, label: str, kind: str, curve: str, settings: dict[str, Any],
+    method: Callable[[], BrickSkipping],
+) -> Contender:  # fmt: skip
+    """A contender whose schedule is made when it is first asked."""
+    known: list[BrickSkipping] = []
+
+    def schedule() -> tuple[BrickSkipping]:
+        if not known:
+            known.append(method())
+        return (known[0],)
+
+    return Contender(
+        name=name,
+        label=label,
+        kind=kind,
+        curve=curve,
+        steps=bench.steps,
+        settings=settings,
+        generate=lambda requests: bench.under(schedule(), requests, bench.steps),
+        timed=lambda requests: bench.timed_under(schedule(), requests, bench.steps),
+    )
+
+
+def bricks(bench: Bench) -> list[Contender]:
+    """Calibrated schedules."""
+    return [
+        contender(
+            bench, f"bricks-{work:g}", f"bricks, {work:.0%} of the blocks", "bricks", "bricks, calibrated",
+            {"work": work}, lambda work=work: calibrated(bench).saving(1.0 - work),
+        )
+        for work in WORK
+    ]  # fmt: skip
+
+
+def bricks_uniform(bench: Bench) -> list[Contender]:
+    """Every block left out in as large a share of the steps, spread evenly."""
+    return [
+        contender(
+            bench, f"bricks-uniform-{work:g}", f"uniform bricks, {work:.0%} of the blocks", "bricks-rival",
+            "bricks, uniform", {"work": work}, lambda work=work: calibrated(bench).evenly(1.0 - work),
+        )
+        for work in WORK
+    ]  # fmt: skip
+
+
+def bricks_random(bench: Bench) -> list[Contender]:
+    """Bricks and steps drawn at random."""
+    return [
+        contender(
+            bench, f"bricks-random-{work:g}-{draw}", f"random bricks, {work:.0%} of the blocks, draw {draw}",
+            "bricks-rival", f"bricks, random draw {draw}", {"work": work, "draw": draw},
+            lambda work=work, draw=draw: calibrated(bench).drawn(1.0 - work, draw),
+        )
+        for draw in range(1, DRAWS + 1)
+        for work in WORK
+    ]  # fmt: skip
+
+
+BRICK_CURVES: dict[str, Build] = {
+    "bricks": bricks,
+    "bricks-uniform": bricks_uniform,
+    "bricks-random": bricks_random,
+}
