@@ -64,7 +64,7 @@ def comparisons(folder: Path = RESULTS) -> list[dict[str, Any]]:
 def every_result(folder: Path) -> list[dict[str, Any]]:
     """The committed results of `outpace compare`, in the order of the file names."""
     every = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.json"))]
-    return [data for data in every if isinstance(data, dict) and data.get("schema") == 1 and "cells" in data]
+    return [data for data in every if isinstance(data, dict) and data.get("schema") == 1 and "study" in data]
 
 
 def conditions(data: dict[str, Any]) -> str:
