@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-moe bench-lego bench-vdt bench-dit3d bench-ladine wheel clean
+.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -84,6 +84,9 @@ bench-moe: $(READY) ## speed of a layer split into experts on a CPU, some minute
 
 bench-dense2moe: $(READY) ## mixtures and pruned models distilled alike, an hour or more: docs/results_dense2moe.md
 	$(BIN)/python benchmarks/dense2moe.py
+
+bench-bricks: $(READY) ## calibrated beside uniform and random schedules of bricks, half an hour: docs/results_bricks.md
+	$(BIN)/python benchmarks/bricks.py
 
 bench-lego: $(READY) ## what leaving out bricks of the pocket lego saves and costs, ten minutes: docs/results_lego.md
 	$(BIN)/python benchmarks/lego.py
