@@ -59,7 +59,7 @@ def test_no_words_at_all_show_the_help() -> None:
         (["--nonsense"], "--nonsense"),
         (["generate"], "PIPELINE"),
         (["methods", "gated"], "gated_taylor"),
-        (["pocket", "check", "dti"], "did you mean 'dit'"),
+        (["pocket", "check", "fluxx"], "did you mean 'flux'"),
         (["pocket", "check", "dit", "--samples", "0"], "--samples"),
         (["pocket", "train", "dit"], "--out"),
         (["pocket", "train", "dit", "--out", "x", "--budget", "nan"], "--budget"),
