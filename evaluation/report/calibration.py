@@ -67,17 +67,23 @@ def calibration_markdown(results: dict[str, Any]) -> str:
 def sentences(results: dict[str, Any]) -> list[str]:
     """What came out, in words: calibration of each way beside the first, whoever wins."""
     rows = summary(results)
-    first = rows[0]
     by_error = sorted(rows, key=lambda row: row["corrupted"]["ece"])
-    by_likelihood = min(rows, key=lambda row: row["corrupted"]["nll"])
+    told = ", ".join(f"{row['corrupted']['ece']:.3f} ({row['label']})" for row in by_error)
+    best = {
+        "most accurate on clean pictures": max(rows, key=lambda row: row["clean"]["accuracy"]),
+        "on corrupted ones": max(rows, key=lambda row: row["corrupted"]["accuracy"]),
+    }
+    likely = min(rows, key=lambda row: row["corrupted"]["nll"])
+    first = rows[0]
+    accurate = "; ".join(
+        f"{where}: {row['label']}, {100 * row[part]['accuracy']:.1f} % ({first['label']}: "
+        f"{100 * first[part]['accuracy']:.1f} %)"
+        for part, (where, row) in zip(("clean", "corrupted"), best.items(), strict=True)
+    )
     return [
-        "Over corrupted pictures the expected calibration error is "
-        + ", ".join(f"{row['corrupted']['ece']:.3f} ({row['label']})" for row in by_error)
-        + ".",
-        f"The best likelihood there has {by_likelihood['label']} ({by_likelihood['corrupted']['nll']:.2f}, "
-        f"{first['label']}: {first['corrupted']['nll']:.2f}). Accuracy on clean pictures is "
-        + ", ".join(f"{100 * row['clean']['accuracy']:.1f} % ({row['label']})" for row in rows)
-        + ".",
+        f"Over corrupted pictures the expected calibration error is {told}.",
+        f"Best likelihood there: {likely['label']}, {likely['corrupted']['nll']:.2f} ({first['label']}: "
+        f"{first['corrupted']['nll']:.2f}). {accurate[0].upper()}{accurate[1:]}.",
     ]
 
 
