@@ -168,7 +168,8 @@ def tell(making: Making, kept: list[Path], seconds: float, shared: dict[str, Any
         )
     elif len(kept) < len(files):
         click.echo(run.summary())
-        if not making.tuned and not run.trace.totals()["forecast"]:
+        forecasting = any(method.place == "forecast" for method in run.methods)
+        if forecasting and not making.tuned and not run.trace.totals()["forecast"]:
             click.echo("  note: nothing was forecast; more steps or a higher threshold leave more to skip")
     kind = "clip" if making.clips else "picture"
     where = files[0] if len(files) == 1 else f"{files[0].parent}/"
