@@ -153,7 +153,8 @@ def read_schedule(given: str | Iterable[Brick | Sequence[float]]) -> tuple[Brick
         if isinstance(entry, Brick):
             found.append(entry)
         elif isinstance(entry, (tuple, list)) and 4 <= len(entry) <= 5:
-            found.append(Brick(**dict(zip(("first", "last", "low", "high", "share"), entry, strict=False))))
+            fields: dict[str, Any] = dict(zip(("first", "last", "low", "high", "share"), entry, strict=False))
+            found.append(Brick(**fields))
         elif isinstance(entry, (int, float)) and math.isfinite(entry) and entry == int(entry):
             found.append(Brick(first=int(entry), last=int(entry)))
         else:

@@ -157,8 +157,9 @@ def tell(making: Making, kept: list[Path], seconds: float, shared: dict[str, Any
         return
     if run is None:
         pocket = making.loaded.pocket
-        fixed = pocket is not None and not pocket.forecasts
-        why = f"'{pocket.name}' has no transformer blocks to forecast" if fixed else "--plain"
+        why = "--plain"
+        if pocket is not None and not pocket.forecasts:
+            why = f"'{pocket.name}' has no transformer blocks to forecast"
         click.echo(f"Nothing was accelerated ({why}).")
     elif shared:
         click.echo(run.summary().splitlines()[0])

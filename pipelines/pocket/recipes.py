@@ -223,6 +223,7 @@ DIGITS = (
 )
 """What the pockets of digits are trained on."""
 
+
 def _ladine_prompts(count: int, split: Split) -> list[str]:
     from .ladine import digit_prompts
 
