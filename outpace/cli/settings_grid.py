@@ -120,6 +120,12 @@ def sparse_ways(steps: int) -> list[Way]:
     return alone + [(steps, (GatedTaylor(threshold=t), AdaSpa(recall=r))) for t in VARIED for r in RECALLS[:2]]
 
 
+def bricks_matter(bench: Bench, request: Request) -> bool:
+    """True where steps are near enough, and there are prompts to calibrate on: a pocket's, or the yardstick's."""
+    known = bench.loaded.pocket is not None or bench.yardstick is not None
+    return known and bench.steps >= FEWEST_STEPS
+
+
 def brick_ways(bench: Bench) -> Callable[[int], list[Way]]:
     """Schedules of bricks, alone and on a second-order solver or under the gate, as cheaply calibrated as can be."""
     known = calibrated(bench, prompts=2, looks=1, trials=0)
@@ -150,9 +156,7 @@ PARTS.add(
 )
 PARTS.add("fewer steps, UniPC", Part(ways=lambda steps: [(n, (UNIPC,)) for n in counts(steps)]))
 PARTS.add("sparse attention", Part(ways=sparse_ways, matters=attention_matters))
-PARTS.add(
-    "bricks", Part(ways=lambda steps: [], found=brick_ways, matters=lambda bench, request: bench.steps >= FEWEST_STEPS)
-)
+PARTS.add("bricks", Part(ways=lambda steps: [], found=brick_ways, matters=bricks_matter))
 
 
 def candidate_of(bench: Bench, steps: int, methods: tuple[Method, ...], *, preset: str = "") -> Candidate:
