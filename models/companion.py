@@ -8,7 +8,7 @@ tests and the docs are printed from here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -44,9 +44,9 @@ class Companion:
     """Authors, year, arXiv number."""
     summary: str
     """What it is, in one line."""
-    build: Callable[[Any], nn.Module]
-    """A module with fresh weights from a configuration."""
-    sizes: Mapping[str, Size]
+    build: Callable[[Any], nn.Module] | None = None
+    """A module with fresh weights from a configuration; None where the paper is a way of looking at models."""
+    sizes: Mapping[str, Size] = field(default_factory=dict)
     """The paper's configurations by name."""
     done: tuple[str, ...]
     """What of the paper is implemented."""
@@ -111,7 +111,12 @@ def checks_of(name: str) -> list[Check]:
 
 
 def count_parameters(model: Companion, config: Any) -> int:
-    """How many numbers it learns, from the configuration alone: no memory is taken for them."""
+    """How many numbers it learns, from the configuration alone: no memory is taken for them.
+
+    Raises: ConfigError: the paper builds no model.
+    """
+    if model.build is None:
+        raise ConfigError(f"'{model.title}' is a method, not a model: it has no parameters to count")
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in model.build(config).parameters())
 

@@ -42,3 +42,9 @@ def test_unknown_names_get_a_suggestion() -> None:
 def test_what_cannot_be_split_is_said() -> None:
     with pytest.raises(ConfigError, match="width over heads: 10 cannot be split into 3"):
         companion.check_divides("width over heads", 10, 3)
+
+
+def test_a_method_has_no_parameters_to_count() -> None:
+    card = companion.Companion(title="Looking", source="arXiv:0", summary="looks", done=("it",), claim="none")
+    with pytest.raises(ConfigError, match="'Looking' is a method, not a model"):
+        companion.count_parameters(card, None)
