@@ -52,10 +52,11 @@ def list_models(as_json: bool) -> None:
 @show_traceback_option
 def show(name: str, as_json: bool) -> None:
     """Print NAME's card: the paper, what is implemented, sizes, checks, the claim and what came of it, limits."""
-    from outpace.models import MODELS, checks_of
+    from outpace.models import MODELS, checks_of, trial_of
     from outpace.models.trials.trial import in_words, read_results
 
     model, results = MODELS[name], read_results(name)
+    untried = f"not yet: outpace models bench {name}" if trial_of(name) else "no trial is written"
     card: dict[str, Any] = {
         "title": model.title,
         "source": model.source,
@@ -66,7 +67,7 @@ def show(name: str, as_json: bool) -> None:
                   for size, entry in model.sizes.items()],
         "holds exactly": [f"{check.about}{_bound(check.at_most)}" for check in checks_of(name)],
         "claim": model.claim,
-        "tried here": in_words(results) if results else f"not yet: outpace models bench {name}",
+        "tried here": in_words(results) if results else untried,
         "limits": list(model.limits),
     }  # fmt: skip
     if as_json:
