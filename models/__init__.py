@@ -5,6 +5,7 @@
 
 from . import (
     activator,
+    block_transformer,
     craft,
     crate,
     dlgsanet,
@@ -14,6 +15,7 @@ from . import (
     gtrxl,
     hornet,
     hybrid,
+    massive,
     maxim,
     moat,
     mosaic_bert,
@@ -34,6 +36,7 @@ __all__ = [
     "Companion",
     "Size",
     "activator",
+    "block_transformer",
     "check",
     "checks_of",
     "count_parameters",
@@ -46,6 +49,7 @@ __all__ = [
     "gtrxl",
     "hornet",
     "hybrid",
+    "massive",
     "maxim",
     "moat",
     "mosaic_bert",
