@@ -5,6 +5,7 @@
 
 from . import (
     activator,
+    bct,
     block_transformer,
     craft,
     crate,
@@ -36,6 +37,7 @@ __all__ = [
     "Companion",
     "Size",
     "activator",
+    "bct",
     "block_transformer",
     "check",
     "checks_of",

@@ -14,7 +14,13 @@ from .numbers import Quantised, quantise
 
 
 def quantised_linear(
-    x: Tensor, weight: Quantised, bias: Tensor | None = None, *, bits: int | None = None, symmetric: bool = False
+    x: Tensor,
+    weight: Quantised,
+    bias: Tensor | None = None,
+    *,
+    bits: int | None = None,
+    symmetric: bool = False,
+    power_of_two: bool = False,
 ) -> Tensor:
     """x W^T + b with W in codes and, with `bits`, x too: then every product of codes is a whole number, summed exactly.
 
@@ -24,6 +30,7 @@ def quantised_linear(
         weight: made by `quantise`; with one scale, or one for every block of a row.
         bits: of x's codes, in blocks as long as the weight's; x is left as it is where None.
         symmetric: whether x's codes are.
+        power_of_two: whether x's scales are.
 
     Raises: ConfigError: shapes that do not fit together.
     """
@@ -38,7 +45,11 @@ def quantised_linear(
         return F.linear(x, weight.dequantised().to(x.dtype), bias)
     whole = weight.scale.ndim == 2
     rows = quantise(
-        x.reshape(-1, weight.features), bits=bits, block=None if whole else weight.block, symmetric=symmetric
+        x.reshape(-1, weight.features),
+        bits=bits,
+        block=None if whole else weight.block,
+        symmetric=symmetric,
+        power_of_two=power_of_two,
     )
     # float64 holds sums of products of 9-bit whole numbers exactly, for any width there is.
     products = torch.einsum("ngw,ogw->gno", rows.integers().double(), weight.integers().double())
