@@ -4,6 +4,7 @@
 """
 
 from . import (
+    acm,
     activator,
     bct,
     block_transformer,
@@ -37,6 +38,7 @@ __all__ = [
     "Check",
     "Companion",
     "Size",
+    "acm",
     "activator",
     "bct",
     "block_transformer",

@@ -46,7 +46,6 @@ def trained(seed: int) -> DigitEncoder:
     return model
 
 
-@torch.no_grad()
 def loss_of(seed: int, config: BlockwiseConfig | None) -> float:
     """Nats a held-out digit, with the encoder in codes or as it is."""
     model, (pictures, classes) = trained(seed), digits()
@@ -54,7 +53,8 @@ def loss_of(seed: int, config: BlockwiseConfig | None) -> float:
     assert isinstance(exact, nn.TransformerEncoder)
     try:
         model.encoder = exact if config is None else blockwise(exact, config)
-        return float(F.cross_entropy(model(pictures[:TEST]), classes[:TEST]))
+        with torch.no_grad():
+            return float(F.cross_entropy(model(pictures[:TEST]), classes[:TEST]))
     finally:
         model.encoder = exact
 
