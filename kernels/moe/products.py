@@ -55,6 +55,13 @@ def multiply_each(
     return out_RO
 
 
+def multiply_batch(rows_ERI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None = None) -> Tensor:
+    """As many rows for each expert times its matrix, (E, R, O), with its bias; without gradients."""
+    if bias_EO is None:
+        return torch.bmm(rows_ERI, weight_EOI.mT)
+    return torch.baddbmm(bias_EO[:, None], rows_ERI, weight_EOI.mT)
+
+
 def outer_products(left_RO: Tensor, right_RI: Tensor, ends_E: Tensor) -> Tensor:
     """left^T right over the rows of each expert, (E, O, I); zeros for an expert without rows."""
     out_EOI = left_RO.new_zeros(len(ends_E), left_RO.shape[1], right_RI.shape[1])

@@ -214,9 +214,10 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
         condition = self.condition(timestep.expand(batch), class_labels, hidden_dtype=hidden_states.dtype)
         sample = torch.cat([hidden_states, coordinates(hidden_states)], 1)
         answer, answers = torch.zeros_like(hidden_states), []
+        larger = max(size) > self.config["sample_size"]
         for brick, side in zip(self.bricks, self.config["brick_sizes"], strict=True):
-            across = side == self.config["sample_size"] and max(size) > side
-            answer = brick(answer, sample, condition, overlap if across else 0, shift if across else (0, 0))
+            shared = overlap if larger and side == self.config["sample_size"] else 0
+            answer = brick(answer, sample, condition, shared, shift if larger else (0, 0))
             answers.append(answer)
         return answers
 

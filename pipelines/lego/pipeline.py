@@ -59,9 +59,9 @@ class LegoPipeline(DiffusionPipeline):
         Args:
             height, width: in pixels, no less than the model was trained on; None: as trained.
             guidance_scale: above 1, each picture is drawn away from what it would be without its class.
-            overlap: on pictures larger than in training, pixels that the windows of image bricks share. They move from
-                step to step and are averaged, so that no border stands still. None: half of a window. 0: they lie
-                beside each other, always in the same places; faster, with borders that may show.
+            overlap: on pictures larger than in training, pixels that the windows of image bricks share and are averaged
+                in. The windows of all bricks then move from step to step, so that no border stands still. None: half of
+                a window. 0: they lie beside each other, always in the same places; faster, with borders that show.
             generator: one for all pictures, or one a picture, which then does not depend on its batch.
             output_type: "pil", "np" (B, Y, X, C in 0..1), "pt" (B, C, Y, X) or "latent" (B, C, Y, X as the model sees).
 

@@ -20,10 +20,10 @@ class LegoRecipe:
     """All that decides how the pocket is trained."""
 
     denoiser: FitSettings = FitSettings(
-        steps=360, batch=16, rate=2e-3, muon_rate=4e-3, average=0.99, autocast=False, fused_attention=True, seed=61
+        steps=2000, batch=16, rate=2e-3, muon_rate=4e-3, average=0.996, autocast=False, fused_attention=True, seed=61
     )
     brick_sizes: tuple[int, ...] = (4, 16, SIDE)
-    patch_sizes: tuple[int, ...] = (2, 8, 2)
+    patch_sizes: tuple[int, ...] = (2, 4, 2)
     blocks: tuple[int, ...] = (2, 4, 6)
     heads: int = 4
     head_width: int = 32

@@ -23,7 +23,7 @@ class VDTRecipe:
         steps=300, batch=96, rate=2e-3, muon_rate=4e-3, average=0.99, autocast=False, seed=31
     )
     denoiser: FitSettings = FitSettings(
-        steps=2200, batch=16, rate=2e-3, muon_rate=4e-3, average=0.996, autocast=False, seed=32
+        steps=6000, batch=16, rate=2e-3, muon_rate=4e-3, average=0.998, autocast=False, seed=32
     )
     blocks: int = 6
     heads: int = 4

@@ -166,6 +166,7 @@ def test_kill_9_and_the_same_command_give_the_numbers_of_one_go(
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
+@pytest.mark.slow
 def test_two_processes_one_killed_midway_and_the_same_command_again(one_go: Path, root: Path, tmp_path: Path) -> None:
     command = [*GROUP, "-m", "outpace", *compare_words(tmp_path / "out")]
     process = start(command, root)
