@@ -73,9 +73,10 @@ class Rhn(nn.Module):
         self.config, D = config, config.width
         parts = GATINGS[config.gating]
         self.read = nn.Linear(config.variables, parts * D, bias=False)
-        self.cell = nn.ModuleList(nn.Linear(D, parts * D) for _ in range(config.depth))
-        for layer in self.cell:
+        layers = [nn.Linear(D, parts * D) for _ in range(config.depth)]
+        for layer in layers:
             nn.init.constant_(layer.bias[D : 2 * D], -config.bias)
+        self.cell = nn.ModuleList(layers)
         if config.remembered:
             self.query, self.key, self.value = (nn.Linear(D, D, bias=False) for _ in range(3))
             self.places_S = nn.Parameter(torch.zeros(config.remembered))
@@ -150,6 +151,9 @@ RHN = MODELS.add(
             "its sizes: only the abstract was at hand",
         ),
         claim="gates and attention each make recurrent networks forecast chaotic systems for longer",
-        limits=("how long a forecast is valid depends on the threshold, half a spread here",),
+        limits=(
+            "how long a forecast is valid depends on the threshold, half a spread here",
+            "beside gates, attention over the last states did not help in the trial, and cost width",
+        ),
     ),
 )

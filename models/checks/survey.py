@@ -24,20 +24,21 @@ def built(family: str) -> tuple[Any, dict[str, Any]]:
         "num_hidden_layers": 3,
         "num_attention_heads": 4,
         "intermediate_size": 48,
+        "attn_implementation": "eager",
     }
     ours: dict[str, Any] = {"width": 32, "layers": 3, "heads": 4, "hidden": 48}
     torch.manual_seed(0)
     with torch.device("meta" if family != "mixtral" else "cpu"):
         if family == "bert":
-            model = t.BertModel(t.BertConfig(**sizes, vocab_size=77, attn_implementation="eager"))
+            model = t.BertModel(t.BertConfig(**sizes, vocab_size=77))
             return model, {**ours, "vocabulary": 77}
         if family == "gpt_neox":
-            config = t.GPTNeoXConfig(**sizes, vocab_size=77, attn_implementation="eager")
+            config = t.GPTNeoXConfig(**sizes, vocab_size=77)
             return t.GPTNeoXForCausalLM(config), {**ours, "vocabulary": 77}
         if family == "vit":
-            config = t.ViTConfig(**sizes, image_size=32, patch_size=8, num_labels=10, attn_implementation="eager")
+            config = t.ViTConfig(**{**sizes, "image_size": 32, "patch_size": 8, "num_labels": 10})
             return t.ViTForImageClassification(config), {**ours, "patch": 8, "picture": 32, "classes": 10}
-        sizes |= {"num_key_value_heads": 2, "vocab_size": 77, "attn_implementation": "eager"}
+        sizes |= {"num_key_value_heads": 2, "vocab_size": 77}
         ours |= {"key_heads": 2, "vocabulary": 77}
         if family == "llama":
             return t.LlamaForCausalLM(t.LlamaConfig(**sizes)), ours
