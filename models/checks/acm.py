@@ -49,7 +49,7 @@ def straight_through() -> float:
     torch.manual_seed(3)
     out = one(x)
     out.square().sum().backward()
-    gradient = one.gate[0].weight.grad
+    gradient = one.gate.get_parameter("0.weight").grad
     assert gradient is not None
     far = (out - one.first(x, one.counts_R.detach().round().long())).detach().abs().max()
     return float(far) if gradient.abs().sum() > 0 else 1.0
