@@ -37,20 +37,23 @@ def learn(model: torch.nn.Module, steps: int, rate: float) -> list[float]:
 
 
 torch.manual_seed(0)
-sizes = {"hidden_size": 64, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
-model = LlamaForCausalLM(LlamaConfig(vocab_size=BYTES, **sizes))
+config = LlamaConfig(
+    vocab_size=BYTES, hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4
+)
+model = LlamaForCausalLM(config)
 before = learn(model, STEPS, 2e-3)
 convert(model, LigerConfig(window=8))
 after = learn(add_low_rank(model, LIGER_LAYERS), TUNING, 2e-3)
 fold_low_rank(model)
 print(f"nats a byte: trained {before[-1]:.2f}, converted {after[0]:.2f}, tuned {after[-1]:.2f}")
-text, state = torch.tensor([list(b"def ")]), None
+text = torch.tensor([list(b"def ")])
 with torch.no_grad():
+    logits, state = step(model, text, None)
     for _ in range(60):
-        logits, state = step(model, text if state is None else text[:, -1:], state)
         text = torch.cat([text, logits[:, -1:].argmax(-1)], 1)
-kept = sum(part.numel() for one in state.layers for part in (one.keys, one.values, one.memory))
-print(f"{bytes(text[0].tolist()).decode()!r}, written from a state of {kept} numbers, however long the text")
+        logits, state = step(model, text[:, -1:], state)
+kept = sum(one.keys.numel() + one.values.numel() for one in state.layers)
+print(f"{bytes(text[0].tolist()).decode()!r}, written with {kept} keys and values, however long the text")
 axes = (figure := Figure(figsize=(6, 4))).subplots()
 for name, start, steps, losses in (("softmax", 0, STEPS, before), ("gated state, window of 8", STEPS, TUNING, after)):
     axes.plot([start + i * max(1, steps // 10) for i in range(len(losses))], losses, "o-", label=name)
