@@ -6,13 +6,12 @@ python examples/10_convert_a_language_model.py [STEPS]      # 20 steps take seco
 import sys
 
 import torch
-import torch.nn.functional as F
 from matplotlib.figure import Figure
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from outpace.models.layers.low_rank import add_low_rank, fold_low_rank
 from outpace.models.liger import LIGER_LAYERS, LigerConfig, convert, step
-from outpace.models.trials.data import BYTES, python_source, windows
+from outpace.models.trials.data import python_source, windows
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 20
 TUNING = max(1, STEPS // 3)
@@ -20,7 +19,7 @@ TEXT, HELD_OUT = python_source()
 
 
 def loss_of(model: torch.nn.Module, pieces: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(model(pieces[:, :-1]).logits.flatten(0, 1), pieces[:, 1:].flatten())
+    return torch.nn.functional.cross_entropy(model(pieces[:, :-1]).logits.flatten(0, 1), pieces[:, 1:].flatten())
 
 
 def learn(model: torch.nn.Module, steps: int, rate: float) -> list[float]:
@@ -37,9 +36,7 @@ def learn(model: torch.nn.Module, steps: int, rate: float) -> list[float]:
 
 
 torch.manual_seed(0)
-config = LlamaConfig(
-    vocab_size=BYTES, hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4
-)
+config = LlamaConfig(vocab_size=128, hidden_size=64, intermediate_size=192, num_hidden_layers=3, num_attention_heads=4)
 model = LlamaForCausalLM(config)
 before = learn(model, STEPS, 2e-3)
 convert(model, LigerConfig(window=8))
