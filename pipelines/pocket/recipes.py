@@ -350,7 +350,7 @@ POCKETS.add(
         check=_check_moving_digits,
         train=_train_vdt,
         prompt_argument="task",
-        bar={"digit": 0.80, "same": 0.80},
+        bar={"digit": 0.65, "same": 0.60},
         data="procedural clips drawn by `outpace.pipelines.pocket.moving_digits`; known frames are drawn from the seed",
     ),
 )
