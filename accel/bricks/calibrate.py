@@ -126,8 +126,8 @@ class Calibrated:
 
     def saving(self, saves: float) -> BrickSkipping:
         """The schedule that loses least where the share `saves` of all blocks is left out."""
-        tilt, psnr = self._best_start(saves)
-        return self.evenly(saves) if tilt is None else self._improved(saves, tilt, psnr)[0]
+        start, psnr = self._best_start(saves)
+        return self._improved(saves, start, psnr)[0]
 
     def keeping(self, target: float) -> BrickSkipping:
         """The schedule that leaves out the most and keeps a PSNR of `target` dB; the empty one where none does."""
@@ -135,21 +135,18 @@ class Calibrated:
         best = BrickSkipping()
         for _ in range(5):
             saves = (low + high) / 2
-            tilt, psnr = self._best_start(saves)
+            start, psnr = self._best_start(saves)
             if psnr >= target:
-                low, best = saves, self.method(self._planned(saves, tilt) if tilt else self._uniform(saves))
+                low, best = saves, self.method(self._shares(saves, start))
             else:
                 high = saves
         # What improves the schedule just out of reach may bring it within.
-        tilt, psnr = self._best_start(high)
-        if tilt is not None:
-            found, psnr = self._improved(high, tilt, psnr)
-            best = found if psnr >= target else best
-        return best
+        found, psnr = self._improved(high, *self._best_start(high))
+        return found if psnr >= target else best
 
     def evenly(self, saves: float) -> BrickSkipping:
         """The schedule that leaves every brick out in the same share of the steps, and saves as much."""
-        return self.method(self._uniform(saves))
+        return self.method(that_saves(self.table, saves, lambda asked: uniform(self.table, asked)))
 
     def drawn(self, saves: float, seed: int) -> BrickSkipping:
         """A schedule of bricks and steps drawn at random that saves as much."""
@@ -172,32 +169,33 @@ class Calibrated:
         """The settings that have these shares."""
         return BrickSkipping(schedule="/".join(map(str, bricks_of(self.table, shares))))
 
-    def _planned(self, saves: float, tilt: Tilt) -> Shares:
-        return that_saves(self.table, saves, lambda asked: plan(self.table, asked, tilt))
-
-    def _uniform(self, saves: float) -> Shares:
-        return that_saves(self.table, saves, lambda asked: uniform(self.table, asked))
+    def _shares(self, saves: float, tilt: Tilt | None, doubts: Tilt | None = None) -> Shares:
+        """What is planned from the costs as `tilt` reads them, or, where it is None, the same share everywhere; both as
+        `doubts` change them."""
+        if tilt is None:
+            return that_saves(self.table, saves, lambda asked: uniform(self.table, asked, doubts))
+        read = tilt if doubts is None else replace(doubts, apart=tilt.apart)
+        return that_saves(self.table, saves, lambda asked: plan(self.table, asked, read))
 
     def _best_start(self, saves: float) -> tuple[Tilt | None, float]:
         """The reading of the costs whose plan does best in a real run; None where it is to ask nobody."""
-        found = [(self.psnr(self.method(self._planned(saves, Tilt(apart=a)))), Tilt(apart=a)) for a in APART]
-        psnr, tilt = max(found, key=lambda pair: pair[0])
-        even = self.psnr(self.method(self._uniform(saves)))
-        return (tilt, psnr) if psnr >= even else (None, even)
+        starts = [*(Tilt(apart=apart) for apart in APART), None]
+        found = [(start, self.psnr(self.method(self._shares(saves, start)))) for start in starts]
+        return max(found, key=lambda pair: pair[1])
 
-    def _improved(self, saves: float, tilt: Tilt, psnr: float) -> tuple[BrickSkipping, float]:
+    def _improved(self, saves: float, start: Tilt | None, psnr: float) -> tuple[BrickSkipping, float]:
         """The schedule after trials: one cost after the other is doubted, and what a real run confirms is kept."""
         table, left, stride = self.table, self.settings.trials, STRIDE
-        tilt = replace(tilt, bins=(0.0,) * len(table.bins), bricks=(0.0,) * len(table.groups))
-        best = self.method(self._planned(saves, tilt))
+        doubts = Tilt(bins=(0.0,) * len(table.bins), bricks=(0.0,) * len(table.groups))
+        best = self.method(self._shares(saves, start))
         while left > 0 and stride > 0.1:
             for name, count in (("bins", len(table.bins)), ("bricks", len(table.groups))):
                 for at in range(count):
                     for sign in (1.0, -1.0):
-                        factors = list(getattr(tilt, name))
+                        factors = list(getattr(doubts, name))
                         factors[at] += sign * stride
-                        other = replace(tilt, **{name: tuple(factors)})
-                        shares = self._planned(saves, other)
+                        other = replace(doubts, **{name: tuple(factors)})
+                        shares = self._shares(saves, start, other)
                         method = self.method(shares)
                         if method.schedule in self._known or saved(table, shares) < saves - TOLERANCE:
                             continue
@@ -205,7 +203,7 @@ class Calibrated:
                             return best, psnr
                         left -= 1
                         if (got := self.psnr(method)) > psnr:
-                            best, psnr, tilt = method, got, other
+                            best, psnr, doubts = method, got, other
                             break
             stride /= 2
         return best, psnr

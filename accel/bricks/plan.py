@@ -98,9 +98,11 @@ def at_age(costs: Sequence[float], age: float) -> float:
     return low + (high - low) * (age - a) / (b - a)
 
 
-def uniform(table: CostTable, saves: float) -> Shares:
-    """Every brick left out in the same share of the steps, everywhere."""
-    return tuple(tuple(saves for _ in table.groups) for _ in table.bins)
+def uniform(table: CostTable, saves: float, tilt: Tilt | None = None) -> Shares:
+    """Every brick left out in the same share of the steps everywhere, less where `tilt` makes it dearer."""
+    if tilt is None:
+        return tuple(tuple(saves for _ in table.groups) for _ in table.bins)
+    return tuple(tuple(min(MOST, saves * math.exp(-one - other)) for other in tilt.bricks) for one in tilt.bins)
 
 
 def single_steps(table: CostTable) -> CostTable:
