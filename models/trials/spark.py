@@ -48,8 +48,9 @@ def arm(network: Callable[[], nn.Module] | None) -> Callable[[int], float]:
 
     def make() -> nn.Module:
         model = HybridLanguageModel(config)
-        for block in model.blocks if network is not None else ():
-            block.feed_forward = network()
+        if network is not None:
+            for block in model.blocks:
+                block.feed_forward = network()
         return model
 
     def run(seed: int) -> float:
