@@ -57,6 +57,25 @@ def test_window_attention_equals_its_formula(
     near(out, reference_window_attention(q, k, v, window=window, shift=shift, bias=bias, masked=masked))
 
 
+@quick
+@given(
+    seed=st.integers(0, 99),
+    sides=st.lists(st.tuples(st.integers(1, 5), st.integers(1, 4)), min_size=1, max_size=3),
+    moved=st.booleans(),
+    masked=st.booleans(),
+)
+def test_windows_of_lines_and_volumes_too(seed: int, sides: list[tuple[int, int]], moved: bool, masked: bool) -> None:
+    size, window = zip(*sides, strict=True)
+    q, k, v = (normal(seed + i, 2, *size, 2, width) for i, width in enumerate((4, 4, 3)))
+    shift = tuple(w // 2 for w in window) if moved else None
+    bias = relative_bias(normal(seed, 2, *(2 * w - 1 for w in window)), window)
+    out = window_attention(q, k, v, window=window, shift=shift, bias=bias, masked=masked)
+    near(out, reference_window_attention(q, k, v, window=window, shift=shift, bias=bias, masked=masked))
+    whole = tuple(-(-n // w) * w for n, w in sides)
+    x = normal(seed, 2, *whole, 3)
+    assert torch.equal(from_windows(into_windows(x, window), whole, window), x)
+
+
 def test_a_window_as_large_as_the_grid_is_full_attention() -> None:
     q, k, v = (normal(i, 2, 4, 5, 2, 3) for i in range(3))
     flat = (x.flatten(1, 2).transpose(1, 2) for x in (q, k, v))
@@ -153,6 +172,12 @@ def test_what_does_not_fit_is_said() -> None:
         window_attention(x, x, x, window=(2, 2), bias=normal(0, 2, 3, 3))
     with pytest.raises(ConfigError, match="rows, columns, heads"):
         window_attention(x[0], x[0], x[0], window=(2, 2))
+    with pytest.raises(ConfigError, match="the window's 3"):
+        window_attention(x, x, x, window=(2, 2, 2))
+    with pytest.raises(ConfigError, match="moved by less"):
+        window_attention(x, x, x, window=(2, 2), shift=(1,))
+    with pytest.raises(ConfigError, match="heads, rows, columns"):
+        relative_bias(normal(0, 2, 3, 3), (2, 2, 2))
     with pytest.raises(ConfigError, match="pad it"):
         into_windows(x[..., 0], (3, 2))
     with pytest.raises(ConfigError, match="do not fill a grid"):

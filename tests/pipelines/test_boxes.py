@@ -7,7 +7,8 @@ import torch
 from diffusers.models.attention_processor import Attention
 
 from outpace.errors import ConfigError
-from outpace.pipelines.boxes import BoxAttention, ReducedAttention, from_boxes, to_boxes
+from outpace.kernels.attention.windows import into_windows
+from outpace.pipelines.boxes import BoxAttention, ReducedAttention
 
 CASES = [
     ((3, 4, 4), (1, 0, 0)),
@@ -25,16 +26,10 @@ def attention(width: int = 12) -> Attention:
 
 
 def box_numbers(grid: tuple[int, int, int], box: tuple[int, int, int]) -> torch.Tensor:
-    """The box of each token, counted without `to_boxes`."""
+    """The box of each token, from its place."""
     places = torch.cartesian_prod(*[torch.arange(length) for length in grid])
     sides = torch.tensor([side or length for side, length in zip(box, grid, strict=True)])
     return (places // sides) @ torch.tensor([10_000, 100, 1])
-
-
-@every_case
-def test_boxes_can_be_taken_apart_and_put_together(grid, box):
-    tokens = torch.randn(2, grid[0] * grid[1] * grid[2], 3)
-    assert torch.equal(from_boxes(to_boxes(tokens, grid, box), grid, box), tokens)
 
 
 @every_case
@@ -63,7 +58,7 @@ def test_reduced_attention_is_plain_at_side_1_and_sees_means_at_first():
     layer.set_processor(ReducedAttention(12, 1))
     assert (layer(tokens, grid=(4, 4, 4)) - plain).abs().max() < 1e-5
     layer.set_processor(ReducedAttention(12, 2))
-    means = to_boxes(tokens, (4, 4, 4), (2, 2, 2)).mean(1).view(2, 8, 12)
+    means = into_windows(tokens.unflatten(1, (4, 4, 4)), (2, 2, 2)).mean(2)
     expected = attention()(tokens, encoder_hidden_states=means)
     assert (layer(tokens, grid=(4, 4, 4)) - expected).abs().max() < 1e-5
 
