@@ -3,15 +3,16 @@
 from . import kinds as kinds  # registers how each class keeps its matrices
 from .block_mixture import MixedGroup, find_groups
 from .convert import conversion_of, convert
-from .count import Count, active_parameters, count
+from .count import Count, active_parameters, count, parameter_count
 from .features import block_outputs, feature_loss, group_ends, held_blocks, kept_blocks
 from .feed_forward import ExpertFeedForward, find_experts, set_active
 from .importance import output_change, random_importance, taylor_importance, weight_importance
+from .integers import IntegerLinear, find_integers, weight_bytes
 from .layout import Layout
 from .load import load_transformer
 from .pruned import CutFeedForward, block_effects, drop_blocks
 from .routing import Routing, watch
-from .settings import BlockGroup, Conversion, Experts, Modulation
+from .settings import BlockGroup, Conversion, Experts, Integers, Modulation
 from .sites import SITE_KINDS, Site, SiteKind, find_sites
 from .start import start_experts, start_groups
 
@@ -23,6 +24,8 @@ __all__ = [
     "CutFeedForward",
     "ExpertFeedForward",
     "Experts",
+    "IntegerLinear",
+    "Integers",
     "Layout",
     "MixedGroup",
     "Modulation",
@@ -39,17 +42,20 @@ __all__ = [
     "feature_loss",
     "find_experts",
     "find_groups",
+    "find_integers",
     "find_sites",
     "group_ends",
     "held_blocks",
     "kept_blocks",
     "load_transformer",
     "output_change",
+    "parameter_count",
     "random_importance",
     "set_active",
     "start_experts",
     "start_groups",
     "taylor_importance",
     "watch",
+    "weight_bytes",
     "weight_importance",
 ]

@@ -12,6 +12,7 @@ from ...errors import ConfigError, UnsupportedModelError
 from .block_mixture import mix_blocks
 from .feed_forward import ExpertFeedForward
 from .importance import orders_of
+from .integers import to_integers
 from .modulation import compress_modulation
 from .pruned import CutFeedForward, drop_blocks
 from .settings import Conversion
@@ -83,7 +84,9 @@ def apply_conversion(
             else:
                 layer = CutFeedForward(site.read(), orders[site.path], conversion.width or 1.0)
             site.place(transformer, layer.train(transformer.training))
-    drop_blocks(transformer, conversion.dropped)  # last: the importance of the blocks' layers goes by their places
+    drop_blocks(transformer, conversion.dropped)  # late: the importance of the blocks' layers goes by their places
+    if conversion.integers is not None:
+        to_integers(transformer, conversion.integers)
 
 
 def conversion_of(transformer: Any) -> Conversion | None:

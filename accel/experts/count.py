@@ -10,6 +10,7 @@ from torch import nn
 from .block_mixture import find_groups
 from .convert import convert
 from .feed_forward import find_experts
+from .integers import find_integers
 from .modulation import find_modulations
 from .settings import Conversion
 from .sites import find_sites
@@ -112,9 +113,9 @@ def count(model: Any, conversion: Conversion, **size: int | None) -> Count:
         layers=len(weights),
         feed_forward=sum(weights),
         active_feed_forward=sum(weights) - idle,
-        modulation=sum(_numbers(linear) for linear in find_modulations(dense).values()),
-        dense_parameters=_numbers(dense),
-        parameters=_numbers(converted),
+        modulation=sum(parameter_count(linear) for linear in find_modulations(dense).values()),
+        dense_parameters=parameter_count(dense),
+        parameters=parameter_count(converted),
         active_parameters=active_parameters(converted),
         routers=sum(part.numel() for part in routers),
         dense_flops=flops[0],
@@ -126,8 +127,8 @@ def active_parameters(transformer: nn.Module) -> int:
     """Parameters that one token uses: without experts and blocks beyond those that are active."""
 
     def used(module: nn.Module) -> float:
-        idle = sum(_numbers(layer.experts) * _idle(layer) for layer in find_experts(module).values())
-        return _numbers(module) - idle
+        idle = sum(parameter_count(layer.experts) * _idle(layer) for layer in find_experts(module).values())
+        return parameter_count(module) - idle
 
     left_out = sum(
         sum(used(block) for block in group.members) * (1 - group.active / len(group.members))
@@ -141,8 +142,10 @@ def _idle(layer: Any) -> float:
     return 1 - active / layer.layout.experts
 
 
-def _numbers(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def parameter_count(module: nn.Module) -> int:
+    """Its parameters, those among them that are held as 8-bit codes."""
+    codes = sum(layer.codes.numel() for layer in find_integers(module).values())
+    return codes + sum(parameter.numel() for parameter in module.parameters())
 
 
 def _matrices(experts: Any) -> int:

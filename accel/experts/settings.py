@@ -78,6 +78,28 @@ class Modulation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Integers:
+    """Linear layers in the blocks hold 8-bit codes: half of bfloat16's memory, a quarter of float32's.
+
+    Source: scales for blocks as in BCT (Dong et al. 2023, arXiv:2304.01483).
+
+    Differs from the paper: scales are not powers of two, and norms and activations stay in floating point.
+    """
+
+    block: int = 64
+    """Weights along a row that share a scale of 2 bytes. Fewer are nearer to the weights and take more memory; a row
+    that as many do not divide is cut into the largest blocks that do."""
+    inputs: int | None = None
+    """Bits, 2 to 8, of what the weights are multiplied with, rounded in blocks at each call, so that all products are
+    of whole numbers. None rounds weights only, which is nearer and, without hardware for whole numbers, faster."""
+
+    def __post_init__(self) -> None:
+        whole("block", self.block, 1)
+        if self.inputs is not None:
+            whole("inputs", self.inputs, 2, 8)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Conversion:
     """Everything that is done to one transformer; what is None or empty is left dense."""
 
@@ -92,6 +114,8 @@ class Conversion:
     text_weight: float = 0.5
     """Alpha: the part of a group's scores that pooled image and text have; the rest is the global embedding's. 0..1."""
     modulation: Modulation | None = None
+    integers: Integers | None = None
+    """Last, and not beside experts, whose packed matrices hold no codes."""
 
     def __post_init__(self) -> None:
         number("text_weight", self.text_weight, 0.0, 1.0)
@@ -100,8 +124,13 @@ class Conversion:
             and self.width is None
             and not (self.groups or self.dropped)
             and self.modulation is None
+            and self.integers is None
         ):
-            raise ConfigError("nothing to convert: give experts, a width, blocks (groups or dropped) or a modulation")
+            raise ConfigError(
+                "nothing to convert: give experts, a width, blocks (groups or dropped), a modulation or integers"
+            )
+        if self.integers is not None and self.experts is not None:
+            raise ConfigError("experts hold no 8-bit codes; give experts or integers, not both")
         if self.width is not None:
             number("width", self.width, 0.0, 1.0)
             if self.experts is not None:
@@ -132,7 +161,7 @@ class Conversion:
         version = held.pop("version", None)
         if version != 1:
             raise ConfigError(f"this conversion has version {version}; this outpace reads version 1")
-        parts: dict[str, Any] = {"experts": Experts, "modulation": Modulation}
+        parts: dict[str, Any] = {"experts": Experts, "modulation": Modulation, "integers": Integers}
         for key, value in held.items():
             if key in parts:
                 held[key] = _filled(parts[key], value)

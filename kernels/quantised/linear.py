@@ -52,11 +52,13 @@ def quantised_linear(
         power_of_two=power_of_two,
     )
     # float64 holds sums of products of 9-bit whole numbers exactly, for any width there is.
-    products = torch.einsum("ngw,ogw->gno", rows.integers().double(), weight.integers().double())
+    left, right = rows.integers().double(), weight.integers().double()
     if whole:
-        out = products.sum(0) * (rows.scale * weight.scale).double()
+        out = left.flatten(1) @ right.flatten(1).T * (rows.scale * weight.scale).double()
     else:
-        scales = rows.scale[..., 0].T[:, :, None].double() * weight.scale[..., 0].T[:, None, :].double()
-        out = (products * scales).sum(0)
+        out = left.new_zeros(len(left), len(right))
+        for g in range(left.shape[1]):  # a block at a time: all of them at once would hold as many outputs
+            scales = rows.scale[:, g].double() * weight.scale[:, g].double().T
+            out = torch.addcmul(out, left[:, g] @ right[:, g].T, scales)
     out = out if bias is None else out + bias.double()
     return out.to(x.dtype).view(*x.shape[:-1], -1)

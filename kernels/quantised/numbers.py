@@ -36,7 +36,7 @@ class Quantised:
 
     def integers(self) -> Tensor:
         """codes - zero, of the scale's type: whole numbers up to 2^bits."""
-        return (self.codes.to(torch.int16) - self.zero.to(torch.int16)).to(self.scale.dtype)
+        return self.codes.to(self.scale.dtype) - self.zero.to(self.scale.dtype)
 
     def dequantised(self) -> Tensor:
         """What the codes stand for, of the scale's type."""
@@ -48,7 +48,13 @@ class Quantised:
 
 
 def quantise(
-    x: Tensor, *, bits: int = 8, block: int | None = None, symmetric: bool = True, power_of_two: bool = False
+    x: Tensor,
+    *,
+    bits: int = 8,
+    block: int | None = None,
+    symmetric: bool = True,
+    power_of_two: bool = False,
+    scale_type: torch.dtype | None = None,
 ) -> Quantised:
     """Round to the nearest code, the largest of the tensor or block being the largest code.
 
@@ -57,8 +63,9 @@ def quantise(
         block: numbers along the last dimension that share a scale; the whole tensor where None.
         symmetric: 0 has code 0; otherwise codes span from the least to the largest number, 0 included.
         power_of_two: scales are rounded up to powers of two, so that multiplying by them is a shift.
+        scale_type: scales are rounded to what this type can hold, before codes are made: they may be stored in it.
 
-    Raises: ConfigError: bits or block out of range, or x empty or not floating-point.
+    Raises: ConfigError: bits or block out of range, x empty or not floating-point, or `scale_type` not floating-point.
 
     >>> quantise(torch.tensor([0.0, 0.5, -1.0])).codes
     tensor([[   0,   64, -127]], dtype=torch.int8)
@@ -71,6 +78,8 @@ def quantise(
         raise ConfigError(
             f"only floating-point tensors that are not empty are quantised, not {tuple(x.shape)} {x.dtype}"
         )
+    if scale_type is not None and not scale_type.is_floating_point:
+        raise ConfigError(f"scales are of a floating-point type, not {scale_type}")
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     width = x.shape[-1] if block is None else min(block, x.shape[-1])
     parts = F.pad(x, (0, -x.shape[-1] % width)).unflatten(-1, (-1, width))
@@ -85,6 +94,9 @@ def quantise(
     scale = scale.where(scale > 0, scale.new_ones(()))
     if power_of_two:
         scale = torch.exp2(scale.log2().ceil())
+    if scale_type is not None:
+        scale = scale.to(scale_type).to(x.dtype)
+        scale = scale.where(scale > 0, scale.new_ones(()))
     zero = torch.zeros_like(scale) if symmetric else (least - low / scale).round().clamp(least, largest)
     codes = (parts / scale).round().add(zero).clamp(least, largest)
     return Quantised(codes=codes.to(torch.int8), scale=scale, zero=zero.to(torch.int8), features=x.shape[-1], bits=bits)

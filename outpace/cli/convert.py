@@ -20,6 +20,7 @@ Examples:
   outpace convert flux --layout 1S12E2A --out out/flux-moe
   outpace convert owner/model --prompts prompts.txt --group 20-27:4 --out out/moe
   outpace convert flux --to width --keep 0.375 --out out/flux-narrow
+  outpace convert flux --to int8 --out out/flux-int8
   outpace distill out/flux-moe --out out/flux-distilled
   outpace generate out/flux-moe --prompt "a blue circle above a yellow circle on black"
 
@@ -34,18 +35,22 @@ what each expert or block adds on PROMPTS. Random is as in the paper: dealt in t
 \b
 The result starts from the dense weights and has not been trained: until it is distilled it is worse than the dense
 model. 'docs/dense2moe.md' says what is exact and what is not.
+
+\b
+8-bit codes need no training: some 64 weights of a linear layer share a scale. They save memory, not time. Products of
+whole numbers round what the weights are multiplied with, too. 'docs/int8.md' has what both cost.
 """
 
 
-@click.command(epilog=EPILOG, short_help="Turn a dense pipeline into a mixture of experts and blocks.")
+@click.command(epilog=EPILOG, short_help="Turn a dense pipeline into a mixture of experts, a pruned or an 8-bit one.")
 @click.argument("model")
 @click.option(
     "--to",
     "goal",
-    type=click.Choice(["moe", "width", "depth"]),
+    type=click.Choice(["moe", "width", "depth", "int8"]),
     default="moe",
     show_default=True,
-    help="Mixture of experts; or pruned, to compare with.",
+    help="Mixture of experts; pruned, to compare with; or 8-bit codes.",
 )
 @click.option("--layout", default="1S12E2A", show_default=True, help="For moe: shared, routed and active experts.")
 @click.option(
@@ -56,6 +61,7 @@ model. 'docs/dense2moe.md' says what is exact and what is not.
     help="For width: share of the hidden units.",
 )
 @click.option("--drop", type=click.IntRange(min=1), metavar="N", help="For depth: blocks, those missed least.")
+@click.option("--products", is_flag=True, help="For int8: whole 8-bit products, too; slower without hardware for them.")
 @click.option(
     "--scores", type=click.Choice(["softmax", "sigmoid"]), default="softmax", show_default=True, help="Of the router."
 )
@@ -106,6 +112,7 @@ def convert(
     layout: str,
     keep: float,
     drop: int | None,
+    products: bool,
     scores: str,
     scaling: str,
     groups: tuple[str, ...],
@@ -123,7 +130,9 @@ def convert(
         raise click.UsageError("give --out DIR to convert, or --count to count only, and one of them.")
     if (drop is None) == (goal == "depth"):
         raise click.UsageError("--drop N belongs to --to depth; give both, or neither.")
-    conversion = read_conversion(goal, layout, keep, drop or 0, scores, scaling, groups, modulation)
+    if products and goal != "int8":
+        raise click.UsageError("--products belongs to --to int8; give both, or neither.")
+    conversion = read_conversion(goal, layout, keep, drop or 0, scores, scaling, groups, modulation, products)
     size = {name: options.pop(name) for name in ("height", "width", "frames")}
     if only_count:
         _count(model, conversion, size, as_json)
@@ -132,6 +141,13 @@ def convert(
     told = _convert(model, conversion, Path(out).expanduser(), size, drop=drop or 0, **options, progress=not as_json)
     if as_json:
         click.echo(json.dumps(told, indent=2))
+        return
+    if goal == "int8":
+        click.echo(
+            f"{told['integer_layers']} linear layers hold 8-bit codes: weights take {told['bytes'] / 1e6:,.1f} MB "
+            f"instead of {told['dense_bytes'] / 1e6:,.1f} MB."
+        )
+        click.echo(f"Pipeline: {out}  (what it costs: outpace compare {model} --also {out})")
         return
     click.echo(
         f"{told['layers']} feed-forward layers converted, {drop or 0} blocks dropped: a token uses "
@@ -150,9 +166,10 @@ def read_conversion(
     scaling: str,
     groups: tuple[str, ...],
     modulation: str | None,
+    products: bool,
 ) -> Conversion:
     """The conversion that the options describe; which blocks are dropped is not known yet. Raises: ConfigError."""
-    from outpace.accel.experts import BlockGroup, Conversion, Experts, Modulation
+    from outpace.accel.experts import BlockGroup, Conversion, Experts, Integers, Modulation
     from outpace.errors import ConfigError
 
     smaller = None
@@ -167,6 +184,7 @@ def read_conversion(
         dropped=tuple(range(1, 1 + drop)),
         groups=tuple(BlockGroup.parse(group) for group in groups),
         modulation=smaller,
+        integers=Integers(inputs=8 if products else None) if goal == "int8" else None,
     )
 
 
@@ -199,7 +217,14 @@ def _convert(
     import torch
 
     from outpace.accel.apply import denoisers_of
-    from outpace.accel.experts import CutFeedForward, ExpertFeedForward, active_parameters
+    from outpace.accel.experts import (
+        CutFeedForward,
+        ExpertFeedForward,
+        active_parameters,
+        find_integers,
+        parameter_count,
+        weight_bytes,
+    )
     from outpace.cli.compare import read_count_or_file
     from outpace.pipelines.convert import check_new_folder, convert_pipeline, write_pipeline
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
@@ -211,7 +236,9 @@ def _convert(
     wanted = read_count_or_file(prompts)
     loaded = load_pipeline(model, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=progress)
     loaded.pipe.set_progress_bar_config(disable=True)
-    dense = sum(p.numel() for _, module in denoisers_of(loaded.pipe) for p in module.parameters())
+    before = [module for _, module in denoisers_of(loaded.pipe)]
+    dense, dense_bytes = sum(map(parameter_count, before)), sum(map(weight_bytes, before))
+    del before
     convert_pipeline(
         loaded,
         conversion,
@@ -232,8 +259,11 @@ def _convert(
             isinstance(part, CutFeedForward | ExpertFeedForward) for module in found for part in module.modules()
         ),
         "dense_parameters": dense,
-        "parameters": sum(p.numel() for module in found for p in module.parameters()),
+        "parameters": sum(map(parameter_count, found)),
         "active_parameters": sum(map(active_parameters, found)),
+        "integer_layers": sum(len(find_integers(module)) for module in found),
+        "dense_bytes": dense_bytes,
+        "bytes": sum(map(weight_bytes, found)),
     }
     write_pipeline(loaded, folder, told)
     return {**told, "out": str(folder)}
