@@ -6,8 +6,8 @@ The layer is Dense2MoE's 1S12E2A: one shared expert, a quarter of the hidden uni
 goes through 2, which is 37.5 % of the FLOPs. Its time has everything in it: router, sorting, experts, sums. Beside it
 stands the dense layer with the hidden units cut to the same 37.5 %, the least that this number of FLOPs takes here.
 
-Every repetition runs each layer a few times, in turn, the first time uncounted: a model calls layers of one kind after
-another, and the memory that the layer before gave back is not asked for anew. Ratios are taken within a repetition and
+Every repetition runs each layer in turn, first once uncounted: a model calls layers of one kind after another, and the
+memory that the layer before gave back is not asked for anew. Ratios are taken within a repetition and
 the medians are shown. Time is that of the process, all threads added up, so that other processes count for little.
 Writes moe_cpu.json and .md.
 """
@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from outpace.accel.experts.feed_forward import Router
 from outpace.evaluation.environment import environment
 from outpace.kernels.moe import ACTIVATIONS, EXPERT_FFN, Experts, expert_ffn
 
@@ -37,8 +38,8 @@ EXPERTS, ACTIVE = 12, 2
 FRACTION = 0.25 + 0.75 * ACTIVE / EXPERTS
 BACKENDS = ("loop", "grouped")
 WIDTHS, TOKENS = (384, 768, 1152), (256, 1024, 4096)
-CALLS = 3
-"""Times that a layer is run in each repetition and counted."""
+LEAST_SECONDS = 0.03
+"""That a layer is timed for in each repetition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +69,9 @@ class Layer:
         return F.linear(hidden, self.down)
 
 
-def weights(*shape: int) -> Tensor:
-    """Normal numbers that keep the size of what they are multiplied with."""
-    return torch.randn(shape).mul_(shape[-1] ** -0.5).requires_grad_()
+def weights(*shape: int, inputs: int = -1) -> Tensor:
+    """Normal numbers that keep the size of what they are multiplied with, along dimension `inputs`."""
+    return torch.randn(shape).mul_(shape[inputs] ** -0.5).requires_grad_()
 
 
 def dense(case: Case, hidden: int) -> Layer:
@@ -87,29 +88,31 @@ def dense(case: Case, hidden: int) -> Layer:
 def mixture(case: Case, backend: str) -> Callable[[Tensor], Tensor]:
     """A shared expert, a router and routed experts with as many weights as the dense layer."""
     width, each = case.width, 3 * case.width // EXPERTS
-    shared, router = dense(case, width), weights(EXPERTS, width)
+    shared, router = dense(case, width), Router(width, EXPERTS, "softmax")
     experts = Experts(
         activation=case.activation,
-        up_EHD=weights(EXPERTS, each, width),
-        down_EOH=weights(EXPERTS, width, each),
-        gate_EHD=weights(EXPERTS, each, width) if case.activation == "silu" else None,
+        up_EDH=weights(EXPERTS, width, each, inputs=1),
+        down_EHO=weights(EXPERTS, each, width, inputs=1),
+        gate_EDH=weights(EXPERTS, width, each, inputs=1) if case.activation == "silu" else None,
         up_bias_EH=weights(EXPERTS, each),
     )
 
     def run(x: Tensor) -> Tensor:
-        gates, index = F.linear(x, router).softmax(-1).topk(ACTIVE)
+        gates, index = router(x).topk(ACTIVE)
         return shared(x) + expert_ffn(x, experts, index, gates, backend=backend)
 
     return run
 
 
 def seconds(call: Callable[[Callable[[Tensor], Tensor]], None], layer: Callable[[Tensor], Tensor]) -> float:
-    """Time of this process for one call, all its threads."""
-    call(layer)
+    """Time of this process for one call, all its threads: the mean of so many that they take `LEAST_SECONDS`."""
     start = time.process_time()
-    for _ in range(CALLS):
+    call(layer)
+    calls = max(1, int(LEAST_SECONDS / (time.process_time() - start)))
+    start = time.process_time()
+    for _ in range(calls):
         call(layer)
-    return (time.process_time() - start) / CALLS
+    return (time.process_time() - start) / calls
 
 
 def measure(case: Case, repetitions: int) -> dict[str, Any]:

@@ -86,9 +86,9 @@ class SharedBlock(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.router = nn.Linear(width, experts, bias=False)
         bound = width**-0.5
-        self.up_EHD = nn.Parameter(torch.empty(experts, hidden, width).uniform_(-bound, bound))
+        self.up_EDH = nn.Parameter(torch.empty(experts, width, hidden).uniform_(-bound, bound))
         self.up_bias_EH = nn.Parameter(torch.zeros(experts, hidden))
-        self.down_EOH = nn.Parameter(torch.empty(experts, width, hidden).uniform_(-(hidden**-0.5), hidden**-0.5))
+        self.down_EHO = nn.Parameter(torch.empty(experts, hidden, width).uniform_(-(hidden**-0.5), hidden**-0.5))
         self.down_bias_EO = nn.Parameter(torch.zeros(experts, width))
 
     def attend(self, x_BTD: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class SharedBlock(nn.Module):
         """sum over the chosen experts of p_e E_e(x), and the balance loss."""
         x_ND = x_BTD.flatten(0, 1)
         routed = route(self.router(x_ND).softmax(-1), self.config.active, self.config.capacity)
-        experts = Experts(activation="gelu", up_EHD=self.up_EHD, down_EOH=self.down_EOH, up_bias_EH=self.up_bias_EH)
+        experts = Experts(activation="gelu", up_EDH=self.up_EDH, down_EHO=self.down_EHO, up_bias_EH=self.up_bias_EH)
         out = expert_ffn(x_ND, experts, routed.index_NK, routed.gates_NK)
         out = out + (routed.gates_NK[..., None] * self.down_bias_EO[routed.index_NK]).sum(1)
         return out.view_as(x_BTD), routed.balance

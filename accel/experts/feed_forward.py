@@ -32,8 +32,11 @@ class Router(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         """Probabilities (T, experts)."""
-        logits = score(x_TD, self.weight)
-        return logits.softmax(-1) if self.scores == "softmax" else logits.sigmoid()
+        logits_TE = score(x_TD, self.weight)
+        if self.scores == "sigmoid":
+            return logits_TE.sigmoid()
+        # Down the columns: torch's CPU softmax is several times slower along a last dimension of a dozen.
+        return logits_TE.t().contiguous().softmax(0).t()
 
 
 class SharedExpert(nn.Module):
@@ -52,14 +55,14 @@ class SharedExpert(nn.Module):
 
 
 class RoutedExperts(nn.Module):
-    """The weights of the experts that tokens choose among, packed along a first dimension E."""
+    """The weights of the experts that tokens choose among, packed along a first dimension E, matrices (in, out)."""
 
     def __init__(self, parts: list[Dense]) -> None:
         super().__init__()
         self.activation = parts[0].activation
-        self.up = _packed([part.up_HD for part in parts])
-        self.down = _packed([part.down_OH for part in parts])
-        self.gate = _packed([part.gate_HD for part in parts])
+        self.up = _packed([part.up_HD.mT for part in parts])
+        self.down = _packed([part.down_OH.mT for part in parts])
+        self.gate = _packed([None if part.gate_HD is None else part.gate_HD.mT for part in parts])
         self.up_bias = _packed([part.up_bias_H for part in parts])
         self.gate_bias = _packed([part.gate_bias_H for part in parts])
 
@@ -69,9 +72,9 @@ class RoutedExperts(nn.Module):
             return self._counted(x_TD, index_TK.shape[1])
         weights = PackedExperts(
             activation=self.activation,
-            up_EHD=self.up,
-            down_EOH=self.down,
-            gate_EHD=self.gate,
+            up_EDH=self.up,
+            down_EHO=self.down,
+            gate_EDH=self.gate,
             up_bias_EH=self.up_bias,
             gate_bias_EH=self.gate_bias,
         )
@@ -81,10 +84,10 @@ class RoutedExperts(nn.Module):
         # Without values nothing can be routed. Any expert costs what the first does: so the work has its true size.
         assert self.up is not None and self.down is not None
         rows = x_TD.new_empty(len(x_TD) * active, x_TD.shape[1])
-        hidden = functional.linear(rows, self.up[0])
+        hidden = rows @ self.up[0]
         if self.gate is not None:
-            hidden = hidden * functional.linear(rows, self.gate[0])
-        return functional.linear(hidden, self.down[0]).unflatten(0, (len(x_TD), active)).sum(1)
+            hidden = hidden * rows @ self.gate[0]
+        return (hidden @ self.down[0]).unflatten(0, (len(x_TD), active)).sum(1)
 
 
 class ExpertFeedForward(nn.Module):

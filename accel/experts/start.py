@@ -149,18 +149,18 @@ def _inputs(
 def _start(layer: ExpertFeedForward, x_TD: Tensor, generator: torch.Generator) -> None:
     experts = layer.experts
     assert experts.up is not None and experts.down is not None
-    count, each = experts.up.shape[:2]
+    count, _, each = experts.up.shape
     hidden_TH = _hidden(experts, x_TD)
-    added_TH = hidden_TH.abs() * experts.down.float().norm(dim=1).flatten()
+    added_TH = hidden_TH.abs() * experts.down.float().norm(dim=2).flatten()
     order = torch.cat(_clusters(added_TH, count, generator))
-    for name, dim in (("up", 1), ("gate", 1), ("up_bias", 1), ("gate_bias", 1), ("down", 2)):
+    for name, dim in (("up", 2), ("gate", 2), ("up_bias", 1), ("gate_bias", 1), ("down", 1)):
         part = getattr(experts, name)
         if part is not None:
             units = part if dim == 1 else part.transpose(1, 2)
             dealt = units.flatten(0, 1)[order].unflatten(0, (count, each))
             part.copy_(dealt if dim == 1 else dealt.transpose(1, 2))
     parts_TEH = hidden_TH[:, order].unflatten(1, (count, each))
-    norm_TE = torch.einsum("teh,eoh->teo", parts_TEH, experts.down.float()).norm(dim=-1)
+    norm_TE = torch.einsum("teh,eho->teo", parts_TEH, experts.down.float()).norm(dim=-1)
     wanted_TE = (norm_TE - norm_TE.mean()) / norm_TE.std().clamp_min(1e-9)
     layer.router.weight.copy_(_regression(x_TD, wanted_TE))
 
@@ -170,7 +170,7 @@ def _hidden(experts: Any, x_TD: Tensor) -> Tensor:
     act = ACTIVATIONS[experts.activation]
 
     def into(weight: Tensor, bias: Tensor | None) -> Tensor:
-        y = x_TD @ weight.float().flatten(0, 1).T
+        y = x_TD @ weight.float().transpose(0, 1).flatten(1)
         return y if bias is None else y + bias.float().flatten()
 
     up = into(experts.up, experts.up_bias)

@@ -26,28 +26,29 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Network(NamedTuple):
     """The weights of one expert; see `Experts`."""
 
-    up_HD: Tensor
-    down_OH: Tensor
-    gate_HD: Tensor | None
+    up_DH: Tensor
+    down_HO: Tensor
+    gate_DH: Tensor | None
     up_bias_H: Tensor | None
     gate_bias_H: Tensor | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Experts:
-    """E feed-forward networks of one shape: down a(up x + b), or, with a gate, down (a(gate x + g) * (up x + b)).
+    """E feed-forward networks of one shape: a(x up + b) down, or, with a gate, (a(x gate + g) * (x up + b)) down.
 
-    Matrices lie as in `nn.Linear`, (out, in), one behind the other. There is no bias of the output: in a layer that was
-    split into experts it is added once, by the shared expert.
+    Matrices are (in, out), the other way round than in `nn.Linear`: so that some dozen rows an expert are multiplied
+    by them up to a quarter faster on a CPU. There is no bias of the output: in a layer that was split into experts it
+    is added once, by the shared expert.
     """
 
     activation: str
     """a: a name in ACTIVATIONS."""
-    up_EHD: Tensor
+    up_EDH: Tensor
     """Into the hidden units."""
-    down_EOH: Tensor
+    down_EHO: Tensor
     """Out of them."""
-    gate_EHD: Tensor | None = None
+    gate_EDH: Tensor | None = None
     """For gated networks (SwiGLU, GEGLU): into what the activation is applied to."""
     up_bias_EH: Tensor | None = None
     """b, or None for 0."""
@@ -57,14 +58,14 @@ class Experts:
     @property
     def count(self) -> int:
         """How many there are."""
-        return self.up_EHD.shape[0]
+        return self.up_EDH.shape[0]
 
     def weights(self) -> dict[str, Tensor]:
         """The tensors that are not None, by field name."""
         named = {
-            "up_EHD": self.up_EHD,
-            "down_EOH": self.down_EOH,
-            "gate_EHD": self.gate_EHD,
+            "up_EDH": self.up_EDH,
+            "down_EHO": self.down_EHO,
+            "gate_EDH": self.gate_EDH,
             "up_bias_EH": self.up_bias_EH,
             "gate_bias_EH": self.gate_bias_EH,
         }
@@ -72,7 +73,7 @@ class Experts:
 
     def each(self) -> list[Network]:
         """Them one by one: views."""
-        parts = (self.up_EHD, self.down_EOH, self.gate_EHD, self.up_bias_EH, self.gate_bias_EH)
+        parts = (self.up_EDH, self.down_EHO, self.gate_EDH, self.up_bias_EH, self.gate_bias_EH)
         apart = ([None] * self.count if part is None else part.unbind() for part in parts)
         return [Network(*one) for one in zip(*apart, strict=True)]
 
@@ -83,8 +84,8 @@ class Experts:
 
     def hidden(self, x: Tensor, one: Network) -> Tensor:
         """Hidden units of one expert for tokens x (..., D)."""
-        gate = None if one.gate_HD is None else F.linear(x, one.gate_HD, one.gate_bias_H)
-        return self.activate(F.linear(x, one.up_HD, one.up_bias_H), gate)
+        gate = None if one.gate_DH is None else F.linear(x, one.gate_DH.mT, one.gate_bias_H)
+        return self.activate(F.linear(x, one.up_DH.mT, one.up_bias_H), gate)
 
     def to(self, dtype: torch.dtype) -> Experts:
         """The same with all weights of this type."""
@@ -96,25 +97,25 @@ def check_experts(x: Tensor, experts: Experts) -> None:
     if experts.activation not in ACTIVATIONS:
         known = suggestion(experts.activation, list(ACTIVATIONS))
         raise UnknownNameError(f"experts have no activation '{experts.activation}'{known}")
-    up, down = experts.up_EHD, experts.down_EOH
+    up, down = experts.up_EDH, experts.down_EHO
     if up.ndim != 3 or down.ndim != 3:
         raise ConfigError(
-            f"experts take matrices of shape (experts, out, in), not {tuple(up.shape)} into the hidden units and "
+            f"experts take matrices of shape (experts, in, out), not {tuple(up.shape)} into the hidden units and "
             f"{tuple(down.shape)} out of them"
         )
-    if experts.gate_bias_EH is not None and experts.gate_EHD is None:
-        raise ConfigError("experts have a bias of the gate but no gate; give gate_EHD too, or neither")
-    count, hidden, width = up.shape
+    if experts.gate_bias_EH is not None and experts.gate_EDH is None:
+        raise ConfigError("experts have a bias of the gate but no gate; give gate_EDH too, or neither")
+    count, width, hidden = up.shape
     expected = {
-        "down_EOH": (count, down.shape[1], hidden),
-        "gate_EHD": (count, hidden, width),
+        "down_EHO": (count, hidden, down.shape[2]),
+        "gate_EDH": (count, width, hidden),
         "up_bias_EH": (count, hidden),
         "gate_bias_EH": (count, hidden),
     }
     for name, weight in experts.weights().items():
         shape = expected.get(name, tuple(up.shape))
         if tuple(weight.shape) != shape:
-            raise ConfigError(f"{name} must have shape {shape} beside up_EHD {tuple(up.shape)}, not {weight.shape}")
+            raise ConfigError(f"{name} must have shape {shape} beside up_EDH {tuple(up.shape)}, not {weight.shape}")
         if weight.device != x.device:
             raise ConfigError(f"tokens are on {x.device} and {name} on {weight.device}; move them to one device")
         if weight.dtype != x.dtype or not x.is_floating_point():

@@ -41,7 +41,7 @@ def expert_ffn(x: Tensor, experts: Experts, expert_index: Tensor, gates: Tensor,
     Raises: ConfigError, UnknownNameError, MissingDependencyError: see `Operation.choose`.
 
     >>> one, two = torch.eye(2), 2 * torch.eye(2)
-    >>> experts = Experts(activation="silu", up_EHD=torch.stack([one, one]), down_EOH=torch.stack([one, two]))
+    >>> experts = Experts(activation="silu", up_EDH=torch.stack([one, one]), down_EHO=torch.stack([one, two]))
     >>> x = torch.tensor([[0.0, 1.0], [0.0, 1.0]])
     >>> expert_ffn(x, experts, torch.tensor([[0], [1]]), torch.tensor([[1.0], [1.0]]))
     tensor([[0.0000, 0.7311],
@@ -53,7 +53,7 @@ def expert_ffn(x: Tensor, experts: Experts, expert_index: Tensor, gates: Tensor,
     check_experts(x, experts)
     check_choice(x, expert_index, gates, experts.count)
     chosen = EXPERT_FFN.choose(x, experts, expert_index, gates, backend=backend)
-    shape = (*x.shape[:-1], experts.down_EOH.shape[1])
+    shape = (*x.shape[:-1], experts.down_EHO.shape[2])
     if not expert_index.numel():
         return x.new_zeros(shape)
     k = expert_index.shape[-1]
@@ -72,18 +72,18 @@ def _sorted(product: Multiply) -> Callable[..., Tensor]:
             return out if bias is None else out.add_(bias.index_select(0, routing.expert_R))
 
         rows_RD = Dispatch.apply(x_ND, routing.token_R, routing.row_NK)
-        gate_RH = None if experts.gate_EHD is None else linear(rows_RD, experts.gate_EHD, experts.gate_bias_EH)
-        hidden_RH = experts.activate(linear(rows_RD, experts.up_EHD, experts.up_bias_EH), gate_RH)
+        gate_RH = None if experts.gate_EDH is None else linear(rows_RD, experts.gate_EDH, experts.gate_bias_EH)
+        hidden_RH = experts.activate(linear(rows_RD, experts.up_EDH, experts.up_bias_EH), gate_RH)
         # Before the last matrix and not after it: an expert has fewer hidden units than features.
         gates_R = gates_NK.flatten().index_select(0, routing.choice_R)
         hidden_RH = (hidden_RH * gates_R[:, None]).to(x_ND.dtype)
-        return Combine.apply(linear(hidden_RH, experts.down_EOH, None), routing.token_R, routing.row_NK)
+        return Combine.apply(linear(hidden_RH, experts.down_EHO, None), routing.token_R, routing.row_NK)
 
     return run
 
 
-def _looped_product(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
-    return Product.apply(rows_RI, weight_EOI, ends_E, loop_multiply)
+def _looped_product(rows_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    return Product.apply(rows_RI, weight_EIO, ends_E, loop_multiply)
 
 
 def _loop(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK: Tensor) -> Tensor:
@@ -92,8 +92,8 @@ def _loop(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK: Ten
     return stream(x_ND, experts, expert_index_NK, gates_NK)
 
 
-def _triton(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
-    return Product.apply(rows_RI, weight_EOI, ends_E, import_module(TRITON).multiply)
+def _triton(rows_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
+    return Product.apply(rows_RI, weight_EIO, ends_E, import_module(TRITON).multiply)
 
 
 def _grouped_refuses(x: Tensor, experts: Experts, expert_index: Tensor, gates: Tensor) -> str | None:

@@ -15,20 +15,20 @@ from torch import Tensor
 from .routing import by_expert
 
 Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(rows (R, I), weights (E, O, I), ends (E)) -> (R, O), without gradients."""
+"""(rows (R, I), weights (E, I, O), ends (E)) -> (R, O), without gradients."""
 
 LEAST_ROWS = 16
 """MKL multiplies fewer in another order (float32, AVX-512), so that a row would depend on how many others there are."""
 
 
-def loop_multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+def loop_multiply(rows_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     """One product an expert."""
-    return multiply_each(rows_RI, weight_EOI, [(e, span.stop - span.start) for e, span in by_expert(ends_E)])
+    return multiply_each(rows_RI, weight_EIO, [(e, span.stop - span.start) for e, span in by_expert(ends_E)])
 
 
 def multiply_each(
     rows_RI: Tensor,
-    weight_EOI: Tensor,
+    weight_EIO: Tensor,
     parts: list[tuple[int, int]],
     bias_EO: Tensor | None = None,
     out_RO: Tensor | None = None,
@@ -38,9 +38,9 @@ def multiply_each(
     Few rows are filled up, so that a token's result does not depend on its batch mates.
     """
     if out_RO is None:
-        out_RO = rows_RI.new_empty(len(rows_RI), weight_EOI.shape[1])
+        out_RO = rows_RI.new_empty(len(rows_RI), weight_EIO.shape[2])
     sizes = [size for _, size in parts]
-    weights, biases = weight_EOI.mT.unbind(), None if bias_EO is None else bias_EO.unbind()
+    weights, biases = weight_EIO.unbind(), None if bias_EO is None else bias_EO.unbind()
     # One call for all the views: at some dozen rows an expert, taking them one by one costs as much as a product.
     for (expert, size), rows, out in zip(parts, rows_RI.split(sizes), out_RO.split(sizes), strict=True):
         into = out
@@ -55,42 +55,42 @@ def multiply_each(
     return out_RO
 
 
-def multiply_batch(rows_ERI: Tensor, weight_EOI: Tensor, bias_EO: Tensor | None = None) -> Tensor:
+def multiply_batch(rows_ERI: Tensor, weight_EIO: Tensor, bias_EO: Tensor | None = None) -> Tensor:
     """As many rows for each expert times its matrix, (E, R, O), with its bias; without gradients."""
     if bias_EO is None:
-        return torch.bmm(rows_ERI, weight_EOI.mT)
-    return torch.baddbmm(bias_EO[:, None], rows_ERI, weight_EOI.mT)
+        return torch.bmm(rows_ERI, weight_EIO)
+    return torch.baddbmm(bias_EO[:, None], rows_ERI, weight_EIO)
 
 
-def outer_products(left_RO: Tensor, right_RI: Tensor, ends_E: Tensor) -> Tensor:
-    """left^T right over the rows of each expert, (E, O, I); zeros for an expert without rows."""
-    out_EOI = left_RO.new_zeros(len(ends_E), left_RO.shape[1], right_RI.shape[1])
+def outer_products(left_RI: Tensor, right_RO: Tensor, ends_E: Tensor) -> Tensor:
+    """left^T right over the rows of each expert, (E, I, O); zeros for an expert without rows."""
+    out_EIO = left_RI.new_zeros(len(ends_E), left_RI.shape[1], right_RO.shape[1])
     for expert, rows in by_expert(ends_E):
-        torch.mm(left_RO[rows].t(), right_RI[rows], out=out_EOI[expert])
-    return out_EOI
+        torch.mm(left_RI[rows].t(), right_RO[rows], out=out_EIO[expert])
+    return out_EIO
 
 
 class Product(torch.autograd.Function):
     """A `Multiply` with its gradients: of the rows by the same, of the weights by one product an expert."""
 
     @staticmethod
-    def forward(ctx: Any, rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor, multiply: Multiply) -> Tensor:
-        ctx.save_for_backward(rows_RI, weight_EOI, ends_E)
+    def forward(ctx: Any, rows_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor, multiply: Multiply) -> Tensor:
+        ctx.save_for_backward(rows_RI, weight_EIO, ends_E)
         ctx.multiply = multiply
-        return multiply(rows_RI, weight_EOI, ends_E)
+        return multiply(rows_RI, weight_EIO, ends_E)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        rows_RI, weight_EOI, ends_E = ctx.saved_tensors
+        rows_RI, weight_EIO, ends_E = ctx.saved_tensors
         grad_RO = grads[0].contiguous()
-        of_rows = ctx.multiply(grad_RO, weight_EOI.mT, ends_E) if ctx.needs_input_grad[0] else None
-        of_weights = outer_products(grad_RO, rows_RI, ends_E) if ctx.needs_input_grad[1] else None
+        of_rows = ctx.multiply(grad_RO, weight_EIO.mT, ends_E) if ctx.needs_input_grad[0] else None
+        of_weights = outer_products(rows_RI, grad_RO, ends_E) if ctx.needs_input_grad[1] else None
         return of_rows, of_weights, None, None
 
 
-def grouped_multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+def grouped_multiply(rows_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     """torch's own grouped product, with its own gradients."""
-    return F.grouped_mm(rows_RI, weight_EOI.mT, offs=ends_E)
+    return F.grouped_mm(rows_RI, weight_EIO, offs=ends_E)
 
 
 def grouped_refuses(x: Tensor, *weights: Tensor) -> str | None:

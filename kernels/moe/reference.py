@@ -13,7 +13,7 @@ def reference_expert_ffn(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor
     """sum over e of A_te FFN_e(x_t), with A_te the sum of the gates of token t for expert e; float64 (N, O)."""
     exact, x = experts.to(torch.float64), x_ND.double()
     gates_NE = x.new_zeros(len(x), experts.count).scatter_add(1, expert_index_NK.long(), gates_NK.double())
-    out = x.new_zeros(len(x), exact.down_EOH.shape[1])
+    out = x.new_zeros(len(x), exact.down_EHO.shape[2])
     for e, one in enumerate(exact.each()):
-        out = out + gates_NE[:, e, None] * F.linear(exact.hidden(x, one), one.down_OH)
+        out = out + gates_NE[:, e, None] * exact.hidden(x, one) @ one.down_HO
     return out

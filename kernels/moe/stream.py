@@ -34,14 +34,14 @@ def stream(x_ND: Tensor, experts: Experts, expert_index_NK: Tensor, gates_NK: Te
 
 def one_by_one(x_ND: Tensor, experts: Experts, routing: Routing, gates_NK: Tensor) -> Tensor:
     """Every product on all threads: best with one thread, or with experts of very different loads."""
-    out_RO = x_ND.new_empty(len(routing.token_R), experts.down_EOH.shape[1])
+    out_RO = x_ND.new_empty(len(routing.token_R), experts.down_EHO.shape[2])
     for first, last, parts in groups(routing.ends_E, most_rows(x_ND, experts)):
         rows_RD = x_ND.index_select(0, routing.token_R[first:last])
         gate_RH = None
-        if experts.gate_EHD is not None:
-            gate_RH = multiply_each(rows_RD, experts.gate_EHD, parts, experts.gate_bias_EH)
-        hidden_RH = experts.activate(multiply_each(rows_RD, experts.up_EHD, parts, experts.up_bias_EH), gate_RH)
-        multiply_each(hidden_RH, experts.down_EOH, parts, out_RO=out_RO[first:last])
+        if experts.gate_EDH is not None:
+            gate_RH = multiply_each(rows_RD, experts.gate_EDH, parts, experts.gate_bias_EH)
+        hidden_RH = experts.activate(multiply_each(rows_RD, experts.up_EDH, parts, experts.up_bias_EH), gate_RH)
+        multiply_each(hidden_RH, experts.down_EHO, parts, out_RO=out_RO[first:last])
     return combine(out_RO, routing.row_NK, gates_NK)
 
 
@@ -55,17 +55,17 @@ def side_by_side(x_ND: Tensor, experts: Experts, routing: Routing, gates_NK: Ten
     token = place_R.new_zeros(experts.count * longest).scatter_(0, place_R, routing.token_R)
     rows_ERD = x_ND.index_select(0, token).view(experts.count, longest, -1)
     gate_ERH = None
-    if experts.gate_EHD is not None:
-        gate_ERH = multiply_batch(rows_ERD, experts.gate_EHD, experts.gate_bias_EH)
-    hidden_ERH = experts.activate(multiply_batch(rows_ERD, experts.up_EHD, experts.up_bias_EH), gate_ERH)
-    out_RO = multiply_batch(hidden_ERH, experts.down_EOH).flatten(0, 1)
+    if experts.gate_EDH is not None:
+        gate_ERH = multiply_batch(rows_ERD, experts.gate_EDH, experts.gate_bias_EH)
+    hidden_ERH = experts.activate(multiply_batch(rows_ERD, experts.up_EDH, experts.up_bias_EH), gate_ERH)
+    out_RO = multiply_batch(hidden_ERH, experts.down_EHO).flatten(0, 1)
     return combine(out_RO, place_R[routing.row_NK], gates_NK)
 
 
 def most_rows(x_ND: Tensor, experts: Experts) -> int:
     """How many rows with all that is made of them fit in the cache."""
-    hidden = experts.up_EHD.shape[1] * (1 if experts.gate_EHD is None else 2)
-    return CACHE // ((x_ND.shape[1] + hidden + experts.down_EOH.shape[1]) * x_ND.element_size())
+    hidden = experts.up_EDH.shape[2] * (1 if experts.gate_EDH is None else 2)
+    return CACHE // ((x_ND.shape[1] + hidden + experts.down_EHO.shape[2]) * x_ND.element_size())
 
 
 def groups(ends_E: Tensor, most: int) -> Iterator[tuple[int, int, list[tuple[int, int]]]]:

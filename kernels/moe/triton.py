@@ -31,10 +31,10 @@ STAGES = 3
 @triton.jit(do_not_specialize=("tiles",))
 def _multiply_kernel(
     rows, weight, out, expert_T, first_T, end_T,
-    r_r, r_i, w_e, w_o, w_i, o_r, o_o, tiles, features_in, features_out,
+    r_r, r_i, w_e, w_i, w_o, o_r, o_o, tiles, features_in, features_out,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """out[r] = weight[expert of r] rows[r] for a tile of rows and features. Tiles of rows next to each other."""
+    """out[r] = rows[r] weight[expert of r] for a tile of rows and features. Tiles of rows next to each other."""
     tile = tl.program_id(0) % tiles
     first = tl.load(first_T + tile)
     end = tl.load(end_T + tile)
@@ -64,15 +64,15 @@ def _multiply_kernel(
 INTERPRETED = not isinstance(_multiply_kernel, triton.JITFunction)
 
 
-def multiply(rows_RI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+def multiply(rows_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     """(R, O) of the rows' type: every expert's rows times its own matrix."""
-    count, features_out = len(rows_RI), weight_EOI.shape[1]
+    count, features_out = len(rows_RI), weight_EIO.shape[2]
     out_RO = rows_RI.new_empty(count, features_out)
     expert_T, first_T, end_T = tiles_of(ends_E, count)
     with torch.cuda.device_of(rows_RI):
         _multiply_kernel[(len(expert_T) * triton.cdiv(features_out, COLUMNS),)](
-            rows_RI, weight_EOI, out_RO, expert_T, first_T, end_T,
-            *rows_RI.stride(), *weight_EOI.stride(), *out_RO.stride(),
+            rows_RI, weight_EIO, out_RO, expert_T, first_T, end_T,
+            *rows_RI.stride(), *weight_EIO.stride(), *out_RO.stride(),
             len(expert_T), rows_RI.shape[1], features_out,
             ROWS=ROWS, COLUMNS=COLUMNS, DEPTH=DEPTH_BYTES // rows_RI.itemsize,
             PRECISION=precision(rows_RI, interpreted=INTERPRETED), num_warps=WARPS[rows_RI.itemsize],

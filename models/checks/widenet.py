@@ -31,8 +31,8 @@ def dense() -> float:
     x = torch.randn(2, 16, 16, dtype=torch.float64)
     routed = route(block.router(x.flatten(0, 1)).softmax(-1), 2, 1.2)
     gates = x.new_zeros(32, 4).scatter_add(1, routed.index_NK, routed.gates_NK)
-    hidden = F.gelu(torch.einsum("nd,ehd->neh", x.flatten(0, 1), block.up_EHD) + block.up_bias_EH)
-    each = torch.einsum("neh,eoh->neo", hidden, block.down_EOH) + block.down_bias_EO
+    hidden = F.gelu(torch.einsum("nd,edh->neh", x.flatten(0, 1), block.up_EDH) + block.up_bias_EH)
+    each = torch.einsum("neh,eho->neo", hidden, block.down_EHO) + block.down_bias_EO
     return float((block.mix(x)[0].flatten(0, 1) - (gates[..., None] * each).sum(1)).abs().max())
 
 
@@ -43,8 +43,8 @@ def one_expert() -> float:
     x, block = model.patches(pictures()).flatten(2).mT + model.positions, model.block
     for norm1, norm2 in zip(model.norms1, model.norms2, strict=True):
         x = x + block.attend(norm1(x))
-        hidden = F.gelu(F.linear(norm2(x), block.up_EHD[0], block.up_bias_EH[0]))
-        x = x + F.linear(hidden, block.down_EOH[0], block.down_bias_EO[0])
+        hidden = F.gelu(F.linear(norm2(x), block.up_EDH[0].mT, block.up_bias_EH[0]))
+        x = x + F.linear(hidden, block.down_EHO[0].mT, block.down_bias_EO[0])
     expected = model.head(model.representation(model.norm(x).mean(1)).tanh())
     return float((model(pictures()) - expected).abs().max())
 

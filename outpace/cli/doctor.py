@@ -164,7 +164,7 @@ def _operation(name: str) -> Finding:
     device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
     q = torch.zeros(1, 1, 64, 64, device=device, dtype=dtype)
     index = BlockIndex.full(1, 1, queries=64, keys=64, query_block=64, key_block=64, device=device)
-    experts = Experts(activation="gelu", up_EHD=q[0], down_EOH=q[0])
+    experts = Experts(activation="gelu", up_EDH=q[0].mT, down_EHO=q[0].mT)
     inputs = {
         # With the log-sum-exp.
         "dense attention": (q, q, q, True),

@@ -54,13 +54,13 @@ def random_experts(
     """Weights such that outputs are about as large as inputs; trainable."""
 
     def weights(*shape: int) -> Tensor:
-        return (torch.randn(shape) / math.sqrt(shape[-1])).to(dtype).requires_grad_()
+        return (torch.randn(shape) / math.sqrt(shape[1])).to(dtype).requires_grad_()
 
     return Experts(
         activation=activation,
-        up_EHD=weights(count, hidden, width),
-        down_EOH=weights(count, out, hidden),
-        gate_EHD=weights(count, hidden, width) if gated else None,
+        up_EDH=weights(count, width, hidden),
+        down_EHO=weights(count, hidden, out),
+        gate_EDH=weights(count, width, hidden) if gated else None,
         up_bias_EH=weights(count, hidden) if biased else None,
         gate_bias_EH=weights(count, hidden) if gated and biased else None,
     )
@@ -83,15 +83,17 @@ def output_and_gradients(x: Tensor, experts: Experts, choice: Choice, backend: s
 
 
 def difference(found: list[Tensor], truth: list[Tensor]) -> float:
-    """Largest difference between tensors, each relative to the largest number in the true one; infinite where NaN."""
+    """Largest difference between tensors, each relative to the largest number in the true one; infinite where NaN.
+
+    At least a tenth counts as the largest number: a gate's gradient is a sum of numbers around one, and may come near 0.
+    """
     worst = 0.0
     for one, true in zip(found, truth, strict=True):
         assert one.shape == true.shape and one.dtype == true.dtype
         if one.numel():
-            error = (one.detach().double() - true.double()).abs().max() / true.detach().double().abs().max().clamp_min(
-                1e-3
-            )
-            worst = max(worst, error.nan_to_num(nan=math.inf).item())
+            error = (one.detach().double() - true.double()).abs().max()
+            largest = true.detach().double().abs().max().clamp_min(0.1)
+            worst = max(worst, (error / largest).nan_to_num(nan=math.inf).item())
     return worst
 
 
@@ -145,14 +147,14 @@ def test_the_experts_of_a_split_layer_add_up_to_it(backend: str, gated: bool) ->
     experts = random_experts(count=4, width=16, hidden=8, out=12, gated=gated)
     x = torch.randn(40, 16)
     every = torch.arange(4).expand(40, 4)
-    up, gate = (None if one is None else one.flatten(0, 1) for one in (experts.up_EHD, experts.gate_EHD))
+    up, gate = (None if one is None else one.mT.flatten(0, 1) for one in (experts.up_EDH, experts.gate_EDH))
     biases = (experts.up_bias_EH, experts.gate_bias_EH)
     up_bias, gate_bias = (None if one is None else one.flatten() for one in biases)
     assert up is not None
     hidden = torch.nn.functional.linear(x, up, up_bias)
     act = ACTIVATIONS[experts.activation]
     hidden = act(hidden) if gate is None else act(torch.nn.functional.linear(x, gate, gate_bias)) * hidden
-    dense = hidden @ experts.down_EOH.transpose(0, 1).flatten(1).t()
+    dense = hidden @ experts.down_EHO.flatten(0, 1)
     for trained in (False, True):
         with torch.set_grad_enabled(trained):
             out = expert_ffn(x, experts, every, torch.ones(1).expand(40, 4), backend=backend)
@@ -230,11 +232,11 @@ def test_inputs_may_lie_anyhow_in_memory(backend: str, trained: bool) -> None:
 def test_only_what_is_trained_gets_gradients(backend: str) -> None:
     torch.manual_seed(0)
     experts = random_experts()
-    frozen = replace(experts, up_EHD=experts.up_EHD.detach(), down_EOH=experts.down_EOH.detach())
+    frozen = replace(experts, up_EDH=experts.up_EDH.detach(), down_EHO=experts.down_EHO.detach())
     x, (index, gates) = torch.randn(20, 16), random_choice(20, 5, 2)
     expert_ffn(x, frozen, index, gates, backend=backend).sum().backward()
     assert gates.grad is not None and experts.up_bias_EH is not None and experts.up_bias_EH.grad is not None
-    assert x.grad is None and frozen.up_EHD.grad is None and frozen.down_EOH.grad is None
+    assert x.grad is None and frozen.up_EDH.grad is None and frozen.down_EHO.grad is None
 
 
 def test_derivatives_are_right_to_float64() -> None:
@@ -259,8 +261,8 @@ def test_autocast_decides_the_type() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = expert_ffn(x, experts, index, gates)
     out.float().sum().backward()
-    assert out.dtype == torch.bfloat16 and experts.up_EHD.grad is not None
-    assert experts.up_EHD.grad.dtype == torch.float32
+    assert out.dtype == torch.bfloat16 and experts.up_EDH.grad is not None
+    assert experts.up_EDH.grad.dtype == torch.float32
 
 
 def test_rows_are_sorted_by_expert_and_come_back() -> None:
@@ -297,22 +299,22 @@ def test_torch_s_grouped_product_says_what_it_cannot_align() -> None:
         expert_ffn(x.double(), wide, index, gates, backend="grouped")
 
 
-GOOD = {"up_EHD": torch.ones(5, 8, 16), "down_EOH": torch.ones(5, 16, 8)}
+GOOD = {"up_EDH": torch.ones(5, 16, 8), "down_EHO": torch.ones(5, 8, 16)}
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
         ({"activation": "gelo"}, r"no activation 'gelo'; did you mean 'gelu'\?"),
-        ({"up_EHD": torch.ones(8, 16)}, r"shape \(experts, out, in\), not \(8, 16\)"),
-        ({"down_EOH": torch.ones(5, 16, 9)}, r"down_EOH must have shape \(5, 16, 8\)"),
-        ({"down_EOH": torch.ones(4, 16, 8)}, r"down_EOH must have shape \(5, 16, 8\)"),
-        ({"gate_EHD": torch.ones(5, 8, 15)}, r"gate_EHD must have shape \(5, 8, 16\)"),
+        ({"up_EDH": torch.ones(8, 16)}, r"shape \(experts, in, out\), not \(8, 16\)"),
+        ({"down_EHO": torch.ones(5, 9, 16)}, r"down_EHO must have shape \(5, 8, 16\)"),
+        ({"down_EHO": torch.ones(4, 8, 16)}, r"down_EHO must have shape \(5, 8, 16\)"),
+        ({"gate_EDH": torch.ones(5, 15, 8)}, r"gate_EDH must have shape \(5, 16, 8\)"),
         ({"up_bias_EH": torch.ones(8)}, r"up_bias_EH must have shape \(5, 8\)"),
         ({"gate_bias_EH": torch.ones(5, 8)}, r"a bias of the gate but no gate"),
-        ({"down_EOH": torch.ones(5, 16, 8).half()}, r"one floating-point type, not torch.float32 and torch.float16"),
-        ({"up_EHD": torch.ones(5, 8, 16, device="meta")}, r"tokens are on cpu and up_EHD on meta"),
-        ({"up_EHD": torch.ones(5, 8, 12)}, r"experts for 12 features cannot take tokens of shape \(20, 16\)"),
+        ({"down_EHO": torch.ones(5, 8, 16).half()}, r"one floating-point type, not torch.float32 and torch.float16"),
+        ({"up_EDH": torch.ones(5, 16, 8, device="meta")}, r"tokens are on cpu and up_EDH on meta"),
+        ({"up_EDH": torch.ones(5, 12, 8)}, r"experts for 12 features cannot take tokens of shape \(20, 16\)"),
     ],
 )
 def test_weights_that_do_not_fit_are_one_error(changed: dict, message: str) -> None:

@@ -60,7 +60,7 @@ def test_every_hidden_unit_is_in_one_expert(cls: str) -> None:
         found = units(shared.up.weight, shared.down.weight, None if shared.gate is None else shared.gate.weight)
         assert sorted(found) == sorted(expected[len(expected) * 3 // 4 :]), "the highest scores are shared"
         for e in range(len(routed.up)):
-            found += units(routed.up[e], routed.down[e], None if routed.gate is None else routed.gate[e])
+            found += units(routed.up[e].mT, routed.down[e].mT, None if routed.gate is None else routed.gate[e].mT)
         assert sorted(found) == sorted(expected)
         assert (layer.bias is None) == (was.bias_O is None)
 
