@@ -85,7 +85,7 @@ def output_and_gradients(x: Tensor, experts: Experts, choice: Choice, backend: s
 def difference(found: list[Tensor], truth: list[Tensor]) -> float:
     """Largest difference between tensors, each relative to the largest number in the true one; infinite where NaN.
 
-    At least a tenth counts as the largest number: a gate's gradient is a sum of numbers around one, and may come near 0.
+    At least a tenth counts as the largest number: a gate's gradient is a sum of numbers around one that may be near 0.
     """
     worst = 0.0
     for one, true in zip(found, truth, strict=True):
