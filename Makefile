@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-linear bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine wheel clean
+.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-linear bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -102,6 +102,9 @@ bench-dit3d: $(READY) ## clouds of the pocket dit3d beside the data, some minute
 
 bench-ladine: $(READY) ## LaDiNE and its rivals trained three times, ten minutes: docs/results_ladine.md
 	$(BIN)/python benchmarks/ladine.py
+
+bench-int8: $(READY) ## what 8-bit codes of two pockets save and cost, some minutes: docs/results_int8.md
+	$(BIN)/python benchmarks/int8.py
 
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .

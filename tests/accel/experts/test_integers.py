@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -93,6 +95,18 @@ def test_forecasts_and_sparse_attention_work_on_them(cls: str) -> None:
 def test_counting_sees_the_same_parameters_and_work() -> None:
     told = count(build("DiTTransformer2DModel"), Conversion(integers=Integers(inputs=8)))
     assert told.parameters == told.active_parameters == told.dense_parameters and told.flops == told.dense_flops
+
+
+def test_the_page_of_results_is_what_the_benchmark_wrote(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("int8", root / "benchmarks" / "int8.py")
+    assert spec is not None and spec.loader is not None
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    report = json.loads((root / "benchmarks" / "results" / "int8.json").read_text(encoding="utf-8"))
+    assert benchmark.markdown(report) == (root / "docs" / "results_int8.md").read_text(encoding="utf-8")
+    for rows in report["pockets"].values():
+        dense, codes = rows["dense"], rows["codes, a scale for 64 weights"]
+        assert codes["bytes"]["bfloat16"] < dense["bytes"]["bfloat16"] and codes["psnr"]["least"] > 40
 
 
 def test_what_does_not_fit_is_said() -> None:
