@@ -112,6 +112,8 @@ def positions_allowed(
 
 def _fast(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None, bias: Tensor | None, scale: float | None) -> Tensor:
     grouped = q.shape[1] != k.shape[1]
+    # torch's fast kernel on a CPU takes biases of four dimensions only; any other is several times slower.
+    bias = None if bias is None else bias[(None,) * (4 - bias.ndim)]
     if allowed is None:
         return F.scaled_dot_product_attention(q, k, v, bias, scale=scale, enable_gqa=grouped)
     mask = allowed if bias is None else bias.to(q.dtype).masked_fill(~allowed, -torch.inf)

@@ -40,8 +40,10 @@ def channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature_H: Tensor, *,
 
 def channel_weights(q: Tensor, k: Tensor, temperature_H: Tensor, *, normaliser: str = "softmax") -> Tensor:
     """(B, H, C, C): the weights that `channel_attention` mixes channels with."""
-    scores = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
-    return NORMALISERS[normaliser](scores * temperature_H.reshape(-1, 1, 1))
+    # Queries are normalised before the sums, which cannot overflow so; keys behind them, where there are few numbers.
+    scores = F.normalize(q, dim=-1) @ k.mT
+    factor = temperature_H.reshape(-1, 1, 1) / k.norm(dim=-1).clamp_min(1e-12)[..., None, :]
+    return NORMALISERS[normaliser](scores * factor)
 
 
 def reference_channel_attention(

@@ -61,10 +61,11 @@ def window_attention(
     padded = tuple(q.shape[1:-2])
     allowed = _allowed(size, padded, window, shift, masked, q.device)
     if allowed is not None:
-        allowed = allowed.repeat(q.shape[0], 1, 1)[:, None]
+        apart = q.new_zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)[:, None]
+        bias = (apart if bias is None else bias.to(q.dtype) + apart).repeat(q.shape[0], 1, 1, 1)
     q, k, v = (into_windows(x.flatten(-2), window).unflatten(-1, x.shape[-2:]) for x in (q, k, v))
     q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))
-    out = attend(q, k, v, allowed=allowed, bias=bias, scale=scale)
+    out = attend(q, k, v, bias=bias, scale=scale)
     heads = out.shape[1], out.shape[3]
     out = from_windows(out.transpose(1, 2).flatten(2), padded, window).unflatten(-1, heads)
     out = out.roll(shift, tuple(range(1, axes + 1))) if any(shift) else out
@@ -161,7 +162,8 @@ def _moved(x: Tensor, window: Sides, shift: Sides) -> Tensor:
 def _allowed(
     size: Sides, padded: Sides, window: Sides, shift: Sides, masked: bool, device: torch.device
 ) -> Tensor | None:
-    """bool (W, P, P); None where every position of a window may see every other."""
+    """bool (W, P, P); None where every position of a window may see every other. Padding may see itself: its row is cut
+    away in the end, and one that sees nothing has no softmax."""
     if size == padded and not (masked and any(shift)):
         return None
     ids, real = (
@@ -175,7 +177,9 @@ def _allowed(
         ids = 2 * ids + (place >= m - s).reshape(line) * masked
         real = real & ((place + s) % m < n).reshape(line)
     ids, real = (into_windows(x[None, ..., None], window)[0, :, :, 0] for x in (ids, real))
-    return (ids[:, :, None] == ids[:, None]) & real[:, None]
+    return (ids[:, :, None] == ids[:, None]) & (
+        real[:, None] | torch.eye(ids.shape[1], dtype=torch.bool, device=device)
+    )
 
 
 def _positions(size: Sides, device: torch.device) -> tuple[Tensor, ...]:
