@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-linear bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 wheel clean
+.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -81,6 +81,9 @@ bench-attention: $(READY) ## speed of block-sparse attention on one core, some m
 
 bench-linear: $(READY) ## linear attention from 1024 to 32768 tokens on one core, some minutes: benchmarks/results/linear_attention_cpu.md
 	$(BIN)/python benchmarks/linear_attention_cpu.py
+
+bench-vision: $(READY) ## kernels of vision models beside plain torch on one core, two minutes: docs/results_vision_kernels.md
+	$(BIN)/python benchmarks/vision_kernels.py
 
 bench-moe: $(READY) ## speed of a layer split into experts on a CPU, some minutes: benchmarks/results/moe_cpu.md
 	$(BIN)/python benchmarks/moe_cpu.py

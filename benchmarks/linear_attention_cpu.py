@@ -49,7 +49,11 @@ def kernels(tokens: int) -> dict[str, Callable[[], Tensor]]:
 
 def measure(tokens: int, repetitions: int) -> dict[str, Any]:
     """Median seconds of every kernel, and how many times faster than softmax attention it was."""
-    runs = kernels(tokens)
+    return {"tokens": tokens, **time_beside(kernels(tokens), "softmax", repetitions)}
+
+
+def time_beside(runs: dict[str, Callable[[], Tensor]], beside: str, repetitions: int) -> dict[str, Any]:
+    """Median seconds of every run, taken in turn, and how many times faster than the run `beside` it was."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     with torch.no_grad():
         for repetition in range(repetitions + 1):  # the first warms up
@@ -59,18 +63,17 @@ def measure(tokens: int, repetitions: int) -> dict[str, Any]:
                 if repetition:
                     times[name].append(time.process_time() - start)
     speed_up = {
-        name: statistics.median(a / b for a, b in zip(times["softmax"], times[name], strict=True)) for name in runs
+        name: statistics.median(a / b for a, b in zip(times[beside], times[name], strict=True)) for name in runs
     }
     return {
-        "tokens": tokens,
         "seconds": {name: statistics.median(one) for name, one in times.items()},
         "speed_up": speed_up,
     }
 
 
-def growth(cases: list[dict[str, Any]], name: str) -> float:
-    """Slope of log time over log length by least squares."""
-    kept = [case for case in cases if case["tokens"] >= GROWTH_FROM] or cases
+def growth(cases: list[dict[str, Any]], name: str, start: int = GROWTH_FROM) -> float:
+    """Slope of log time over log length by least squares, from `start` tokens on."""
+    kept = [case for case in cases if case["tokens"] >= start] or cases
     x = [math.log(case["tokens"]) for case in kept]
     y = [math.log(case["seconds"][name]) for case in kept]
     return statistics.linear_regression(x, y).slope if len(kept) > 1 else math.nan
