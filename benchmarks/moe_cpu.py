@@ -32,7 +32,8 @@ from torch import Tensor
 
 from outpace.accel.experts.feed_forward import Router
 from outpace.evaluation.environment import environment
-from outpace.kernels.moe import ACTIVATIONS, EXPERT_FFN, Experts, expert_ffn
+from outpace.kernels.feed_forward import ACTIVATIONS
+from outpace.kernels.moe import EXPERT_FFN, Experts, expert_ffn
 
 EXPERTS, ACTIVE = 12, 2
 FRACTION = 0.25 + 0.75 * ACTIVE / EXPERTS

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..kernels.moe import ACTIVATIONS
+from ..kernels.feed_forward import gated_unit
 from ..kernels.quantised import quantise, quantised_linear
 from .companion import MODELS, Companion
 from .hybrid import HybridLanguageModel
@@ -44,7 +44,7 @@ class QuantisedFeedForward(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(ACTIVATIONS[self.activation](self.gate(x)) * self.up(x))
+        return self.down(gated_unit(self.up(x), self.gate(x), self.activation))
 
 
 def quantised(model: nn.Module, *, bits: int = 8, block: int | None = None) -> nn.Module:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from torch import Tensor
-from torch.nn import functional
 
-from ...kernels.moe import ACTIVATIONS
+from ...kernels.feed_forward import glu
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +19,7 @@ class Dense:
     """
 
     activation: str
-    """a: a name of `outpace.kernels.moe.ACTIVATIONS`."""
+    """a: a name of `outpace.kernels.feed_forward.ACTIVATIONS`."""
     up_HD: Tensor
     down_OH: Tensor
     gate_HD: Tensor | None = None
@@ -60,10 +59,13 @@ class Dense:
 
     def __call__(self, x: Tensor) -> Tensor:
         """What the layer makes of `x` (..., D)."""
-        hidden = functional.linear(x, self.up_HD, self.up_bias_H)
-        act = ACTIVATIONS[self.activation]
-        if self.gate_HD is None:
-            hidden = act(hidden)
-        else:
-            hidden = act(functional.linear(x, self.gate_HD, self.gate_bias_H)) * hidden
-        return functional.linear(hidden, self.down_OH, self.bias_O)
+        return glu(
+            x,
+            self.up_HD,
+            self.down_OH,
+            self.gate_HD,
+            activation=self.activation,
+            up_bias_H=self.up_bias_H,
+            gate_bias_H=self.gate_bias_H,
+            down_bias_O=self.bias_O,
+        )

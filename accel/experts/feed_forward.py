@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...kernels.moe import ACTIVATIONS, expert_ffn
+from ...kernels.feed_forward import gated_unit
 from ...kernels.moe import Experts as PackedExperts
+from ...kernels.moe import expert_ffn
 from .dense import Dense
 from .fused import linear_of, parameter_of
 from .layout import Layout
@@ -43,14 +44,14 @@ class SharedExpert(nn.Module):
 
     def __init__(self, part: Dense) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[part.activation]
+        self.activation = part.activation
         self.up = linear_of(part.up_HD, part.up_bias_H)
         self.gate = None if part.gate_HD is None else linear_of(part.gate_HD, part.gate_bias_H)
         self.down = linear_of(part.down_OH)
 
     def forward(self, x: Tensor) -> Tensor:
-        up = self.up(x)
-        return self.down(self.activation(up) if self.gate is None else self.activation(self.gate(x)) * up)
+        up, gate = self.up(x), None if self.gate is None else self.gate(x)
+        return self.down(gated_unit(up, gate, self.activation))
 
 
 class RoutedExperts(nn.Module):
@@ -85,7 +86,7 @@ class RoutedExperts(nn.Module):
         rows = x_TD.new_empty(len(x_TD) * active, x_TD.shape[1])
         hidden = rows @ self.up[0]
         if self.gate is not None:
-            hidden = hidden * rows @ self.gate[0]
+            hidden = hidden * (rows @ self.gate[0])
         return (hidden @ self.down[0]).unflatten(0, (len(x_TD), active)).sum(1)
 
 

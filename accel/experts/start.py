@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import ConfigError, InputError
-from ...kernels.moe import ACTIVATIONS
+from ...kernels.feed_forward import gated_unit
 from ..families import find_family
 from .block_mixture import find_groups
 from .feed_forward import ExpertFeedForward, find_experts, set_active
@@ -167,14 +167,13 @@ def _start(layer: ExpertFeedForward, x_TD: Tensor, generator: torch.Generator) -
 
 def _hidden(experts: Any, x_TD: Tensor) -> Tensor:
     """Values of all routed units (T, experts x each), expert by expert."""
-    act = ACTIVATIONS[experts.activation]
 
     def into(weight: Tensor, bias: Tensor | None) -> Tensor:
         y = x_TD @ weight.float().transpose(0, 1).flatten(1)
         return y if bias is None else y + bias.float().flatten()
 
-    up = into(experts.up, experts.up_bias)
-    return act(up) if experts.gate is None else act(into(experts.gate, experts.gate_bias)) * up
+    gate = None if experts.gate is None else into(experts.gate, experts.gate_bias)
+    return gated_unit(into(experts.up, experts.up_bias), gate, experts.activation)
 
 
 def _clusters(added_TH: Tensor, count: int, generator: torch.Generator) -> list[Tensor]:

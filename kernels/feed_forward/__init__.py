@@ -1,5 +1,5 @@
 """Feed-forward networks of a transformer, gated or plain."""
 
-from .glu import glu
+from .glu import ACTIVATIONS, gated_unit, glu
 
-__all__ = ["glu"]
+__all__ = ["ACTIVATIONS", "gated_unit", "glu"]

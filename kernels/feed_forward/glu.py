@@ -6,12 +6,31 @@ Shapes: D features in, H hidden units, O features out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError, UnknownNameError
 from ...registry import suggestion
-from ..moe.experts import ACTIVATIONS
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "silu": F.silu,
+}
+
+
+def gated_unit(up: Tensor, gate: Tensor | None, activation: str) -> Tensor:
+    """Hidden units from what the matrices into them gave: a(gate) * up, or a(up) without a gate.
+
+    Raises: UnknownNameError: an activation that is not in ACTIVATIONS.
+    """
+    if activation not in ACTIVATIONS:
+        raise UnknownNameError(f"a glu has no activation '{activation}'{suggestion(activation, list(ACTIVATIONS))}")
+    act = ACTIVATIONS[activation]
+    return act(up) if gate is None else act(gate) * up
 
 
 def glu(
@@ -30,7 +49,7 @@ def glu(
     Shapes: x (..., D) -> (..., O). Matrices lie as in `nn.Linear`, (out, in).
 
     Args:
-        activation: a: a name in `outpace.kernels.moe.ACTIVATIONS`.
+        activation: a: a name in `outpace.kernels.feed_forward.ACTIVATIONS`.
 
     Raises: ConfigError, UnknownNameError: shapes or types that do not fit, or an activation that is not known.
 
@@ -38,11 +57,10 @@ def glu(
     >>> glu(torch.tensor([0.0, 1.0]), one, one, one)
     tensor([0.0000, 0.7311])
     """
-    _check(x, up_HD, down_OH, gate_HD, activation, (up_bias_H, gate_bias_H, down_bias_O))
+    _check(x, up_HD, down_OH, gate_HD, (up_bias_H, gate_bias_H, down_bias_O))
     up = F.linear(x, up_HD, up_bias_H)
-    act = ACTIVATIONS[activation]
-    hidden = act(up) if gate_HD is None else act(F.linear(x, gate_HD, gate_bias_H)) * up
-    return F.linear(hidden, down_OH, down_bias_O)
+    gate = None if gate_HD is None else F.linear(x, gate_HD, gate_bias_H)
+    return F.linear(gated_unit(up, gate, activation), down_OH, down_bias_O)
 
 
 def _check(
@@ -50,11 +68,8 @@ def _check(
     up_HD: Tensor,
     down_OH: Tensor,
     gate_HD: Tensor | None,
-    activation: str,
     biases: tuple[Tensor | None, Tensor | None, Tensor | None],
 ) -> None:
-    if activation not in ACTIVATIONS:
-        raise UnknownNameError(f"a glu has no activation '{activation}'{suggestion(activation, list(ACTIVATIONS))}")
     if x.ndim < 1 or up_HD.ndim != 2 or down_OH.ndim != 2 or up_HD.shape[1] != x.shape[-1]:
         raise ConfigError(
             f"a glu takes x (..., in) and matrices (out, in), not {tuple(x.shape)}, {tuple(up_HD.shape)} into and "
@@ -71,12 +86,13 @@ def _check(
         ("down_bias_O", biases[2], (out,)),
         ("up_HD", up_HD, tuple(up_HD.shape)),
     )
+    cast = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # then F.linear casts what it is given
     for name, part, shape in expected:
         if part is None:
             continue
         if tuple(part.shape) != shape:
             raise ConfigError(f"{name} must have shape {shape} beside up_HD {tuple(up_HD.shape)}, not {part.shape}")
-        if part.dtype != x.dtype or part.device != x.device or not x.is_floating_point():
+        if (part.dtype != x.dtype and not cast) or part.device != x.device or not x.is_floating_point():
             raise ConfigError(
                 f"x and {name} must be of one floating-point type on one device, not {x.dtype} on {x.device} and "
                 f"{part.dtype} on {part.device}"

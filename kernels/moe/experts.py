@@ -5,7 +5,6 @@ Shapes: E experts, N tokens, K experts a token, D features in, H hidden units of
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -15,12 +14,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, UnknownNameError
 from ...registry import suggestion
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "silu": F.silu,
-}
+from ..feed_forward import ACTIVATIONS, gated_unit
 
 
 class Network(NamedTuple):
@@ -43,7 +37,7 @@ class Experts:
     """
 
     activation: str
-    """a: a name in ACTIVATIONS."""
+    """a: a name in `outpace.kernels.feed_forward.ACTIVATIONS`."""
     up_EDH: Tensor
     """Into the hidden units."""
     down_EHO: Tensor
@@ -79,8 +73,7 @@ class Experts:
 
     def activate(self, up: Tensor, gate: Tensor | None) -> Tensor:
         """Hidden units from what the matrices into them gave."""
-        act = ACTIVATIONS[self.activation]
-        return act(up) if gate is None else act(gate) * up
+        return gated_unit(up, gate, self.activation)
 
     def hidden(self, x: Tensor, one: Network) -> Tensor:
         """Hidden units of one expert for tokens x (..., D)."""

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from outpace.errors import ConfigError, UnknownNameError
-from outpace.kernels.moe import ACTIVATIONS, EXPERT_FFN, Experts, expert_ffn
+from outpace.kernels.feed_forward import ACTIVATIONS
+from outpace.kernels.moe import EXPERT_FFN, Experts, expert_ffn
 from outpace.kernels.moe.products import LEAST_ROWS
 from outpace.kernels.moe.routing import route
 

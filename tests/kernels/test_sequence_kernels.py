@@ -139,6 +139,14 @@ def test_glu_equals_its_formula(seed: int, act: str, gated: bool) -> None:
     assert (out - (hidden @ down.T + c)).abs().max() < 1e-4
 
 
+def test_glu_computes_in_the_type_of_autocast() -> None:
+    x, up, down = normal(0, 3, 4), normal(1, 6, 4), normal(2, 5, 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = glu(x.bfloat16(), up, down, up)
+    assert out.dtype == torch.bfloat16
+    assert torch.allclose(out.float(), glu(x, up, down, up), atol=0.2, rtol=0.05)
+
+
 @pytest.mark.parametrize(("width", "k", "spread"), [(1024, 82, 0.02), (256, 20, 0.03), (256, 64, 0.02)])
 def test_statistical_top_k_keeps_about_k_of_normal_numbers(width: int, k: int, spread: float) -> None:
     x = normal(0, 512, width)
