@@ -165,7 +165,7 @@ class Gcab(nn.Module):
         if done and self.config.drift_weight:
             self.projectors.append(
                 nn.Sequential(
-                    nn.Linear(width, width), nn.LayerNorm((patches, width)), nn.ReLU(), nn.Linear(width, width)
+                    nn.Linear(width, width), nn.LayerNorm([patches, width]), nn.ReLU(), nn.Linear(width, width)
                 ).to(on)
             )
 

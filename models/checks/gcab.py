@@ -90,7 +90,7 @@ def shut_out() -> float:
         part.weight += normal(8, 8, seed=4) * (1 - width[:, None] * width)
     block.up.weight += normal(16, 8, seed=5) * (1 - hidden[:, None] * width)
     block.down.weight += normal(8, 16, seed=6) * (1 - width[:, None] * hidden)
-    block.down.bias += normal(8, seed=7) * (1 - width)
+    block.down.bias.add_(normal(8, seed=7) * (1 - width))
     return float((block(token, x, (width, hidden)) - before).abs().max())
 
 
