@@ -1,4 +1,5 @@
-"""Writes the tables of README.md and docs/results.md again: `make readme`. With --check, only says if they are current.
+"""Writes the tables of README.md, docs/results.md and docs/kernels.md again: `make readme`. With --check, only says if
+they are current.
 
 Families come from the registry, results from the committed files in benchmarks/results; numbers are never typed.
 """
@@ -16,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 PAGE = ROOT / "docs" / "results.md"
 MATRIX_PAGE = ROOT / "docs" / "results_matrix.md"
+KERNEL_PAGE = ROOT / "docs" / "kernels.md"
 RESULTS_INTRO = (
     "PSNR in dB, higher is better, at two, two and a half and three times fewer computed transformer blocks (where "
     "attention is sparse, less computed work, from 1.25 times), against the plain pipeline at the same steps and "
@@ -148,6 +150,16 @@ def matrix_page(folder: Path = RESULTS) -> str:
 TABLES: dict[str, Callable[[], str]] = {"families": families, "pockets": pockets, "results": results}
 
 
+def kernel_page() -> str:
+    """docs/kernels.md: who uses which kernel."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from kernel_table import page
+    finally:
+        sys.path.pop(0)
+    return page()
+
+
 def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """`text` with what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` made anew."""
     for name, table in tables.items():
@@ -161,10 +173,13 @@ def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
 def main() -> None:
     readme = ROOT / "README.md"
     made = {readme: rewritten(readme.read_text(encoding="utf-8")), PAGE: whole_page(), MATRIX_PAGE: matrix_page()}
+    made[KERNEL_PAGE] = kernel_page()
     for path, text in made.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             if "--check" in sys.argv:
-                raise SystemExit(f"{path.name} is behind the registries or benchmarks/results; run `make readme`")
+                raise SystemExit(
+                    f"{path.name} is behind the sources, registries or benchmarks/results; run `make readme`"
+                )
             path.write_text(text, encoding="utf-8")
 
 
