@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, UnknownNameError
 from ..kernels.attention.channels import NORMALISERS, channel_attention
 from ..kernels.convolution.dynamic import dynamic_depthwise_conv
+from ..kernels.tiles import Tiles, in_tiles
 from ..registry import suggestion
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import ChannelNorm, depthwise
@@ -41,7 +42,7 @@ class DlgsanetConfig:
     normaliser: str = "relu"
     """Of channel attention: "relu" (the paper's) or "softmax"."""
     tile: int | None = None
-    """Pixels of a side of the tiles whose channels attend by themselves, averaged where they overlap; the paper takes
+    """Pixels of a side of the tiles whose channels attend by themselves, blended where they overlap; the paper takes
     96, 72 and 48 at x2, x3 and x4 when it tests. The whole picture where None."""
 
     def __post_init__(self) -> None:
@@ -101,17 +102,9 @@ class ChannelAttention(nn.Module):
         return out.flatten(1, 2).unflatten(-1, mixed_BCYX.shape[2:])
 
     def in_tiles(self, mixed_BCYX: Tensor, tile: int) -> Tensor:
-        """Over each tile, averaged where tiles overlap: by half or a little more."""
-        rows, columns = mixed_BCYX.shape[2:]
-        width = mixed_BCYX.shape[1] // 3
-        total = mixed_BCYX.new_zeros(mixed_BCYX.shape[0], width, rows, columns)
-        count = mixed_BCYX.new_zeros(rows, columns)
-        for row in _starts(rows, tile):
-            for column in _starts(columns, tile):
-                here = slice(row, row + tile), slice(column, column + tile)
-                total[(..., *here)] += self.attend(mixed_BCYX[(..., *here)])
-                count[here] += 1
-        return total / count
+        """Over each tile, blended where tiles overlap: by half or a little more."""
+        rows, columns = (min(tile, length) for length in mixed_BCYX.shape[2:])
+        return in_tiles(self.attend, mixed_BCYX, Tiles(sides=(rows, columns), overlap=(rows // 2, columns // 2)))
 
 
 class DlgsanetLayer(nn.Module):
@@ -155,14 +148,6 @@ class Dlgsanet(nn.Module):
         """(B, 3, scale Y, scale X)."""
         mean = mean_colour(x_BCYX)
         return self.last(self.body(self.first(x_BCYX - mean))) + mean
-
-
-def _starts(size: int, tile: int) -> list[int]:
-    """Where tiles begin: about half a tile apart, the last ending with the picture."""
-    if size <= tile:
-        return [0]
-    count = -(-2 * (size - tile) // tile) + 1
-    return [round(i * (size - tile) / (count - 1)) for i in range(count)]
 
 
 def _sizes() -> dict[str, Size]:

@@ -5,6 +5,5 @@ from .pipeline import LegoPipeline
 from .sizes import SIZES
 from .skipping import skip_brick
 from .training import lego_loss
-from .windows import Windows
 
-__all__ = ["SIZES", "LegoPipeline", "LegoTransformer2DModel", "Windows", "lego_loss", "skip_brick"]
+__all__ = ["SIZES", "LegoPipeline", "LegoTransformer2DModel", "lego_loss", "skip_brick"]

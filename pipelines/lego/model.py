@@ -20,8 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from ...errors import ConfigError
+from ...kernels.tiles import Tiles
 from .sizes import SIZES
-from .windows import Windows
 
 
 class LegoBlock(nn.Module):
@@ -75,9 +75,9 @@ class LegoBrick(nn.Module):
             hidden_states: what the brick before answered, (B, C, Y, X); a brick that is left out hands it on.
             sample: the noised picture and its coordinates, (B, C + 2, Y, X).
             condition: (B, D).
-            overlap, shift: of its windows; see `Windows`.
+            overlap, shift: of its windows; see `outpace.kernels.tiles.Tiles`.
         """
-        windows = Windows(side=self.size, overlap=overlap, shift=shift)
+        windows = Tiles(sides=(self.size, self.size), overlap=(overlap, overlap), shift=shift)
         size = (sample.shape[2], sample.shape[3])
         # The first brick of a stack sees no answer; it has no weights for one.
         first = self.patches.in_channels == sample.shape[1]

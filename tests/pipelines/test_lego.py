@@ -21,8 +21,9 @@ from torch import nn
 
 import outpace
 from outpace.errors import ConfigError, InputError, UnknownNameError
+from outpace.kernels.tiles import Tiles
 from outpace.pipelines import load_pocket
-from outpace.pipelines.lego import SIZES, LegoPipeline, LegoTransformer2DModel, Windows, lego_loss, skip_brick
+from outpace.pipelines.lego import SIZES, LegoPipeline, LegoTransformer2DModel, lego_loss, skip_brick
 from outpace.pipelines.load import call_arguments, load_pipeline, read_prompts, run_pipeline
 from outpace.pipelines.pocket.recipes import POCKETS
 
@@ -111,14 +112,14 @@ def test_one_brick_of_the_picture_is_a_plain_dit():
 @pytest.mark.parametrize(("overlap", "shift"), [(0, (0, 0)), (4, (0, 0)), (4, (3, 6)), (7, (1, 0))])
 def test_windows_give_the_picture_back(size: tuple[int, int], overlap: int, shift: tuple[int, int]):
     picture = torch.randn(2, 3, *size)
-    windows = Windows(side=8, overlap=overlap, shift=shift)
+    windows = Tiles(sides=(8, 8), overlap=(overlap, overlap), shift=shift)
     parts = windows.split(picture)
     assert parts.shape == (2 * windows.count(size), 3, 8, 8)
     assert (windows.join(parts, size) - picture).abs().max() < 1e-6
 
 
 def test_what_overlaps_is_averaged_and_no_edge_stands_out():
-    windows = Windows(side=8, overlap=4)
+    windows = Tiles(sides=(8, 8), overlap=(4, 4))
     parts = windows.split(torch.zeros(1, 1, 8, 16))
     levels = torch.arange(len(parts), dtype=torch.float32).view(-1, 1, 1, 1).expand_as(parts)
     row = windows.join(levels, (8, 16))[0, 0, 0]
