@@ -1,0 +1,99 @@
+"""The claim on recurrence in small: transformers on digits, and a few blocks that follow them layer by layer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..phases import phases, similarity, states
+from ..raptor import Raptor, RaptorConfig, follow
+from .digits import TEST, DigitTransformer, digits
+from .fit import fit
+from .trial import Trial
+
+WIDTH, LAYERS, TEACHER_STEPS, STEPS = 48, 8, 500, 500
+
+
+class SkippedAtTimes(nn.Module):
+    """A block whose change is left out for a share of pictures while it learns; what is kept makes up for it."""
+
+    def __init__(self, block: nn.Module, share: float) -> None:
+        super().__init__()
+        self.block, self.share = block, share
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        if not self.training or not self.share:
+            return self.block(x_BND)
+        kept = torch.rand(len(x_BND), 1, 1) >= self.share
+        return x_BND + (self.block(x_BND) - x_BND) * kept / (1 - self.share)
+
+
+@functools.cache
+def teacher(seed: int, skipped: float) -> tuple[DigitTransformer, Tensor]:
+    """A transformer that has learned digits, and its states (L + 1, pictures, N, D) of all of them.
+
+    Args:
+        skipped: share of blocks left out in training, growing from none at the first to this at the last.
+    """
+    torch.manual_seed(seed)
+    model, generator = DigitTransformer(width=WIDTH, layers=LAYERS, positions=True), torch.Generator().manual_seed(seed)
+    for i, block in enumerate(list(model.blocks)):
+        model.blocks[i] = SkippedAtTimes(block, skipped * i / (LAYERS - 1))
+    pictures, classes = digits()
+
+    def loss(_step: int) -> Tensor:
+        chosen = torch.randint(TEST, len(classes), (64,), generator=generator)
+        return F.cross_entropy(model(pictures[chosen]), classes[chosen])
+
+    fit(model, loss, steps=TEACHER_STEPS, rate=2e-3)
+    with torch.no_grad(), states(model.blocks) as seen:
+        model(pictures)
+    return model, torch.stack(seen)
+
+
+def followed(seed: int, skipped: float, blocks: int, *, steps: int = STEPS) -> tuple[Raptor, Tensor]:
+    """As many blocks as asked, each for a phase of the teacher's, and their states (L, held out, N, D)."""
+    _, seen = teacher(seed, skipped)
+    runs = phases(similarity(list(seen[1:]), class_tokens=0), count=blocks)
+    config = RaptorConfig(
+        lengths=tuple(len(run) for run in runs), width=WIDTH, heads=4, expansion=2, class_tokens=0, registers=0,
+        layer_scale=0.1,
+    )  # fmt: skip
+    torch.manual_seed(seed)
+    model = Raptor(config)
+    follow(model, seen[:, TEST:], steps=steps, rate=3e-3, batch=32, seed=seed)
+    with torch.no_grad():
+        return model, model(seen[0, :TEST])
+
+
+def explained(made: Tensor, wanted: Tensor) -> float:
+    """R2: share of how pictures differ, token by token, that is met."""
+    return float(1 - (made - wanted).square().sum() / (wanted - wanted.mean(0)).square().sum())
+
+
+def arm(*, skipped: float, blocks: int) -> Callable[[int], float]:
+    """R2 of the last layer's states of held-out digits."""
+
+    def run(seed: int) -> float:
+        return explained(followed(seed, skipped, blocks)[1][-1], teacher(seed, skipped)[1][-1, :TEST])
+
+    return run
+
+
+TRIAL = Trial(
+    claim="a transformer trained with stochastic depth is followed better by recurrent blocks, and by more of them",
+    measure="R2 of the states after the last layer, of held-out digits",
+    higher_is_better=True,
+    arms={
+        "stochastic depth, two blocks": arm(skipped=0.4, blocks=2),
+        "stochastic depth, one block": arm(skipped=0.4, blocks=1),
+        "all blocks always, two blocks": arm(skipped=0.0, blocks=2),
+    },
+    against=("stochastic depth, one block", "all blocks always, two blocks"),
+    task=f"scikit-learn's digits, a transformer of {LAYERS} layers of width {WIDTH} after {TEACHER_STEPS} steps of 64, "
+    f"followed for {STEPS} steps of 32",
+)
