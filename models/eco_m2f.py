@@ -151,12 +151,14 @@ def build_eco(config: EcoM2fConfig) -> nn.Module:
     """transformers' `Mask2FormerForUniversalSegmentation` with fresh weights and exits."""
     from transformers import Mask2FormerConfig, Mask2FormerForUniversalSegmentation, SwinConfig
 
-    swin = SwinConfig(
-        embed_dim=config.swin_width,
-        depths=list(config.swin_depths),
-        num_heads=list(config.swin_heads),
-        window_size=config.window,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
+    swin = SwinConfig.from_dict(
+        {
+            "embed_dim": config.swin_width,
+            "depths": list(config.swin_depths),
+            "num_heads": list(config.swin_heads),
+            "window_size": config.window,
+            "out_features": ["stage1", "stage2", "stage3", "stage4"],
+        }
     )
     settings = Mask2FormerConfig(
         backbone_config=swin,

@@ -251,12 +251,14 @@ def _residual_network(config: P2atConfig) -> Any:
     from transformers import ResNetBackbone, ResNetConfig
 
     return ResNetBackbone(
-        ResNetConfig(
-            embedding_size=config.stages[0] // (4 if config.bottleneck else 1),
-            hidden_sizes=list(config.stages),
-            depths=list(config.depths),
-            layer_type="bottleneck" if config.bottleneck else "basic",
-            out_features=["stage1", "stage2", "stage3", "stage4"],
+        ResNetConfig.from_dict(
+            {
+                "embedding_size": config.stages[0] // (4 if config.bottleneck else 1),
+                "hidden_sizes": list(config.stages),
+                "depths": list(config.depths),
+                "layer_type": "bottleneck" if config.bottleneck else "basic",
+                "out_features": ["stage1", "stage2", "stage3", "stage4"],
+            }
         )
     )
 

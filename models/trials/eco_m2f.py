@@ -14,7 +14,7 @@ from .fit import fit
 from .scenes import CLASSES, Scene, mean_overlap, scenes
 from .trial import Trial
 
-SIDE, STEPS, BATCH, TEST = 64, 500, 8, 64
+SIDE, STEPS, BATCH, TEST = 64, 250, 8, 64
 CONFIG = EcoM2fConfig(
     swin_width=16,
     swin_depths=(1, 1, 1, 1),
@@ -84,5 +84,5 @@ TRIAL = Trial(
         "last exit only, last exit": arm(False, -1),
     },
     against=("last exit only, earliest exit",),
-    task=f"scenes of up to 5 shapes in {SIDE} x {SIDE} pixels, a Mask2Former of 0.4 M, {STEPS} steps of {BATCH}",
+    task=f"scenes of up to 5 shapes in {SIDE} x {SIDE} pixels, a Mask2Former of 0.6 M, {STEPS} steps of {BATCH}",
 )

@@ -1,4 +1,6 @@
-"""Drawn scenes for segmentation: squares, discs and triangles of any colour on a noisy ground, some behind others.
+"""Drawn scenes for segmentation: squares, discs and triangles on a noisy ground, some behind others.
+
+Their colours hint at their kind and do not settle it: squares tend to red, discs to green, triangles to blue.
 
 Shapes: B batch, Y X grid, S shapes of a scene.
 """
@@ -71,7 +73,8 @@ def _scene(side: int, most: int, generator: torch.Generator) -> Scene:
         radius = drawn(0.1, 0.25) * side
         row, column = drawn(radius, side - radius), drawn(radius, side - radius)
         inside = _inside(kind, (y - row) / radius, (x - column) / radius)
-        colour = torch.rand(3, 1, 1, generator=generator)
+        tint = torch.eye(3)[kind - 1, :, None, None]
+        colour = 0.4 * tint + 0.6 * torch.rand(3, 1, 1, generator=generator)
         noise = 0.1 * torch.randn(3, side, side, generator=generator)
         picture = torch.where(inside, colour + noise, picture)
         owner = torch.where(inside, number, owner)
