@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .inputs import check_one_type
 
 Pair = tuple[int, int]
 
@@ -36,11 +37,16 @@ class Tiles:
     """Pixels by which all but the outermost tiles are moved up and to the left."""
 
     def __post_init__(self) -> None:
+        if not len(self.sides) == len(self.overlap) == len(self.shift) == 2:
+            raise ConfigError(
+                f"tiles have two sides, overlaps and shifts, not {self.sides}, {self.overlap}, {self.shift}"
+            )
         if any(not 0 <= shared < side for shared, side in zip(self.overlap, self.sides, strict=True)):
             raise ConfigError(f"tiles of {self.sides} pixels cannot overlap by {self.overlap}")
 
     def split(self, picture_BCYX: Tensor) -> Tensor:
         """The tiles of a picture, (B * S, C, R, L). Raises: ConfigError where the picture is smaller than one."""
+        check_one_type("a picture in tiles", picture=picture_BCYX)
         if picture_BCYX.ndim != 4:
             raise ConfigError(
                 f"tiles are of pictures (batch, channels, rows, columns), not {tuple(picture_BCYX.shape)}"
@@ -49,7 +55,7 @@ class Tiles:
         rows, columns = self._places((picture_BCYX.shape[2], picture_BCYX.shape[3]), 1, picture_BCYX.device)
         cut = picture_BCYX.index_select(2, rows.flatten()).index_select(3, columns.flatten())
         cut = cut.view(batch, channels, *rows.shape, *columns.shape)
-        return cut.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels, *self.sides)
+        return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch * len(rows) * len(columns), channels, *self.sides)
 
     def join(self, tiles_SCRL: Tensor, size: Pair, *, scale: int = 1) -> Tensor:
         """The picture whose tiles these are, (B, C, Y, X).

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..inputs import check_one_type
 from .attend import attend
 
 
@@ -71,6 +72,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, axis: int, positions: tuple[Tensor, 
             "attention along an axis takes q, k and v of shape (batch, heads, axes of the grid, width), none of them "
             f"empty, not {tuple(q.shape)}, {tuple(k.shape)} and {tuple(v.shape)}"
         )
+    check_one_type("attention along an axis", q=q, k=k, v=v)
     if not 0 <= axis < q.ndim - 3:
         raise ConfigError(f"the axes of this grid are 0 to {q.ndim - 4}, not {axis}")
     wanted = (q.shape[1], q.shape[2 + axis], q.shape[-1])

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, UnknownNameError
 from ...registry import suggestion
+from ..inputs import check_one_type
 
 NORMALISERS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda scores: scores.softmax(-1),
@@ -71,3 +72,4 @@ def _check(q: Tensor, k: Tensor, v: Tensor, temperature_H: Tensor, normaliser: s
             "channel attention takes q, k and v of one shape (batch, heads, channels, positions) and a temperature "
             f"(heads), not {tuple(q.shape)}, {tuple(k.shape)}, {tuple(v.shape)} and {tuple(temperature_H.shape)}"
         )
+    check_one_type("channel attention", q=q, k=k, v=v, temperature_H=temperature_H)

@@ -27,7 +27,7 @@ def check_query_and_key(q: Tensor, k: Tensor) -> None:
         raise ConfigError(
             f"queries {tuple(q.shape)} and keys {tuple(k.shape)} must have the same batch and the same width of heads"
         )
-    if q.shape[1] % k.shape[1]:
+    if not k.shape[1] or q.shape[1] % k.shape[1]:
         raise ConfigError(f"{q.shape[1]} query heads cannot share {k.shape[1]} key heads evenly")
 
 

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..inputs import check_one_type
 from .attend import attend
 
 Pair = tuple[int, int]
@@ -85,20 +86,33 @@ def into_windows(x: Tensor, window: Sides) -> Tensor:
         )
     cut = x.reshape(x.shape[0], *chain(*((n // w, w) for n, w in zip(size, window, strict=True))), x.shape[-1])
     counts, inside = range(1, 2 * len(window), 2), range(2, 2 * len(window) + 1, 2)
-    return cut.permute(0, *counts, *inside, -1).reshape(x.shape[0], -1, math.prod(window), x.shape[-1])
+    count = math.prod(size) // math.prod(window)
+    return cut.permute(0, *counts, *inside, -1).reshape(x.shape[0], count, math.prod(window), x.shape[-1])
 
 
 def from_windows(x: Tensor, size: Sides, window: Sides) -> Tensor:
     """The grid (B, Y, X, C) back from its windows: (B, W, P, C) or (B W, P, C).
 
-    Raises: ConfigError: windows do not fill the grid.
+    Raises: ConfigError: windows do not fill the grid, or these are not its windows.
     """
     if not _fill(size, window):
         raise ConfigError(f"windows of {_by(window)} do not fill a grid of {_by(size)}")
-    axes = len(window)
-    cut = x.reshape(-1, *(n // w for n, w in zip(size, window, strict=True)), *window, x.shape[-1])
+    axes, count, places = len(window), math.prod(size) // math.prod(window), math.prod(window)
+    windows = math.prod(x.shape[:-2])
+    if (
+        x.ndim not in (3, 4)
+        or x.shape[-2] != places
+        or not count
+        or windows % count
+        or (x.ndim == 4 and x.shape[1] != count)
+    ):
+        raise ConfigError(
+            f"a grid of {_by(size)} has {count} windows of {places} positions (batch, windows, positions, channels), "
+            f"not {tuple(x.shape)}"
+        )
+    cut = x.reshape(windows // count, *(n // w for n, w in zip(size, window, strict=True)), *window, x.shape[-1])
     order = chain(*((1 + axis, 1 + axes + axis) for axis in range(axes)))
-    return cut.permute(0, *order, -1).reshape(-1, *size, x.shape[-1])
+    return cut.permute(0, *order, -1).reshape(windows // count, *size, x.shape[-1])
 
 
 def relative_bias(table: Tensor, window: Sides) -> Tensor:
@@ -106,7 +120,8 @@ def relative_bias(table: Tensor, window: Sides) -> Tensor:
 
     A table of another size is resized first (bilinear, corners on corners): a model moves to larger windows so.
     """
-    if table.ndim != 1 + len(window) or len(window) not in RESIZES:
+    check_one_type("a bias for relative positions", table=table)
+    if table.ndim != 1 + len(window) or len(window) not in RESIZES or not table.numel() or min(window) < 1:
         raise ConfigError(
             f"a table of relative positions is (heads, rows, columns), an axis for each of the window's "
             f"{len(window)}, not {tuple(table.shape)}"
@@ -211,6 +226,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, window: Sides, shift: Sides, bias: T
         or not all(0 <= s < w for s, w in zip(shift, window, strict=True))
     ):
         raise ConfigError(f"a window has at least one row and column and is moved by less, not {window} by {shift}")
+    check_one_type("window attention", q=q, k=k, v=v, bias=bias)
     places = math.prod(window)
     if bias is not None and tuple(bias.shape) != (q.shape[-2], places, places):
         raise ConfigError(

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..inputs import check_one_type
 
 
 @overload
@@ -77,8 +78,4 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None, state: Tensor | None)
             continue
         if tuple(part.shape) != tuple(shape):
             raise ConfigError(f"the {name} of this convolution must have shape {tuple(shape)}, not {tuple(part.shape)}")
-        if part.dtype != x.dtype or part.device != x.device or not x.is_floating_point():
-            raise ConfigError(
-                f"x and the {name} must be of one floating-point type on one device, not {x.dtype} on {x.device} and "
-                f"{part.dtype} on {part.device}"
-            )
+        check_one_type("a causal convolution", x=x, **{name: part})

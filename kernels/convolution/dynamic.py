@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..inputs import check_one_type
 
 
 def dynamic_depthwise_conv(x: Tensor, weight: Tensor) -> Tensor:
@@ -50,6 +51,7 @@ def _check(x: Tensor, weight: Tensor) -> None:
         or weight.ndim != 6
         or weight.shape[0] != x.shape[0]
         or weight.shape[4:] != x.shape[2:]
+        or weight.shape[1] < 1
         or x.shape[1] % weight.shape[1]
         or weight.shape[2] != weight.shape[3]
         or weight.shape[2] % 2 == 0
@@ -59,3 +61,4 @@ def _check(x: Tensor, weight: Tensor) -> None:
             f"width, width, rows, columns), channels a multiple of groups, width odd, not {tuple(x.shape)} and "
             f"{tuple(weight.shape)}"
         )
+    check_one_type("a dynamic depthwise convolution", x=x, weight=weight)

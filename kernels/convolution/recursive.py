@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..inputs import check_one_type
 
 
 def recursive_gating(first: Tensor, gates: Sequence[Tensor], mixes: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
@@ -50,11 +51,13 @@ def _check(first: Tensor, gates: Sequence[Tensor], mixes: Sequence[tuple[Tensor,
             f"matrix for every further gate, not {tuple(first.shape)}, {[tuple(gate.shape) for gate in gates]} and "
             f"{len(mixes)} matrices"
         )
+    check_one_type("recursive gating", first=first, **{f"gate {k}": gate for k, gate in enumerate(gates)})
     for before, gate, (weight, bias) in zip(gates, gates[1:], mixes, strict=False):
         into = (gate.shape[1], before.shape[1])
         if tuple(weight.shape) != into or (bias is not None and tuple(bias.shape) != into[:1]):
             raise ConfigError(
                 f"the matrix before a gate of {into[0]} channels must be {into}, not {tuple(weight.shape)}"
             )
+        check_one_type("recursive gating", first=first, matrix=weight, bias=bias)
         if gate.shape[2:] != first.shape[2:] or gate.shape[0] != first.shape[0]:
             raise ConfigError(f"gates must have the grid of the features {first.shape}, not {tuple(gate.shape)}")

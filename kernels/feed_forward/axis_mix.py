@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..inputs import check_one_type
 
 
 def axis_mix(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, axis: int) -> Tensor:
@@ -26,7 +27,7 @@ def axis_mix(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, axis
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     flat = x.reshape(before.numel(), x.shape[axis], after.numel())
     mixed = weight_OI @ flat if bias_O is None else torch.add(weight_OI @ flat, bias_O[:, None])
-    return mixed.reshape(*before, -1, *after)
+    return mixed.reshape(*before, weight_OI.shape[0], *after)
 
 
 def reference_axis_mix(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None = None, *, axis: int) -> Tensor:
@@ -45,5 +46,6 @@ def _check(x: Tensor, weight_OI: Tensor, bias_O: Tensor | None, axis: int) -> No
             f"axis_mix takes x with as many entries along axis {axis} as its matrix (out, in) has columns, not "
             f"{tuple(x.shape)} and {tuple(weight_OI.shape)}"
         )
+    check_one_type("axis_mix", x=x, weight_OI=weight_OI, bias_O=bias_O)
     if bias_O is not None and tuple(bias_O.shape) != (weight_OI.shape[0],):
         raise ConfigError(f"the bias of axis_mix must have shape {(weight_OI.shape[0],)}, not {tuple(bias_O.shape)}")

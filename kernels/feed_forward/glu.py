@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError, UnknownNameError
 from ...registry import suggestion
+from ..inputs import check_one_type
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -86,14 +86,9 @@ def _check(
         ("down_bias_O", biases[2], (out,)),
         ("up_HD", up_HD, tuple(up_HD.shape)),
     )
-    cast = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # then F.linear casts what it is given
     for name, part, shape in expected:
         if part is None:
             continue
         if tuple(part.shape) != shape:
             raise ConfigError(f"{name} must have shape {shape} beside up_HD {tuple(up_HD.shape)}, not {part.shape}")
-        if (part.dtype != x.dtype and not cast) or part.device != x.device or not x.is_floating_point():
-            raise ConfigError(
-                f"x and {name} must be of one floating-point type on one device, not {x.dtype} on {x.device} and "
-                f"{part.dtype} on {part.device}"
-            )
+        check_one_type("a glu", x=x, **{name: part})
