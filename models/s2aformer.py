@@ -171,6 +171,7 @@ S2AFORMER = MODELS.add(
         limits=(
             "a reconstruction: no code is public, and the paper gives neither widths and depths nor what its local "
             "interaction is; dozens of choices come as near to its counts, so published weights would not load",
+            "the trial is weak evidence: without any attention, convolutions alone name nearly as many digits",
             "a head's scores have rank 1: all queries rank the keys alike, or in reverse; it is no full attention",
         ),
     ),
