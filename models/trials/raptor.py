@@ -15,7 +15,7 @@ from .digits import TEST, DigitTransformer, digits
 from .fit import fit
 from .trial import Trial
 
-WIDTH, LAYERS, TEACHER_STEPS, STEPS = 48, 8, 500, 500
+WIDTH, LAYERS, TEACHER_STEPS, STEPS = 48, 8, 400, 400
 
 
 class SkippedAtTimes(nn.Module):
@@ -33,7 +33,7 @@ class SkippedAtTimes(nn.Module):
 
 
 @functools.cache
-def teacher(seed: int, skipped: float) -> tuple[DigitTransformer, Tensor]:
+def teacher(seed: int, skipped: float, steps: int = TEACHER_STEPS) -> tuple[DigitTransformer, Tensor]:
     """A transformer that has learned digits, and its states (L + 1, pictures, N, D) of all of them.
 
     Args:
@@ -49,25 +49,24 @@ def teacher(seed: int, skipped: float) -> tuple[DigitTransformer, Tensor]:
         chosen = torch.randint(TEST, len(classes), (64,), generator=generator)
         return F.cross_entropy(model(pictures[chosen]), classes[chosen])
 
-    fit(model, loss, steps=TEACHER_STEPS, rate=2e-3)
+    fit(model, loss, steps=steps, rate=2e-3)
     with torch.no_grad(), states(model.blocks) as seen:
         model(pictures)
     return model, torch.stack(seen)
 
 
-def followed(seed: int, skipped: float, blocks: int, *, steps: int = STEPS) -> tuple[Raptor, Tensor]:
-    """As many blocks as asked, each for a phase of the teacher's, and their states (L, held out, N, D)."""
-    _, seen = teacher(seed, skipped)
-    runs = phases(similarity(list(seen[1:]), class_tokens=0), count=blocks)
+def followed(seen_LBND: Tensor, blocks: int, seed: int, *, steps: int = STEPS) -> Tensor:
+    """The states of held-out digits (L, held out, N, D) that as many blocks make, each for a phase of a teacher's."""
+    runs = phases(similarity(list(seen_LBND[1:]), class_tokens=0), count=blocks)
     config = RaptorConfig(
         lengths=tuple(len(run) for run in runs), width=WIDTH, heads=4, expansion=2, class_tokens=0, registers=0,
         layer_scale=0.1,
     )  # fmt: skip
     torch.manual_seed(seed)
     model = Raptor(config)
-    follow(model, seen[:, TEST:], steps=steps, rate=3e-3, batch=32, seed=seed)
+    follow(model, seen_LBND[:, TEST:], steps=steps, rate=3e-3, batch=32, seed=seed)
     with torch.no_grad():
-        return model, model(seen[0, :TEST])
+        return model(seen_LBND[0, :TEST])
 
 
 def explained(made: Tensor, wanted: Tensor) -> float:
@@ -79,7 +78,8 @@ def arm(*, skipped: float, blocks: int) -> Callable[[int], float]:
     """R2 of the last layer's states of held-out digits."""
 
     def run(seed: int) -> float:
-        return explained(followed(seed, skipped, blocks)[1][-1], teacher(seed, skipped)[1][-1, :TEST])
+        seen = teacher(seed, skipped)[1]
+        return explained(followed(seen, blocks, seed)[-1], seen[-1, :TEST])
 
     return run
 

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-PITCHES = {"low": (90.0, 140.0), "high": (180.0, 260.0)}
-"""Kind of voice -> from where to where its pitch lies, in Hz."""
-FORMANTS = ((350.0, 800.0), (900.0, 1700.0))
-"""From where to where the resonances of a syllable lie, in Hz."""
+KINDS = {
+    "low": ((90.0, 140.0), ((300.0, 550.0), (800.0, 1200.0))),
+    "high": ((180.0, 260.0), ((550.0, 900.0), (1250.0, 1750.0))),
+}
+"""Kind of voice -> from where to where its pitch lies, and the two resonances of its syllables, in Hz."""
 
 
 def voices(count: int, samples: int, rate: int, kind: str, generator: torch.Generator) -> Tensor:
@@ -24,21 +25,21 @@ def voices(count: int, samples: int, rate: int, kind: str, generator: torch.Gene
 
     Raises: ConfigError: fewer than 100 samples, or a kind that is not known.
     """
-    if kind not in PITCHES or samples < 100 or count < 1:
-        raise ConfigError(f"voices are {' or '.join(PITCHES)}, of at least 100 samples, not {kind} of {samples}")
+    if kind not in KINDS or samples < 100 or count < 1:
+        raise ConfigError(f"voices are {' or '.join(KINDS)}, of at least 100 samples, not {kind} of {samples}")
 
     def drawn(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(count, *shape, generator=generator)
 
     time = torch.arange(samples) / rate
-    low, high = PITCHES[kind]
+    (low, high), formants = KINDS[kind]
     vibrato = 1 + 0.03 * torch.sin(2 * math.pi * (drawn(4, 7, 1) * time + drawn(0, 1, 1)))
     glide = 1 + drawn(-0.15, 0.15, 1) * torch.sin(2 * math.pi * (drawn(0.5, 1.5, 1) * time + drawn(0, 1, 1)))
     pitch = (drawn(low, high, 1) * vibrato * glide).clamp(low, high)
     turns = pitch.cumsum(-1) / rate
     syllables = max(2, math.ceil(samples / rate / 0.16))
     place = (time / time[-1] * syllables).long().clamp(max=syllables - 1)
-    centres = torch.stack([drawn(a, b, syllables) for a, b in FORMANTS])[..., place]
+    centres = torch.stack([drawn(a, b, syllables) for a, b in formants])[..., place]
     sound = torch.zeros(count, samples)
     for harmonic in range(1, int(rate / 2 / high) + 1):
         near = torch.exp(-(((harmonic * pitch - centres) / 180) ** 2) / 2).sum(0)
@@ -51,7 +52,7 @@ def voices(count: int, samples: int, rate: int, kind: str, generator: torch.Gene
 
 def mixtures(count: int, samples: int, rate: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """(mixtures (B, L), their two voices (B, 2, L)): a low and a high one, of about the same loudness."""
-    parts = torch.stack([voices(count, samples, rate, kind, generator) for kind in PITCHES], 1)
+    parts = torch.stack([voices(count, samples, rate, kind, generator) for kind in KINDS], 1)
     gains = 10 ** ((torch.rand(count, 2, 1, generator=generator) - 0.5) * 5 / 20)
     parts = parts * gains
     return parts.sum(1), parts

@@ -34,5 +34,7 @@ def test_it_runs(example: Path, tmp_path: Path) -> None:
         [sys.executable, str(example)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 0, done.stderr
-    told = ("speed-up of the denoiser", "PSNR", "nats a byte", "with probability", "mean overlap")
+    told = (
+        "speed-up of the denoiser", "PSNR", "nats a byte", "with probability", "mean overlap", "SI-SDR", "named right",
+    )  # fmt: skip
     assert any(words in done.stdout for words in told)
