@@ -13,7 +13,7 @@ from .fit import fit
 from .trial import Trial
 from .voices import mixtures
 
-RATE, SAMPLES, STEPS, WIDTH, GROUP = 4000, 1600, 400, 32, 16
+RATE, SAMPLES, STEPS, WIDTH, GROUP = 4000, 1600, 250, 32, 16
 
 
 def config_of(*, over_all: bool = True, blocks: int = 2) -> MossformerConfig:
