@@ -63,7 +63,8 @@ def window_attention(
     allowed = _allowed(size, padded, window, shift, masked, q.device)
     if allowed is not None:
         apart = q.new_zeros(allowed.shape).masked_fill_(~allowed, -torch.inf)[:, None]
-        bias = (apart if bias is None else bias.to(q.dtype) + apart).repeat(q.shape[0], 1, 1, 1)
+        apart = apart if bias is None else bias.to(q.dtype) + apart
+        bias = apart.expand(q.shape[0], *apart.shape).flatten(0, 1)
     q, k, v = (into_windows(x.flatten(-2), window).unflatten(-1, x.shape[-2:]) for x in (q, k, v))
     q, k, v = (x.flatten(0, 1).transpose(1, 2) for x in (q, k, v))
     out = attend(q, k, v, bias=bias, scale=scale)

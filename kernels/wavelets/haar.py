@@ -40,4 +40,5 @@ def inverse_haar(bands: Tensor) -> Tensor:
 
 
 def _mixed(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    return torch.cat([a + b + c + d, a + b - c - d, a - b + c - d, a - b - c + d], 1) / 2
+    above, across, below, athwart = a + b, a - b, c + d, c - d  # each is needed twice
+    return torch.cat([above + below, above - below, across + athwart, across - athwart], 1).mul_(0.5)
