@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import combinations, pairwise, product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from ..companion import check
 from ..phases import apart, dynamics, phases, similarity, states
 from ..raptor import Raptor, RaptorBlock, RaptorConfig, take_layer
 
-SMALL = {"width": 8, "heads": 2, "class_tokens": 1, "registers": 2}
+SMALL: dict[str, Any] = {"width": 8, "heads": 2, "class_tokens": 1, "registers": 2}
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -136,7 +137,7 @@ def states_of_dinov2() -> float:
     return far + abs(len(seen) - count)
 
 
-def dinov2() -> tuple[nn.Module, Tensor]:
+def dinov2() -> tuple[Any, Tensor]:
     """Of three layers, with weights drawn at random so that every part matters, and two pictures."""
     from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
