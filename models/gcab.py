@@ -281,7 +281,7 @@ GCAB = MODELS.add(
             "gates protect the class attention alone; the blocks before it drift, and projectors only follow them",
             "at test gates are 0 or 1; the paper's sigmoid(800 e) is the same to 1e-6 where |e| > 0.02",
             "a first task takes about half of the units: with many tasks capacity runs out (`gates.used_before`)",
-            "which task a picture is of is not learned: named among the classes of all tasks, the last task's win",
+            "which task a picture is of is not learned: logits of different tasks are never held against each other",
         ),
     ),
 )

@@ -20,6 +20,7 @@ from outpace.kernels.attention.local_global import local_global_attention, refer
 from outpace.models.layers.separation import in_best_order
 from outpace.models.mossformer import Mossformer, MossformerConfig, load_published
 from outpace.models.mossformer2 import Mossformer2Config, build_mossformer2
+from outpace.models.trials.voices import mixtures, voices
 
 torch.set_num_threads(1)
 quick = settings(max_examples=15, deadline=None, database=None, derandomize=True)
@@ -115,3 +116,13 @@ def test_it_is_the_published_code_with_its_weights(memory: bool, monkeypatch: py
     expected = torch.stack(theirs(mixture), 1)
     assert float(expected.std()) > 0.01
     torch.testing.assert_close(ours(mixture), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_voices_are_of_one_loudness_and_of_the_kinds_that_there_are() -> None:
+    sound = voices(3, 400, 4000, "low", torch.Generator().manual_seed(0))
+    assert sound.shape == (3, 400) and float(sound.mean(-1).abs().max()) < 1e-5
+    torch.testing.assert_close(sound.std(-1), torch.ones(3))
+    mixture, parts = mixtures(2, 400, 4000, torch.Generator().manual_seed(0))
+    assert torch.equal(mixture, parts.sum(1))
+    with pytest.raises(ConfigError, match="voices are low or high"):
+        voices(1, 400, 4000, "middle", torch.Generator())
