@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ...errors import ConfigError
@@ -101,7 +102,7 @@ class Calibration:
         if self.steps is not None:
             given["num_inference_steps"] = self.steps
         if "output_type" in accepted:
-            given.setdefault("output_type", "latent")
+            given.setdefault("output_type", "np")
 
         def run() -> object:
             noise = [torch.Generator().manual_seed(self.seed + i) for i in range(len(prompts))]
@@ -121,7 +122,7 @@ class Calibrated:
     def __init__(self, settings: Calibration, pipe: Any, run: Callable[[], object], table: CostTable) -> None:
         self.settings, self.table, self.runs = settings, table, 0
         self._pipe, self._run = pipe, run
-        self._plain = self._latents()
+        self._plain, self._peak = self._made()
         self._known: dict[str, float] = {}
 
     def saving(self, saves: float) -> BrickSkipping:
@@ -154,14 +155,13 @@ class Calibrated:
         return BrickSkipping(schedule="/".join(map(str, bricks_of(table, drawn(table, saves, seed)))))
 
     def psnr(self, method: BrickSkipping) -> float:
-        """PSNR in dB of the final latents under a schedule towards the plain ones, on average over the prompts."""
+        """PSNR in dB of what is made under a schedule towards what is made plainly, on average over the prompts."""
         if method.schedule not in self._known:
             with accelerate(self._pipe, method):
-                latents = self._latents()
+                made, _ = self._made()
             self.runs += 1
-            error = (latents - self._plain).flatten(1).square().mean(1)
-            peak = self._plain.flatten(1).amax(1) - self._plain.flatten(1).amin(1)
-            values = 10 * (peak.square() / error.clamp_min(1e-12)).log10()
+            error = (made - self._plain).square().mean(1)
+            values = 10 * (self._peak.square() / error.clamp_min(1e-12)).log10()
             self._known[method.schedule] = float(values.mean()) if bool(values.isfinite().all()) else -math.inf
         return self._known[method.schedule]
 
@@ -208,8 +208,9 @@ class Calibrated:
             stride /= 2
         return best, psnr
 
-    def _latents(self) -> torch.Tensor:
-        """The final latents of a run."""
+    def _made(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a run makes, and the largest difference that it could have, by sample: its pictures where it returns
+        them, otherwise its final latents, which an error may be near in and yet far in the picture."""
         kept: list[torch.Tensor] = []
 
         def step(inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -220,7 +221,23 @@ class Calibrated:
         tap = Tap(self._pipe.scheduler, "step", step)
         try:
             with torch.no_grad():
-                self._run()
+                pictures = _pictures(self._run())
         finally:
             tap.remove()
-        return kept[0]
+        if pictures is not None:
+            return pictures, torch.ones(len(pictures))
+        latents = kept[0].flatten(1)
+        return latents, latents.amax(1) - latents.amin(1)
+
+
+def _pictures(output: object) -> torch.Tensor | None:
+    """(samples, numbers from 0 to 1) of pictures or clips in what a pipeline returned; None where there are none."""
+    media: Any = getattr(output, "images", getattr(output, "frames", output))
+    try:
+        numbers = torch.stack([torch.as_tensor(np.asarray(one)) for one in media])
+    except (TypeError, ValueError, RuntimeError):
+        return None  # nothing, or samples of several sizes, or objects that are no arrays
+    numbers = numbers.float() / (255 if numbers.dtype == torch.uint8 else 1)
+    if numbers.ndim < 3 or not bool(((numbers > -1e-3) & (numbers < 1.001)).all()):
+        return None  # latents, which were asked for
+    return numbers.flatten(1)

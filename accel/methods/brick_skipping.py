@@ -129,7 +129,8 @@ class BrickSkipping(Method):
             pipe: a diffusers pipeline with a scheduler.
             prompts: to calibrate with, as the pipeline takes them: texts, or numbers of classes. Others than those
                 that the schedule is judged by; eight are enough.
-            target: PSNR in dB that the final latents keep on average towards the plain pipeline's.
+            target: PSNR in dB that pictures keep on average towards the plain pipeline's; final latents where a run
+                returns no pictures.
             saves: instead of a target, the share of all blocks that is left out, above 0 and below 1.
             settings: of the calibration: see `outpace.accel.bricks.calibrate.Calibration`.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,6 +101,22 @@ def calibrated() -> Calibrated:
     with torch.no_grad():
         pipe = TinyPipeline("DiTTransformer2DModel", num_layers=4)
         return Calibration(bricks=4, bins=4, looks=1, trials=4).bench(pipe, lambda: pipe([0, 1], steps=STEPS))
+
+
+@pytest.mark.parametrize("as_bytes", [False, True])
+def test_pictures_decide_where_a_run_returns_them(as_bytes: bool) -> None:
+    """What the pictures do not show costs nothing, however far the latents are."""
+    pipe = TinyPipeline("DiTTransformer2DModel", num_layers=4)
+
+    def psnr(shown: float) -> float:
+        def run() -> SimpleNamespace:
+            pictures = 0.5 + shown * pipe([0, 1], steps=8).clamp(-1, 1).movedim(1, -1).numpy()
+            return SimpleNamespace(images=list((pictures * 255).round().astype("uint8") if as_bytes else pictures))
+
+        bench = Calibration(bricks=2, bins=2, looks=1, trials=0).bench(pipe, run)
+        return bench.psnr(bench.evenly(0.4))
+
+    assert psnr(0.0) == pytest.approx(120) and psnr(0.25) < 80
 
 
 def test_a_saving_is_kept_and_never_worse_than_uniform(calibrated: Calibrated) -> None:
