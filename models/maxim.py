@@ -137,10 +137,8 @@ class GatingWeights(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         parts, size = [], (x.shape[1], x.shape[2])
-        for part, mix, grid in zip(
-            gelu(self.up(self.norm(x))).chunk(2, -1), (self.grid, self.block), (True, False), strict=True
-        ):
-            window = window_of(x, self.side, grid=grid)
+        for part, mix in zip(gelu(self.up(self.norm(x))).chunk(2, -1), (self.grid, self.block), strict=True):
+            window = window_of(x, self.side, grid=mix.axis == -3)
             parts.append(from_windows(mix(into_windows(part, window)), size, window))
         return self.down(torch.cat(parts, -1))
 

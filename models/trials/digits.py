@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 
 import torch
@@ -18,6 +19,7 @@ TEST = 360
 """Digits held out, of 1797."""
 
 
+@cache
 def digits() -> tuple[Tensor, Tensor]:
     """(pictures (1797, 1, 8, 8) from 0 to 1, classes), in an order drawn once.
 

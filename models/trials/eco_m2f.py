@@ -14,7 +14,7 @@ from .fit import fit
 from .scenes import CLASSES, Scene, mean_overlap, scenes
 from .trial import Trial
 
-SIDE, STEPS, BATCH, TEST = 64, 250, 8, 64
+SIDE, STEPS, BATCH, TEST = 64, 500, 4, 64
 CONFIG = EcoM2fConfig(
     swin_width=16,
     swin_depths=(1, 1, 1, 1),
@@ -23,7 +23,7 @@ CONFIG = EcoM2fConfig(
     width=64,
     heads=4,
     encoder_hidden=64,
-    decoder_layers=2,
+    decoder_layers=1,
     decoder_hidden=64,
     queries=8,
     classes=len(CLASSES),
@@ -51,7 +51,7 @@ def train(seed: int, *, drawn: bool, steps: int = STEPS) -> Any:
         exit = int(torch.randint(encoder.first, encoder.last + 1, (), generator=generator)) if drawn else encoder.last
         return exit_loss(model, exit, **as_inputs(scenes(BATCH, SIDE, generator)))
 
-    fit(model, loss, steps=steps, rate=2e-3)
+    fit(model, loss, steps=steps, rate=3e-3)
     return model
 
 
