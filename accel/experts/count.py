@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from .block_mixture import find_groups
 from .convert import convert
 from .feed_forward import find_experts
-from .integers import find_integers
+from .integers import find_integers, weight_bytes
 from .modulation import find_modulations
 from .settings import Conversion
 from .sites import find_sites
@@ -42,6 +43,10 @@ class Count:
     """Parameters of the routers."""
     dense_flops: int
     flops: int
+    dense_bytes: int
+    """Of the weights in memory, in bfloat16."""
+    bytes: int
+    """The same, with what is held as 8-bit codes."""
 
     @property
     def active_fraction(self) -> float:
@@ -60,6 +65,7 @@ class Count:
             ("used by a token", self.dense_parameters, self.active_parameters),
             ("feed-forward", self.feed_forward, self.active_feed_forward),
             ("FLOPs of a call", self.dense_flops, self.flops),
+            ("bytes, bfloat16", self.dense_bytes, self.bytes),
         )
         lines = [f"{self.model} ({self.transformer}), {self.width} x {self.height}{frames}"]
         lines += [
@@ -120,6 +126,8 @@ def count(model: Any, conversion: Conversion, **size: int | None) -> Count:
         routers=sum(part.numel() for part in routers),
         dense_flops=flops[0],
         flops=flops[1],
+        dense_bytes=2 * parameter_count(dense),
+        bytes=weight_bytes(converted, torch.bfloat16),
     )
 
 

@@ -88,7 +88,8 @@ def find_integers(transformer: nn.Module) -> dict[str, IntegerLinear]:
     return {path: module for path, module in transformer.named_modules() if isinstance(module, IntegerLinear)}
 
 
-def weight_bytes(transformer: nn.Module) -> int:
-    """What its weights, codes and scales take in memory."""
+def weight_bytes(transformer: nn.Module, dtype: torch.dtype | None = None) -> int:
+    """What its weights, codes and scales take in memory; with `dtype`, if all that is not a code were of it."""
     codes = (part for layer in find_integers(transformer).values() for part in layer.buffers())
-    return sum(part.numel() * part.element_size() for part in (*transformer.parameters(), *codes))
+    held = [*transformer.parameters(), *codes]
+    return sum(x.numel() * (dtype if dtype and x.is_floating_point() else x.dtype).itemsize for x in held)

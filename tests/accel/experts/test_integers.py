@@ -95,6 +95,8 @@ def test_forecasts_and_sparse_attention_work_on_them(cls: str) -> None:
 def test_counting_sees_the_same_parameters_and_work() -> None:
     told = count(build("DiTTransformer2DModel"), Conversion(integers=Integers(inputs=8)))
     assert told.parameters == told.active_parameters == told.dense_parameters and told.flops == told.dense_flops
+    assert told.bytes < told.dense_bytes == 2 * told.dense_parameters
+    assert "bytes, bfloat16" in told.summary()
 
 
 def test_the_page_of_results_is_what_the_benchmark_wrote(root: Path) -> None:
