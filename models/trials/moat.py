@@ -28,6 +28,9 @@ class DigitMoat(nn.Module):
         ]
         self.layers = nn.Sequential(nn.Conv2d(1, WIDTH, 2, 2), *blocks)
         self.head = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 10))
+        for part in self.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.momentum = 0.1  # the paper's 0.01 is for trainings of many thousand steps
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
         return self.head(self.layers(x_BCYX).mean((2, 3)))
