@@ -28,7 +28,7 @@ for name, make in (
     model = enlarges(make, 0, steps=STEPS)
     with torch.no_grad():
         enlarged[name] = model(small).clamp(0, 1)
-    print(f"{name}: {psnr(enlarged[name], truth):.2f} dB, bicubic {psnr(enlarged['bicubic'], truth):.2f} dB")
+    print(f"{name}: PSNR {psnr(enlarged[name], truth):.2f} dB, bicubic {psnr(enlarged['bicubic'], truth):.2f} dB")
 
 shown = {"given": small, **enlarged, "truth": truth}
 figure = Figure(figsize=(12, 5.4), layout="constrained")

@@ -36,5 +36,6 @@ def test_it_runs(example: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     told = (
         "speed-up of the denoiser", "PSNR", "nats a byte", "with probability", "mean overlap", "SI-SDR", "named right",
+        "squared error", "borders of windows",
     )  # fmt: skip
     assert any(words in done.stdout for words in told)
