@@ -60,9 +60,11 @@ def inverse_dual_tree(low: Tensor, high: Tensor) -> Tensor:
     Raises: ConfigError: `high` is not complex numbers of shape (B, C, 6, Y/2, X/2).
     """
     expected = (*low.shape[:2], len(DIRECTIONS), *(side // 2 for side in low.shape[2:]))
-    if low.ndim != 4 or tuple(high.shape) != expected or not high.is_complex():
+    real = high.is_complex() and low.dtype == high.real.dtype
+    if low.ndim != 4 or tuple(high.shape) != expected or not real:
         raise ConfigError(
-            f"the bands of {tuple(low.shape)} are complex numbers {expected}, not {tuple(high.shape)} of {high.dtype}"
+            f"the bands of {tuple(low.shape)} are complex numbers {expected}, not {tuple(high.shape)} of {high.dtype} "
+            f"beside {low.dtype}"
         )
     d15, d45, d75, d105, d135, d165 = high.flatten(0, 1).unbind(1)
     flat, diagonal, steep = _real(d15, d165), _real(d45, d135), _real(d75, d105)

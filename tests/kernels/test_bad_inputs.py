@@ -29,6 +29,7 @@ from outpace.kernels.packing import Packing
 from outpace.kernels.quantised import quantise, quantised_linear, table_layer_norm, table_softmax
 from outpace.kernels.sparsity import statistical_threshold, statistical_top_k
 from outpace.kernels.tiles import Tiles, in_tiles
+from outpace.kernels.wavelets import dual_tree, haar, inverse_dual_tree, inverse_haar
 
 torch.set_num_threads(1)
 Inputs = dict[str, Any]
@@ -100,6 +101,13 @@ KERNELS: dict[str, tuple[Callable[..., Any], Inputs]] = {
     ),
     "threshold": (statistical_threshold, {"x": numbers(3, 8), "k": 2, "allowed": numbers(3, 8) > 0}),
     "statistical top-k": (statistical_top_k, {"x": numbers(3, 8), "k": 2}),
+    "Haar wavelets": (haar, {"x": numbers(1, 2, 4, 6)}),
+    "Haar wavelets back": (inverse_haar, {"bands": numbers(1, 8, 2, 3)}),
+    "dual-tree wavelets": (dual_tree, {"x": numbers(1, 2, 10, 12)}),
+    "dual-tree wavelets back": (
+        lambda low, high: inverse_dual_tree(low, torch.complex(high.float(), high.float())),
+        {"low": numbers(1, 2, 10, 12), "high": numbers(1, 2, 6, 5, 6)},
+    ),
     "tiles": (
         lambda x, sides, overlap: in_tiles(lambda some: some, x, Tiles(sides=sides, overlap=overlap)),
         {"x": numbers(1, 2, 6, 6), "sides": (4, 4), "overlap": (1, 1)},
