@@ -24,11 +24,12 @@ print(
 )
 
 figure = Figure(figsize=(9, 5.2), layout="constrained")
-for half, clip in zip(figure.subfigures(2, 1), (0, 1), strict=True):
-    rows = (("seen, then true", after), ("predicted", predicted), ("the last frame again", repeated))
-    for axes, (name, following) in zip(half.subplots(len(rows), 2 * FRAMES), rows, strict=True):
-        axes[0].set_title(name, fontsize=8, loc="left")
-        for axis, frame in zip(axes, torch.cat([seen, following], 1)[clip], strict=True):
-            axis.imshow(frame[0].numpy(), cmap="gray", vmin=0, vmax=1)
-            axis.axis("off")
+rows = [("seen, then true", after), ("predicted", predicted), ("the last frame again", repeated)]
+grid = figure.subplots(2 * len(rows), 2 * FRAMES)
+for row, axes in enumerate(grid):
+    name, following = rows[row % len(rows)]
+    axes[0].set_title(name, fontsize=8, loc="left")
+    for axis, frame in zip(axes, torch.cat([seen, following], 1)[row // len(rows)], strict=True):
+        axis.imshow(frame[0].numpy(), cmap="gray", vmin=0, vmax=1)
+        axis.axis("off")
 figure.savefig(PICTURE, dpi=110)

@@ -82,14 +82,14 @@ class StyledBlock(nn.Module):
 
     def __init__(self, channels: int, side: int, config: StyleSwinConfig) -> None:
         super().__init__()
-        self.half = config.heads(channels) // 2
+        self.half_heads = config.heads(channels) // 2
         self.window = min(side, config.window)
         self.shift = self.window // 2 if side > config.window else 0
         self.norm1, self.norm2 = (StyledNorm(channels, config.style) for _ in range(2))
         self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
         offsets = 2 * self.window - 1
         self.tables = nn.ParameterList(
-            nn.init.trunc_normal_(torch.empty(self.half, offsets, offsets), std=0.02) for _ in range(2)
+            nn.init.trunc_normal_(torch.empty(self.half_heads, offsets, offsets), std=0.02) for _ in range(2)
         )
         self.up = nn.Linear(channels, config.expansion * channels)
         self.down = nn.Linear(config.expansion * channels, channels)
@@ -100,7 +100,7 @@ class StyledBlock(nn.Module):
 
     def attended(self, x_BYXC: Tensor) -> Tensor:
         """The channels of plain windows, then those of shifted ones."""
-        parts = self.qkv(x_BYXC).unflatten(-1, (3, 2, self.half, -1))
+        parts = self.qkv(x_BYXC).unflatten(-1, (3, 2, self.half_heads, -1))
         window = (self.window, self.window)
         seen = []
         for part, (table, shift) in enumerate(zip(self.tables, (0, -self.shift), strict=True)):

@@ -83,10 +83,11 @@ def feed_forward() -> float:
     torch.manual_seed(0)
     theirs = PvtV2ConvFeedForwardNetwork(PvtV2Config(), 6, 12).double().eval()
     ours, x = ConvolvedFeedForward(6, 12).double(), normal(2, 6, 5, 7)
+    weights = theirs.state_dict()
     for mine, name in ((ours.up, "dense1"), (ours.neighbours, "dwconv.dwconv"), (ours.down, "dense2")):
-        part = theirs.get_submodule(name)
-        mine.weight.copy_(part.weight.view_as(mine.weight))
-        mine.bias.copy_(part.bias)
+        mine.load_state_dict(
+            {"weight": weights[f"{name}.weight"].view_as(mine.weight), "bias": weights[f"{name}.bias"]}
+        )
     expected = theirs(x.flatten(2).mT, 5, 7).mT.unflatten(2, (5, 7))
     return float((ours(x) - expected).abs().max())
 
