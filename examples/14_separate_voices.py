@@ -34,7 +34,8 @@ mixture, voices = mixtures(32, 6000, RATE, torch.Generator().manual_seed(10_000)
 with torch.no_grad():
     made, reached = in_best_order(model(mixture), voices)
 mixed = si_sdr(mixture[:, None].expand_as(voices), voices)
-print(f"SI-SDR {mixed.mean():.1f} dB in mixtures, {reached.mean():.1f} dB after {STEPS} steps")
+before, after = (round(float(decibels.mean()), 1) + 0.0 for decibels in (mixed, reached))  # and not -0.0
+print(f"SI-SDR {before} dB in mixtures, {after} dB after {STEPS} steps")
 
 shown = (reached - mixed).mean(1).argsort()[len(mixed) // 2]  # neither the best nor the worst
 parts = {"mixture": mixture[shown]}
@@ -44,8 +45,8 @@ for i, name in enumerate(("low voice", "high voice")):
 figure = Figure(figsize=(9, 7), layout="constrained")
 grid = figure.subplots(3, 2, sharex=True, sharey=True)
 grid[0, 1].axis("off")
-grid[0, 1].text(0, 0.5, f"SI-SDR, mean of {len(mixed)} mixtures:\n{mixed.mean():.1f} dB as they are\n"
-                f"{reached.mean():.1f} dB separated", va="center", transform=grid[0, 1].transAxes)  # fmt: skip
+told = f"SI-SDR, mean of {len(mixed)} mixtures:\n{before} dB as they are\n{after} dB separated"
+grid[0, 1].text(0, 0.5, told, va="center", transform=grid[0, 1].transAxes)
 for axes, (title, sound) in zip([grid[0, 0], *grid[1:].flat], parts.items(), strict=True):
     heard = sound / sound.abs().max() + 1e-5 * torch.randn_like(sound)  # pauses have a level, too
     axes.specgram(heard, NFFT=256, noverlap=224, Fs=RATE, vmin=-100, vmax=-30)
