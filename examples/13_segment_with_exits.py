@@ -1,6 +1,6 @@
 """A Mask2Former learns shapes behind exits, a gate learns who may leave early: a picture of what each exit sees.
 
-python examples/13_segment_with_exits.py [STEPS] [PICTURE]      # 5 steps take seconds, 1500 some minutes on two cores
+python examples/13_segment_with_exits.py [STEPS] [PICTURE]      # 5 steps take seconds, 1000 some minutes on two cores
 """
 
 import sys
