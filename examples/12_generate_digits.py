@@ -31,7 +31,8 @@ rows = [
 ]
 figure = Figure(figsize=(8, 5.6), layout="constrained")
 for axes, (name, pictures) in zip(figure.subplots(len(rows), 8), rows, strict=True):
-    axes[0].set_title(name, fontsize=9, loc="left")
+    # a long name is no reason to move the pictures apart
+    axes[0].set_title(name, fontsize=9, loc="left").set_in_layout(False)
     for axis, picture in zip(axes, pictures, strict=True):
         axis.imshow(picture[0].numpy(), cmap="gray", vmin=-1, vmax=1)
         axis.axis("off")
