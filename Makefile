@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint typecheck format links readme bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 wheel clean
+.PHONY: help install demo test test-slow parity lint typecheck format links readme bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -48,6 +48,13 @@ test: $(READY) ## every test except the slow claims
 
 test-slow: $(READY) ## the claims that take minutes (accuracy of the shipped pipelines, speed)
 	$(BIN)/python -m pytest -m slow
+
+# Their dependencies are not wanted, only their files: of another torch, some of them.
+parity: $(READY) ## models beside packages that hold them, kept apart in build/parity (clearvoice, timm, pytorch_wavelets)
+	$(BIN)/python -m pip install -q $(PIP_OPTIONS) --no-deps --upgrade --target build/parity \
+	  clearvoice einops rotary-embedding-torch timm pytorch_wavelets PyWavelets
+	PYTHONPATH=build/parity $(BIN)/python -m pytest -rs tests/models/test_timm_parts.py tests/models/test_mossformer.py \
+	  tests/kernels/test_wavelets.py
 
 lint: $(READY) ## ruff: rules and formatting
 	$(BIN)/ruff check .
