@@ -1,6 +1,6 @@
-"""A PredFormer learns how two digits move: the frames that follow, predicted, repeated and true.
+"""A PredFormer learns how a digit moves: the frames that follow, predicted, repeated and true.
 
-python examples/17_predict_frames.py [STEPS] [PICTURE]      # 5 steps take seconds, 800 under 5 minutes on two cores
+python examples/17_predict_frames.py [STEPS] [PICTURE]      # 5 steps take seconds, 1500 under 5 minutes on two cores
 """
 
 import sys
@@ -13,8 +13,8 @@ from outpace.models.trials.predformer import FRAMES, clips, learned, squares_a_f
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 5
 PICTURE = sys.argv[2] if len(sys.argv) > 2 else "predict_frames.png"
 
-model = learned("bin-ts", 0, steps=STEPS)
-seen, after = clips(64, torch.Generator().manual_seed(10_000), held=True).split(FRAMES, 1)
+model = learned("bin-ts", 0, steps=STEPS, moving=1)
+seen, after = clips(64, torch.Generator().manual_seed(10_000), held=True, moving=1).split(FRAMES, 1)
 with torch.no_grad():
     predicted = model(seen)
 repeated = seen[:, -1:].expand_as(after)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ...errors import MissingDependencyError
 from .fit import fit
 
-HELD_FROM = 480
-"""Column from which on photographs are held out, of 640."""
+HELD = slice(240, 400)
+"""Columns of the photographs, of 640, that are held out: half of the palace and of the flower."""
 
 
 @cache
@@ -36,8 +36,9 @@ def photographs() -> Tensor:
 
 def crops(count: int, side: int, generator: torch.Generator, *, held: bool = False) -> Tensor:
     """(B, 3, side, side) from columns that are held out or from the others."""
-    pictures = photographs()
-    pictures = pictures[..., HELD_FROM:] if held else pictures[..., :HELD_FROM]
+    whole = photographs()
+    # two parts of the same width to learn from
+    pictures = whole[..., HELD] if held else torch.cat([whole[..., : HELD.start], whole[..., -HELD.start :]])
     which = torch.randint(len(pictures), (count,), generator=generator).tolist()
     tops = torch.randint(pictures.shape[2] - side, (count,), generator=generator).tolist()
     lefts = torch.randint(pictures.shape[3] - side, (count,), generator=generator).tolist()

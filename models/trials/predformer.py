@@ -15,13 +15,13 @@ from .trial import Trial
 FRAMES, SIDE, STEPS = 5, 24, 300
 
 
-def clips(count: int, generator: torch.Generator, *, held: bool = False, frames: int = 2 * FRAMES) -> Tensor:
-    """(B, frames, 1, SIDE, SIDE): two digits that move straight on and are thrown back by the borders."""
+def clips(count: int, generator: torch.Generator, *, held: bool = False, moving: int = 2) -> Tensor:
+    """(B, 2 FRAMES, 1, SIDE, SIDE): digits that move straight on and are thrown back by the borders."""
     pictures = digits()[0][:TEST] if held else digits()[0][TEST:]
-    made = torch.zeros(count, frames, 1, SIDE, SIDE)
+    made = torch.zeros(count, 2 * FRAMES, 1, SIDE, SIDE)
     room = SIDE - 8
     for clip in made:
-        for _ in range(2):
+        for _ in range(moving):
             picture = pictures[torch.randint(len(pictures), (1,), generator=generator)][0]
             place = torch.rand(2, generator=generator) * room
             pace = (torch.rand(2, generator=generator) * 2 - 1) * 3
@@ -40,13 +40,13 @@ def config_of(layout: str) -> PredFormerConfig:
     )
 
 
-def learned(layout: str, seed: int, *, steps: int = STEPS) -> PredFormer:
+def learned(layout: str, seed: int, *, steps: int = STEPS, moving: int = 2) -> PredFormer:
     """A model that was shown five frames and the five after them."""
     torch.manual_seed(seed)
     model, generator = PredFormer(config_of(layout)), torch.Generator().manual_seed(seed)
 
     def loss(_step: int) -> Tensor:
-        seen, after = clips(8, generator).split(FRAMES, 1)
+        seen, after = clips(8, generator, moving=moving).split(FRAMES, 1)
         return (model(seen) - after).square().mean()
 
     fit(model, loss, steps=steps, rate=2e-3)
