@@ -29,11 +29,10 @@ rows = [
     ("from one style to another", between),
     ("what the critic sees: differences across", haar(made[:8])[:, 2:3]),
 ]
-figure = Figure(figsize=(8, 5.6), layout="constrained")
+figure = Figure(figsize=(8, 5.6))
 for axes, (name, pictures) in zip(figure.subplots(len(rows), 8), rows, strict=True):
-    # a long name is no reason to move the pictures apart
-    axes[0].set_title(name, fontsize=9, loc="left").set_in_layout(False)
+    axes[0].set_title(name, fontsize=9, loc="left")
     for axis, picture in zip(axes, pictures, strict=True):
         axis.imshow(picture[0].numpy(), cmap="gray", vmin=-1, vmax=1)
         axis.axis("off")
-figure.savefig(PICTURE, dpi=110)
+figure.savefig(PICTURE, dpi=110, bbox_inches="tight")
