@@ -35,7 +35,7 @@ figure = Figure(figsize=(12, 5.4), layout="constrained")
 whole, detail = figure.subplots(2, len(shown))
 for (name, picture), above, below in zip(shown.items(), whole, detail, strict=True):
     side = picture.shape[-1]
-    part = picture[0, :, side // 4 : side // 2, side // 2 : side * 3 // 4]
+    part = picture[0, :, side // 2 : side * 3 // 4, side * 3 // 8 : side * 5 // 8]
     above.imshow(picture[0].movedim(0, -1).numpy())
     below.imshow(part.movedim(0, -1).numpy(), interpolation="nearest")
     above.set_title(f"{name}, {psnr(picture, truth):.2f} dB" if name in enlarged else name, fontsize=10)
