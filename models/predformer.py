@@ -219,6 +219,9 @@ PREDFORMER = MODELS.add(
             "training on its data sets",
         ),
         claim="blocks that take space and time in turn predict better than all of space before all of time",
-        limits=("the number and size of frames are fixed by the positions",),
+        limits=(
+            "the number and size of frames are fixed by the positions",
+            "the trial here says that time must not come last; all of time before all of space does as well as turns",
+        ),
     ),
 )
