@@ -33,16 +33,16 @@ def dual_tree(x: Tensor) -> tuple[Tensor, Tensor]:
 
     What is smooth is not thinned out. Borders are mirrored.
 
-    Raises: ConfigError: not pictures of real numbers with even sides of at least ten pixels.
+    Raises: ConfigError: not pictures of real numbers with even sides.
 
     >>> low, high = dual_tree(torch.ones(1, 1, 10, 12))
     >>> low.shape, high.shape, bool((low - 1).abs().max() < 1e-6), bool(high.abs().max() < 1e-6)
     (torch.Size([1, 1, 10, 12]), torch.Size([1, 1, 6, 5, 6]), True, True)
     """
-    if x.ndim != 4 or not x.is_floating_point() or any(side % 2 or side <= REACH for side in x.shape[2:]):
+    if x.ndim != 4 or not x.is_floating_point() or any(side % 2 or not side for side in x.shape[2:]):
         raise ConfigError(
-            f"pictures (batch, channels, rows, columns) have real numbers and even sides over {REACH} pixels, not "
-            f"{tuple(x.shape)} of {x.dtype}"
+            f"pictures (batch, channels, rows, columns) have real numbers and even sides, not {tuple(x.shape)} of "
+            f"{x.dtype}"
         )
     low = _taps(SMOOTH, x)
     bank = torch.stack([low, _taps(SMOOTH_BACK, x, alternating=True)])
@@ -86,8 +86,7 @@ def _taps(half: tuple[float, ...], like: Tensor, *, alternating: bool = False) -
 def _filtered(x: Tensor, bank_OIT: Tensor, axis: int) -> Tensor:
     """Convolved along an axis, mirrored at its ends with the last pixel twice."""
     size = x.shape[axis]
-    place = torch.arange(-REACH, size + REACH, device=x.device)
-    place = torch.where(place < 0, -1 - place, place)
+    place = torch.arange(-REACH, size + REACH, device=x.device) % (2 * size)
     place = torch.where(place >= size, 2 * size - 1 - place, place)
     weight = bank_OIT if bank_OIT.ndim == 3 else bank_OIT[:, None]
     weight = weight[..., None, :] if axis == 3 else weight[..., None]

@@ -18,10 +18,10 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-@check("svt", "wavelets put together again are the picture: dual tree and Haar, on sides of 10 to 28", at_most=1e-12)
+@check("svt", "wavelets put together again are the picture: dual tree and Haar, on sides of 2 to 28", at_most=1e-12)
 def round_trip() -> float:
     worst = 0.0
-    for size in ((10, 12), (28, 14), (16, 16)):
+    for size in ((2, 4), (28, 14), (16, 16)):
         x = normal(2, 3, *size)
         worst = max(worst, float((inverse_dual_tree(*dual_tree(x)) - x).abs().max()))
         worst = max(worst, float((inverse_haar(haar(x)) - x).abs().max()))

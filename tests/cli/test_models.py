@@ -59,7 +59,7 @@ def test_a_trial_is_run_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
         (["show", "gamm"], "did you mean 'gam'"),
         (["check"], "the NAME of a model, or --all"),
         (["check", "gam", "--all"], "the NAME of a model, or --all"),
-        (["bench", "widenet"], "no trial of widenet's claim"),
+        (["bench", "survey"], "no trial of survey's claim"),
         (["bench", "gam", "--seeds", "0"], "--seeds"),
         (["chek"], "chek"),
     ],
