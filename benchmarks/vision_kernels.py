@@ -186,8 +186,7 @@ def edges(side: int) -> tuple[Run, Run]:
         for place, value in enumerate(half):
             taps[REACH + place] = taps[REACH - place] = value * sign**place
     weight = torch.stack([torch.outer(down, across) for across in (low, high) for down in (low, high)])[:, None]
-    place = torch.arange(-REACH, side + REACH)
-    place = torch.where(place < 0, -1 - place, place)
+    place = torch.arange(-REACH, side + REACH) % (2 * side)
     place = torch.where(place >= side, 2 * side - 1 - place, place)
 
     def plain() -> Tensor:
