@@ -16,7 +16,7 @@ def clip() -> np.ndarray:
         width=64,
         num_frames=33,
         max_sequence_length=8,
-        num_inference_steps=10,
+        num_inference_steps=6,
         guidance_scale=1.0,
         generator=torch.Generator().manual_seed(0),
         output_type="np",
