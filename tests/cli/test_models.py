@@ -53,13 +53,18 @@ def test_a_trial_is_run_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert json.loads(run("bench", "gam", "--seeds", "1", "--json").stdout)["scores"] == {"a": [2.0], "b": [1.0]}
 
 
+def test_a_model_without_a_trial_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outpace.models.trial_of", lambda name: None)
+    result = run("bench", "gam")
+    assert result.exit_code == 2 and "no trial of gam's claim" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["show", "gamm"], "did you mean 'gam'"),
         (["check"], "the NAME of a model, or --all"),
         (["check", "gam", "--all"], "the NAME of a model, or --all"),
-        (["bench", "survey"], "no trial of survey's claim"),
         (["bench", "gam", "--seeds", "0"], "--seeds"),
         (["chek"], "chek"),
     ],
