@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from outpace.cli.terminal import FiniteRange, show_traceback_option
 
@@ -40,6 +41,11 @@ model. 'docs/dense2moe.md' says what is exact and what is not.
 8-bit codes need no training: some 64 weights of a linear layer share a scale. They save memory, not time. Products of
 whole numbers round what the weights are multiplied with, too. 'docs/int8.md' has what both cost.
 """
+
+GOAL_OF = {
+    "layout": "moe", "scores": "moe", "scaling": "moe", "keep": "width", "drop": "depth", "products": "int8",
+}  # fmt: skip
+"""Options that mean something for one goal only."""
 
 
 @click.command(epilog=EPILOG, short_help="Turn a dense pipeline into a mixture of experts, a pruned or an 8-bit one.")
@@ -128,10 +134,11 @@ def convert(
     """
     if (out is None) != only_count:
         raise click.UsageError("give --out DIR to convert, or --count to count only, and one of them.")
-    if (drop is None) == (goal == "depth"):
-        raise click.UsageError("--drop N belongs to --to depth; give both, or neither.")
-    if products and goal != "int8":
-        raise click.UsageError("--products belongs to --to int8; give both, or neither.")
+    for name, belongs in GOAL_OF.items():
+        if belongs != goal and click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"--{name} belongs to --to {belongs}, and this is --to {goal}.")
+    if goal == "depth" and drop is None:
+        raise click.UsageError("--to depth needs to know how many blocks: --drop N.")
     conversion = read_conversion(goal, layout, keep, drop or 0, scores, scaling, groups, modulation, products)
     size = {name: options.pop(name) for name in ("height", "width", "frames")}
     if only_count:

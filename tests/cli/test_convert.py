@@ -40,6 +40,14 @@ def test_counting_needs_no_weights() -> None:
     ("words", "says"),
     [
         (["dit"], "give --out DIR to convert, or --count"),
+        (
+            ["dit", "--to", "int8", "--layout", "1S12E2A", "--count"],
+            "--layout belongs to --to moe, and this is --to int8",
+        ),
+        (["dit", "--keep", "0.5", "--count"], "--keep belongs to --to width, and this is --to moe"),
+        (["dit", "--to", "width", "--drop", "2", "--count"], "--drop belongs to --to depth"),
+        (["dit", "--products", "--count"], "--products belongs to --to int8"),
+        (["dit", "--to", "depth", "--count"], "--drop N"),
         (["dit", "--count", "--out", "x"], "and one of them"),
         (["dit", "--layout", "12E", "--count"], "'12E' is no layout; write 1S12E2A"),
         (["dit", "--layout", "1S12E13A", "--count"], "13 of 12 experts cannot be active"),
