@@ -230,16 +230,18 @@ def makes_clips(loaded: Loaded) -> bool:
     return loaded.pocket.kind == "video" if loaded.pocket is not None else "num_frames" in _accepted(loaded.pipe)
 
 
-def run_pipeline(
-    loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], arguments: dict[str, Any]
-) -> list[np.ndarray]:
-    """One call of the pipeline: a picture (HWC) or a clip (THWC) a prompt, floats in 0..1.
+def makes_clouds(loaded: Loaded) -> bool:
+    """True where the pipeline makes point clouds, with a picture of each."""
+    return "num_points" in _accepted(loaded.pipe)
+
+
+def call_pipeline(loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], arguments: dict[str, Any]) -> Any:
+    """One call of the pipeline: its output, in numpy.
 
     Each sample has a generator of its own, so that it does not depend on what it shares the batch with.
 
     Raises: InputError where there is not one seed a prompt, or the pipeline refuses its arguments.
     """
-    import numpy as np
     import torch
 
     if len(prompts) != len(seeds):
@@ -249,9 +251,18 @@ def run_pipeline(
     if loaded.pocket is not None and loaded.pocket.given is not None:
         given |= loaded.pocket.given(prompts, seeds)
     try:
-        made = loaded.pipe(**given)
+        return loaded.pipe(**given)
     except ValueError as error:
         raise InputError(f"{type(loaded.pipe).__name__} refused: {error}") from error
+
+
+def media_of(loaded: Loaded, made: Any) -> list[np.ndarray]:
+    """What `call_pipeline` made: a picture (HWC) or a clip (THWC) a prompt, floats in 0..1.
+
+    Raises: InputError where it is neither.
+    """
+    import numpy as np
+
     media = getattr(made, "images", None)
     if media is None:
         media = getattr(made, "frames", None)
@@ -260,6 +271,13 @@ def run_pipeline(
             f"{type(loaded.pipe).__name__} makes neither pictures nor clips; outpace generates no other kind"
         )
     return [np.asarray(sample, dtype=np.float32) for sample in media]
+
+
+def run_pipeline(
+    loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], arguments: dict[str, Any]
+) -> list[np.ndarray]:
+    """A picture or a clip a prompt: `media_of` what `call_pipeline` makes; raises what they raise."""
+    return media_of(loaded, call_pipeline(loaded, prompts, seeds, arguments))
 
 
 def _check_index(folder: Path) -> None:

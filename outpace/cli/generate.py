@@ -175,4 +175,5 @@ def tell(making: Making, kept: list[Path], seconds: float, shared: dict[str, Any
     kind = "clip" if making.clips else "picture"
     where = files[0] if len(files) == 1 else f"{files[0].parent}/"
     there = f" ({len(kept)} of them there already)" if kept else ""
-    click.echo(f"{len(files)} {kind}{'s' if len(files) > 1 else ''} in {seconds:.1f} s: {where}{there}")
+    beside = ", points beside as .ply" if making.clouds else ""
+    click.echo(f"{len(files)} {kind}{'s' if len(files) > 1 else ''} in {seconds:.1f} s: {where}{there}{beside}")

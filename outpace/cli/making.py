@@ -55,7 +55,7 @@ class Making:
         from outpace.cli.output_option import plan_files
         from outpace.cli.recipe import Recipe
         from outpace.cli.workers_option import device_of_process
-        from outpace.pipelines.load import call_arguments, load_pipeline, makes_clips, read_prompts
+        from outpace.pipelines.load import call_arguments, load_pipeline, makes_clips, makes_clouds, read_prompts
 
         self.order, self.watched = order, watched
         settings = dict(order.settings)
@@ -71,7 +71,7 @@ class Making:
         asked = order.methods or order.preset or order.profile
         if not asked and self.loaded.pocket is not None and not self.loaded.pocket.forecasts:
             order = self.order = replace(order, plain=True)
-        self.clips = makes_clips(self.loaded)
+        self.clips, self.clouds = makes_clips(self.loaded), makes_clouds(self.loaded)
         self.arguments = call_arguments(self.loaded, **settings)
         self.samples = read_prompts(self.loaded, [text for text, _ in order.wanted])
         self.files = plan_files(order.out, order.format, order.wanted, clip=self.clips)
@@ -120,15 +120,20 @@ class Making:
 
     def __call__(self, number: int) -> dict[str, Any] | None:
         """Make one batch; returns what the denoiser did for it, or None where nothing is accelerated."""
-        from outpace.pipelines.load import run_pipeline
+        from outpace.pipelines.load import call_pipeline, media_of
         from outpace.pipelines.media import enlarge, save_media
 
         part, order = self.part(number), self.order
         wanted = order.wanted[part]
         self.label_progress(part.start, len(wanted))
         before = len(self.run.trace.calls) if self.run else 0
-        made = run_pipeline(self.loaded, self.samples[part], [seed for _, seed in wanted], self.arguments)
-        for media, (text, seed), path in zip(made, wanted, self.files[part], strict=True):
+        made = call_pipeline(self.loaded, self.samples[part], [seed for _, seed in wanted], self.arguments)
+        if self.clouds:  # before the pictures, which carry the recipe and say that all is there
+            from outpace.pipelines.dit3d import write_ply
+
+            for points, path in zip(made.points, self.files[part], strict=True):
+                write_ply(points, path.with_suffix(".ply"))
+        for media, (text, seed), path in zip(media_of(self.loaded, made), wanted, self.files[part], strict=True):
             save_media(enlarge(media, order.enlarge), path, self.recipe.of(text, seed), frames_per_second=order.fps)
         return replace(self.run.trace, calls=self.run.trace.calls[before:]).totals() if self.run else None
 

@@ -7,6 +7,12 @@ from pathlib import Path
 
 from outpace.errors import InputError
 
+OTHERS = (
+    ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".npy", ".npz", ".pt", ".mov", ".avi", ".mkv", ".webm",
+    ".ply", ".obj", ".html", ".json",
+)  # fmt: skip
+"""Ends of names that are no folder's, whatever a person meant by them."""
+
 
 def check_out(out: str, count: int) -> None:
     """What can be said before anything is loaded.
@@ -16,6 +22,10 @@ def check_out(out: str, count: int) -> None:
     from outpace.pipelines.media import check_writable
 
     path = Path(out).expanduser()
+    if path.suffix.lower() in OTHERS and not path.is_dir():
+        raise InputError(
+            f"--out '{out}' cannot be a {path.suffix} file; name a .png, .mp4 or .gif, or a folder for what is made"
+        )
     if _is_file_name(path) and count > 1:
         raise InputError(f"--out '{out}' is one file but {count} are asked for; name a folder")
     check_writable(path if _is_file_name(path) else path / "picture.png")

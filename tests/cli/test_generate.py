@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from outpace.cli import main
+from outpace.pipelines.dit3d import read_ply
 
 
 def run(*words: Any) -> Result:
@@ -144,6 +145,21 @@ def test_unknown_pipelines(
     assert files_in(tmp_path) == []
 
 
+def test_a_file_of_another_kind_is_no_folder(tiny_folder: Path, tmp_path: Path) -> None:
+    result = run(tiny_folder, "--prompt", "3", "--out", tmp_path / "x.JPG")
+    assert result.exit_code == 2 and "cannot be a .JPG file; name a .png, .mp4 or .gif" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_clouds_are_written_beside_their_pictures(tmp_path: Path) -> None:
+    words = ("--prompt", "torus", "--prompt", "box", "--steps", "2", "--out", tmp_path)
+    result = run("dit3d", *words)
+    assert result.exit_code == 0 and "points beside as .ply" in result.stdout, result.output
+    pictures, clouds = sorted(tmp_path.glob("*.png")), sorted(tmp_path.glob("*.ply"))
+    assert [path.stem for path in pictures] == [path.stem for path in clouds] and len(clouds) == 2
+    assert all(read_ply(path).shape == (256, 3) for path in clouds)
+
+
 def test_unwritable_places(tiny_folder: Path, tmp_path: Path) -> None:
     wall = tmp_path / "wall"
     wall.write_text("")
@@ -186,7 +202,7 @@ def test_values_that_are_no_numbers_are_not_saved(
 
     from outpace.pipelines import load
 
-    monkeypatch.setattr(load, "run_pipeline", lambda *_: [np.full((8, 8, 3), np.nan, dtype=np.float32)])
+    monkeypatch.setattr(load, "media_of", lambda *_: [np.full((8, 8, 3), np.nan, dtype=np.float32)])
     result = run(tiny_folder, "--prompt", 3, "--out", tmp_path / "x.png")
     assert result.exit_code == 2 and "float32" in result.stderr
     assert files_in(tmp_path) == []
@@ -200,7 +216,7 @@ def test_defects_exit_1_and_show_a_traceback_only_with_debug(
     def broken(*_: Any) -> None:
         raise KeyError("inside")
 
-    monkeypatch.setattr(load, "run_pipeline", broken)
+    monkeypatch.setattr(load, "call_pipeline", broken)
     words = (tiny_folder, "--prompt", 3, "--out", tmp_path / "x.png")
     short, long = run(*words), run(*words, "--debug")
     assert short.exit_code == long.exit_code == 1
@@ -213,7 +229,7 @@ def test_ctrl_c_exits_130_and_leaves_the_pictures_that_are_done(
 ) -> None:
     from outpace.pipelines import load
 
-    real, calls = load.run_pipeline, []
+    real, calls = load.call_pipeline, []
 
     def interrupted(*given: Any) -> Any:
         calls.append(1)
@@ -221,7 +237,7 @@ def test_ctrl_c_exits_130_and_leaves_the_pictures_that_are_done(
             raise KeyboardInterrupt
         return real(*given)
 
-    monkeypatch.setattr(load, "run_pipeline", interrupted)
+    monkeypatch.setattr(load, "call_pipeline", interrupted)
     result = run(tiny_folder, "--prompt", 1, "--prompt", 2, "--steps", 2, "--out", tmp_path / "pictures")
     assert result.exit_code == 130
     assert "Stopped." in result.stderr and "Traceback" not in result.stderr
@@ -246,6 +262,7 @@ def step(self, *args, **kwargs):
 
 DDIMScheduler.step = step
 from outpace.cli import main
+from outpace.pipelines.dit3d import read_ply
 main(["generate", {str(tiny_folder)!r}, "--prompt", "3", "--steps", "300", "--out", {str(tmp_path / "x.png")!r}])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
