@@ -17,7 +17,7 @@ def make(*digits: int, width: int = 32) -> np.ndarray:
         list(digits),
         height=32,
         width=width,
-        guidance_scale=2.0,
+        guidance_scale=3.0,
         num_inference_steps=STEPS,
         generator=[torch.Generator().manual_seed(digit) for digit in digits],
         output_type="np",

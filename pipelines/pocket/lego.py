@@ -20,7 +20,7 @@ class LegoRecipe:
     """All that decides how the pocket is trained."""
 
     denoiser: FitSettings = FitSettings(
-        steps=2000, batch=16, rate=2e-3, muon_rate=4e-3, average=0.996, autocast=False, fused_attention=True, seed=61
+        steps=5000, batch=16, rate=2e-3, muon_rate=4e-3, average=0.998, autocast=False, fused_attention=True, seed=61
     )
     brick_sizes: tuple[int, ...] = (4, 16, SIDE)
     patch_sizes: tuple[int, ...] = (2, 4, 2)

@@ -276,9 +276,10 @@ POCKETS.add(
         check=_check_digits,
         features=_digit_features,
         train=_train_lego,
-        call={"guidance_scale": 2.0},
+        call={"guidance_scale": 3.0},
         prompt_argument="class_labels",
         steps=20,
+        bar={"digit": 0.90},
         data=DIGITS,
     ),
 )

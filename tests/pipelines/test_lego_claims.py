@@ -42,7 +42,7 @@ def check_canvases(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         assert row["finite"]
         if row["overlap"]:
-            assert max(row["seams"].values()) <= 1.3, row
+            assert max(ratio["near"] for ratio in row["seams"].values()) <= 1.3, row
 
 
 def test_the_committed_figures_say_what_is_claimed(benchmark: ModuleType):
@@ -54,6 +54,7 @@ def test_the_committed_figures_say_what_is_claimed(benchmark: ModuleType):
     assert report["speed"]["`GatedTaylor(threshold=0)`"]["psnr_decibel"] is None
     assert report["speed"]["`GatedTaylor()`"]["speed-up"] > 1.0
     check_canvases(report["canvases"])
+    assert all(ratio["near"] <= 1.15 < ratio["all"] for ratio in report["drawn seams"].values())
     page = (ROOT / "docs" / "results_lego.md").read_text(encoding="utf-8")
     assert page == benchmark.markdown(report), "write it again: make bench-lego"
 
@@ -88,4 +89,4 @@ def test_leaving_it_out_of_three_steps_in_ten_costs_little(benchmark: ModuleType
 
 @pytest.mark.slow
 def test_larger_canvases_show_no_seams(benchmark: ModuleType, pipe: Any):
-    check_canvases([benchmark.measure_canvas(pipe, size, 16, 6, 12) for size in benchmark.CANVASES])
+    check_canvases([benchmark.measure_canvas(pipe, size, 16, 40, 10) for size in benchmark.CANVASES])
