@@ -124,8 +124,8 @@ def measure_speed(pipe: Any, method: Any, steps: int, pairs: int, batch: int = 4
 def seam_ratio(pictures: np.ndarray, side: int, reach: int | None = 2) -> float:
     """Squared steps across the borders of bricks of `side` pixels, beside those up to `reach` pixels from a border.
 
-    With `reach` None, beside all others: then empty margins of a picture count as places without a border, and drawn
-    digits, which have none, are at 1.3.
+    With `reach` None, beside all others: then empty margins of a picture count as places without a border, and even
+    drawn digits, which have none, are over 1.
     """
     across: list[np.ndarray] = []
     beside: list[np.ndarray] = []

@@ -161,8 +161,8 @@ def markdown(report: dict[str, Any]) -> str:
         f"1S12E2A in float32: {FRACTION:.1%} of the FLOPs, router and sorting in its time. Process time beside",
         'that of the dense layer, median of paired ratios (least to most); "cut" is a dense layer with as many FLOPs.',
         f'`backend="auto"` takes {report["automatic"]}; "elapsed" is its ratio by the clock. With two threads and few',
-        "tokens, each of the mixture's twenty short steps is split and waited for, beside three long ones of the dense",
-        "layer: such layers are as fast on one thread.",
+        "tokens, each of the mixture's many short steps is split and waited for, beside the few long ones of the dense",
+        "layer.",
         "",
         "| layer | width | tokens | threads | dense, ms | loop | grouped | cut | elapsed "
         "| training: dense, ms | loop | grouped | cut | elapsed |",

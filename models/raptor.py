@@ -77,10 +77,12 @@ class RaptorBlock(nn.Module):
         self.query_key_value, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.down = nn.Linear(width, hidden * (1 + config.gated)), nn.Linear(hidden, width)
         self.scale1, self.scale2 = (nn.Parameter(torch.full((width,), config.layer_scale)) for _ in range(2))
-        last = nn.Linear(16, 3 * width)
-        nn.init.normal_(last.weight, std=1e-4)
-        nn.init.zeros_(last.bias)
-        self.depth = nn.Sequential(nn.Linear(1, 16), nn.SiLU(), last) if config.depth else None
+        self.depth: nn.Sequential | None = None
+        if config.depth:
+            first, last = nn.Linear(1, 16), nn.Linear(16, 3 * width)
+            nn.init.normal_(last.weight, std=1e-4)
+            nn.init.zeros_(last.bias)
+            self.depth = nn.Sequential(first, nn.SiLU(), last)
 
     def forward(self, x_BND: Tensor, layer: int) -> Tensor:
         """The states after a layer, which counts from 1."""

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ..bct import BlockwiseConfig, blockwise
 from ..layers.pictures import into_patches
-from .digits import TEST, digits
-from .fit import fit
+from .digits import TEST, digits, teach_digits
 from .trial import Trial
 
 STEPS, WIDTH, BITS = 250, 64, 4
@@ -36,13 +35,8 @@ class DigitEncoder(nn.Module):
 def trained(seed: int) -> DigitEncoder:
     """The model that all arms of a seed compress."""
     torch.manual_seed(seed)
-    model, generator, (pictures, classes) = DigitEncoder(), torch.Generator().manual_seed(seed), digits()
-
-    def loss(_step: int) -> Tensor:
-        chosen = torch.randint(TEST, len(classes), (64,), generator=generator)
-        return F.cross_entropy(model(pictures[chosen]), classes[chosen])
-
-    fit(model, loss, steps=STEPS, rate=2e-3)
+    model = DigitEncoder()
+    teach_digits(model, seed, steps=STEPS)
     return model
 
 

@@ -6,12 +6,9 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from ..crate import Crate, CrateConfig
-from .digits import TEST, digits
-from .fit import fit
+from .digits import TEST, digits, teach_digits
 from .trial import Trial
 
 LAYERS, STEPS = 6, 400
@@ -21,19 +18,10 @@ LAYERS, STEPS = 6, 400
 def shares(seed: int) -> tuple[float, ...]:
     """Of a model trained on digits, the share of numbers that are not zero after each layer."""
     torch.manual_seed(seed)
-    model, generator = (
-        Crate(CrateConfig(width=64, layers=LAYERS, heads=4, picture=8, patch=2, channels=1, classes=10)),
-        torch.Generator().manual_seed(seed),
-    )
-    pictures, classes = digits()
-
-    def loss(_step: int) -> Tensor:
-        chosen = torch.randint(TEST, len(classes), (64,), generator=generator)
-        return F.cross_entropy(model(pictures[chosen]), classes[chosen])
-
-    fit(model, loss, steps=STEPS, rate=2e-3)
+    model = Crate(CrateConfig(width=64, layers=LAYERS, heads=4, picture=8, patch=2, channels=1, classes=10))
+    teach_digits(model, seed, steps=STEPS)
     with torch.no_grad():
-        return tuple(float((z != 0).float().mean()) for z in model.tokens(pictures[:TEST]))
+        return tuple(float((z != 0).float().mean()) for z in model.tokens(digits()[0][:TEST]))
 
 
 def arm(layer: int) -> Callable[[int], float]:

@@ -33,17 +33,22 @@ def digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(data.images, dtype=torch.float32)[order, None] / 16, torch.tensor(data.target)[order]
 
 
-def digit_accuracy(make: Callable[[], nn.Module], seed: int, *, steps: int, rate: float = 2e-3) -> float:
-    """Share of held-out digits named right, after training on the others in batches of 64."""
-    torch.manual_seed(seed)
-    model, generator = make(), torch.Generator().manual_seed(seed)
-    pictures, classes = digits()
+def teach_digits(model: nn.Module, seed: int, *, steps: int, rate: float = 2e-3) -> None:
+    """Train a model to name the digits that are not held out, in batches of 64 drawn from a seed."""
+    generator, (pictures, classes) = torch.Generator().manual_seed(seed), digits()
 
     def loss(_step: int) -> Tensor:
         chosen = torch.randint(TEST, len(classes), (64,), generator=generator)
         return F.cross_entropy(model(pictures[chosen]), classes[chosen])
 
     fit(model, loss, steps=steps, rate=rate)
+
+
+def digit_accuracy(make: Callable[[], nn.Module], seed: int, *, steps: int, rate: float = 2e-3) -> float:
+    """Share of held-out digits named right, after training on the others."""
+    torch.manual_seed(seed)
+    model, (pictures, classes) = make(), digits()
+    teach_digits(model, seed, steps=steps, rate=rate)
     with torch.no_grad():
         return float((model(pictures[:TEST]).argmax(-1) == classes[:TEST]).float().mean())
 

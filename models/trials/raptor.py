@@ -6,13 +6,11 @@ import functools
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..phases import phases, similarity, states
 from ..raptor import Raptor, RaptorConfig, follow
-from .digits import TEST, DigitTransformer, digits
-from .fit import fit
+from .digits import TEST, DigitTransformer, digits, teach_digits
 from .trial import Trial
 
 WIDTH, LAYERS, TEACHER_STEPS, STEPS = 48, 8, 400, 400
@@ -40,18 +38,12 @@ def teacher(seed: int, skipped: float, steps: int = TEACHER_STEPS) -> tuple[Digi
         skipped: share of blocks left out in training, growing from none at the first to this at the last.
     """
     torch.manual_seed(seed)
-    model, generator = DigitTransformer(width=WIDTH, layers=LAYERS, positions=True), torch.Generator().manual_seed(seed)
+    model = DigitTransformer(width=WIDTH, layers=LAYERS, positions=True)
     for i, block in enumerate(list(model.blocks)):
         model.blocks[i] = SkippedAtTimes(block, skipped * i / (LAYERS - 1))
-    pictures, classes = digits()
-
-    def loss(_step: int) -> Tensor:
-        chosen = torch.randint(TEST, len(classes), (64,), generator=generator)
-        return F.cross_entropy(model(pictures[chosen]), classes[chosen])
-
-    fit(model, loss, steps=steps, rate=2e-3)
+    teach_digits(model, seed, steps=steps)
     with torch.no_grad(), states(model.blocks) as seen:
-        model(pictures)
+        model(digits()[0])
     return model, torch.stack(seen)
 
 

@@ -262,7 +262,6 @@ def step(self, *args, **kwargs):
 
 DDIMScheduler.step = step
 from outpace.cli import main
-from outpace.pipelines.dit3d import read_ply
 main(["generate", {str(tiny_folder)!r}, "--prompt", "3", "--steps", "300", "--out", {str(tmp_path / "x.png")!r}])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
