@@ -1,6 +1,6 @@
 """AuraFlow: joint blocks on two streams, then single blocks on their concatenation."""
 
-from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
 
 register_family(
     Family(

@@ -1,6 +1,6 @@
 """Chroma: FLUX's double and single blocks, single blocks on one concatenated sequence."""
 
-from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
 
 register_family(
     Family(

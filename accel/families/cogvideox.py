@@ -1,6 +1,6 @@
 """CogVideoX and ConsisID: joint text and video blocks."""
 
-from . import IMAGE_THEN_TEXT, Family, Stack, register_family
+from .family import IMAGE_THEN_TEXT, Family, Stack, register_family
 
 register_family(
     Family(

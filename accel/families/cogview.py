@@ -1,6 +1,6 @@
 """CogView3+ and CogView4: joint text and image blocks."""
 
-from . import IMAGE_THEN_TEXT, Family, Stack, register_family
+from .family import IMAGE_THEN_TEXT, Family, Stack, register_family
 
 register_family(
     Family(

@@ -1,6 +1,6 @@
 """DiT: class-conditional blocks, guidance batched in one tensor, no cache_context."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

@@ -1,6 +1,6 @@
 """DiT-3D: class-conditional blocks over patches of voxels, guidance batched in one tensor."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

@@ -1,6 +1,6 @@
 """FLUX.1 and the models built like it (Bria, LongCat-Image, Ovis-Image): double, then single blocks."""
 
-from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
 
 register_family(
     Family(

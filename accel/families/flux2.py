@@ -1,6 +1,6 @@
 """FLUX.2: double blocks, then single blocks on one concatenated sequence."""
 
-from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
 
 register_family(
     Family(

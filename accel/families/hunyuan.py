@@ -1,6 +1,6 @@
 """HunyuanVideo, 1.5, Framepack and HunyuanImage: double, then single blocks, text after the picture."""
 
-from . import IMAGE_THEN_TEXT, Family, Stack, register_family
+from .family import IMAGE_THEN_TEXT, Family, Stack, register_family
 
 register_family(
     Family(

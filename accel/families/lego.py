@@ -1,6 +1,6 @@
 """LEGO (`outpace.pipelines.lego`): a block is a whole brick; one that is skipped hands on the answer before it."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

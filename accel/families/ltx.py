@@ -1,6 +1,6 @@
 """LTX-Video: one stack; its rotary embedding carries the batch."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

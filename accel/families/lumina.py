@@ -1,6 +1,6 @@
 """Lumina-Image 2: refiners, then one stack over text and picture in one sequence."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

@@ -1,6 +1,6 @@
 """Mochi: joint text and video blocks; the last one drops the text."""
 
-from . import IMAGE_THEN_TEXT, Family, Stack, register_family
+from .family import IMAGE_THEN_TEXT, Family, Stack, register_family
 
 register_family(
     Family(

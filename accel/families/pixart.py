@@ -1,6 +1,6 @@
 """PixArt-alpha and -sigma: cross-attention blocks, guidance batched in one tensor."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

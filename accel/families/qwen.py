@@ -1,6 +1,6 @@
 """Qwen-Image: joint blocks all the way, cond and uncond in separate calls."""
 
-from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
 
 register_family(
     Family(

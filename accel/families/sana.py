@@ -1,6 +1,6 @@
 """Sana: linear-attention blocks."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

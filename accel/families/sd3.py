@@ -1,6 +1,6 @@
 """Stable Diffusion 3 and 3.5: joint blocks; the last one drops the text."""
 
-from . import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
 
 register_family(
     Family(

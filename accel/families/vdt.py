@@ -1,6 +1,6 @@
 """VDT: attention over time and within frames in one block; whole clips go in, so a frame is never forecast alone."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

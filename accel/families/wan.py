@@ -1,6 +1,6 @@
 """Wan 2.1 and 2.2, SkyReels-V2, ChronoEdit: one stack, cond and uncond in separate calls."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(

@@ -1,6 +1,6 @@
 """Z-Image: refiners, then one stack over picture and text in one sequence."""
 
-from . import Family, Stack, register_family
+from .family import Family, Stack, register_family
 
 register_family(
     Family(
