@@ -16,7 +16,7 @@ Examples:
   outpace models list
   outpace models show gam
   outpace models check --all
-  outpace models bench gam --seeds 3
+  outpace models bench gam
 """
 
 
@@ -119,22 +119,30 @@ def check(name: str | None, every: bool, as_json: bool) -> None:
 
 @models.command()
 @click.argument("name")
-@click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="Runs of every arm.")
+@click.option(
+    "--seeds",
+    type=click.IntRange(min=1),
+    default=5,
+    show_default=True,
+    help="Runs of every arm; fewer than 5 show nothing.",
+)
+@click.option("--more", is_flag=True, help="Keep the seeds that are on the card and run those that are missing.")
 @click.option("--save", is_flag=True, help="Put the result on the card: models/trials/results/NAME.json.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
-def bench(name: str, seeds: int, save: bool, as_json: bool) -> None:
+def bench(name: str, seeds: int, more: bool, save: bool, as_json: bool) -> None:
     """Try the claim of NAME's paper in small, minutes on one core, and say whether it showed."""
     from outpace.errors import InputError
     from outpace.models import trial_of
-    from outpace.models.trials.trial import in_words, run_trial, save_results
+    from outpace.models.trials.trial import in_words, read_results, run_trial, save_results
 
     trial = trial_of(name)
     if trial is None:
         raise InputError(f"no trial of {name}'s claim is written yet; 'outpace models check {name}' runs its checks")
     if not as_json:
         click.echo(f"{trial.task}")
-    results = run_trial(trial, seeds=seeds, say=lambda line: None if as_json else click.echo(f"  {line}"))
+    known = read_results(name) if more else None
+    results = run_trial(trial, seeds=seeds, known=known, say=lambda line: None if as_json else click.echo(f"  {line}"))
     results["command"] = f"outpace models bench {name} --seeds {seeds} --save"
     if save:
         save_results(name, results)
@@ -142,9 +150,7 @@ def bench(name: str, seeds: int, save: bool, as_json: bool) -> None:
 
 
 def _verdict(results: dict[str, Any] | None) -> str:
-    if results is None:
-        return "not tried yet"
-    return "shown in small" if results["shown"] else "not reproduced at this scale"
+    return "not tried yet" if results is None else results["verdict"]
 
 
 def _bound(at_most: float) -> str:

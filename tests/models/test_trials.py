@@ -12,10 +12,10 @@ from outpace.models import MODELS, trial_of
 from outpace.models.hybrid import HybridConfig, HybridLanguageModel
 from outpace.models.trials.data import BYTES, python_source, recall, windows
 from outpace.models.trials.fit import text_loss
-from outpace.models.trials.trial import Trial, in_words, read_results, run_trial, save_results
+from outpace.models.trials.trial import LEVEL, Trial, chance, in_words, read_results, run_trial, save_results, verdict
 
 torch.set_num_threads(1)
-SHOWN = [name for name in MODELS if (read_results(name) or {}).get("shown")]
+SHOWN = [name for name in MODELS if (read_results(name) or {}).get("verdict") == "shown"]
 
 
 def toy(*, gain: float, higher: bool = True) -> Trial:
@@ -29,31 +29,55 @@ def toy(*, gain: float, higher: bool = True) -> Trial:
     )
 
 
-def test_a_claim_shows_only_where_every_seed_shows_it() -> None:
-    assert run_trial(toy(gain=0.1), seeds=3)["shown"]
-    assert not run_trial(toy(gain=0.1, higher=False), seeds=3)["shown"]
-    assert not run_trial(toy(gain=0.0), seeds=3)["shown"]
+def test_a_claim_shows_only_where_chance_would_hardly_give_it() -> None:
+    assert run_trial(toy(gain=0.1), seeds=5)["verdict"] == "shown"
+    assert run_trial(toy(gain=0.1), seeds=4)["verdict"] == "too few seeds to tell"
+    assert run_trial(toy(gain=0.1, higher=False), seeds=5)["verdict"] == "not reproduced at this scale"
+    assert run_trial(toy(gain=0.0), seeds=5)["verdict"] == "not reproduced at this scale"
     uneven = Trial(claim="c", measure="m", higher_is_better=True, task="t", against=("b",),
-                   arms={"a": lambda seed: 1.0 if seed < 2 else -1.0, "b": lambda seed: 0.0})  # fmt: skip
-    assert run_trial(uneven, seeds=2)["shown"] and not run_trial(uneven, seeds=3)["shown"]
+                   arms={"a": lambda seed: -0.2 if seed == 3 else 1.0, "b": lambda seed: 0.0})  # fmt: skip
+    assert run_trial(uneven, seeds=5)["verdict"] == "not reproduced at this scale"  # 2 of 32 ways
+    assert run_trial(uneven, seeds=6)["verdict"] == "shown"  # 2 of 64
     with pytest.raises(ConfigError, match="at least one seed"):
         run_trial(toy(gain=1.0), seeds=0)
 
 
+def test_chance_counts_every_way_that_signs_can_fall() -> None:
+    assert chance([1.0] * 5) == 1 / 32 <= LEVEL < chance([1.0] * 4)
+    assert chance([0.0] * 5) == 1.0 and chance([-1.0] * 5) == 1.0
+    assert chance([3.0, -1.0]) == 2 / 4 and chance([1.0, -3.0]) == 3 / 4
+
+
+def test_seeds_that_are_known_are_not_run_again() -> None:
+    counted: list[int] = []
+    trial = Trial(claim="c", measure="m", higher_is_better=True, task="t", against=("b",),
+                  arms={"a": lambda seed: counted.append(seed) or 1.0, "b": lambda seed: 0.0})  # fmt: skip
+    three = run_trial(trial, seeds=3)
+    five = run_trial(trial, seeds=5, known=three)
+    assert counted == [0, 1, 2, 3, 4] and five["verdict"] == "shown"
+    assert [run["seeds"] for run in five["runs"]] == [[0, 1, 2], [3, 4]]
+    with pytest.raises(ConfigError, match="of another trial"):
+        run_trial(toy(gain=1.0), seeds=5, known=three)
+
+
 def test_results_are_written_read_and_told(tmp_path: Path) -> None:
-    results = run_trial(toy(gain=-1.0), seeds=2)
+    results = run_trial(toy(gain=-1.0), seeds=5)
     save_results("toy", results, tmp_path)
     assert read_results("toy", tmp_path) == results and read_results("no", tmp_path) is None
     words = in_words(results)
-    assert words.startswith("not reproduced at this scale: ours is better.") and "ours -0.5 (-1, 0)" in words
+    assert words.startswith("not reproduced at this scale: ours is better.") and "ours 1 (-1, 0, 1, 2, 3)" in words
+    assert "over theirs -50.0%, p = 1" in words
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if read_results(name) is not None])
 def test_what_a_card_shows_was_measured_with_the_trial_as_it_is(name: str) -> None:
     trial, results = trial_of(name), read_results(name)
-    assert results is not None and results["seeds"] >= 3 and set(results["scores"]) == set(trial.arms)
+    assert results is not None and set(results["scores"]) == set(trial.arms)
     assert (results["claim"], results["task"]) == (trial.claim, trial.task)
     assert all(len(values) == results["seeds"] for values in results["scores"].values())
+    assert sorted(seed for run in results["runs"] for seed in run["seeds"]) == list(range(results["seeds"]))
+    assert results["verdict"] == verdict(results)
+    assert results["p"] == {arm: chance(gains) for arm, gains in results["gains"].items()}
 
 
 def test_text_and_pairs() -> None:
@@ -78,4 +102,5 @@ def test_training_learns_and_repeats_itself() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_a_claim_that_a_card_calls_shown_shows_again(name: str) -> None:
-    assert run_trial(trial_of(name), seeds=1)["shown"]
+    results = run_trial(trial_of(name), seeds=1)
+    assert all(gain > 0 for gains in results["gains"].values() for gain in gains)
