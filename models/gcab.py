@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..kernels.attention import attend
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.class_attention import GatedClassBlock, TaskGates
-from .layers.pictures import into_patches
+from .layers.pictures import drawn_normal, into_patches
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +87,12 @@ class PositionalAttention(nn.Module):
         down, right = (place[None] - place[:, None]).unbind(-1)  # from the query to the key
         offsets = torch.stack([right, down, right**2 + down**2], -1).to(self.gate.dtype)
         self.register_buffer("offsets_NN3", offsets, persistent=False)
-        around = int(heads**0.5)  # heads look at the places of a square of this side around a patch
+        around = int(
+            heads**0.5
+        )  # heads look at the places of a square of this side around a patch; what is left of them
+        # has no place of its own and begins with small numbers, as in the published code
         middle = (around - 1) / 2 if around % 2 == 0 else around // 2
+        self.apply(drawn_normal)
         with torch.no_grad():
             self.value.weight.copy_(torch.eye(width))
             for head in range(around**2):
@@ -113,6 +117,8 @@ class PositionalBlock(nn.Module):
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.attention = PositionalAttention(width, config.heads, config.picture // config.patch)
         self.up, self.down = nn.Linear(width, config.expansion * width), nn.Linear(config.expansion * width, width)
+        for layer in (self.up, self.down):
+            drawn_normal(layer)
 
     def forward(self, x_BND: Tensor) -> Tensor:
         x = x_BND + self.attention(self.norm1(x_BND))

@@ -61,13 +61,14 @@ class GlobalLocalFilter(nn.Module):
         return self.after(both)
 
     def filtered(self, x_BCYX: Tensor) -> Tensor:
-        """Multiplied by the spectrum, in float32."""
+        """Multiplied by the spectrum, in float32 or more."""
         wanted = (x_BCYX.shape[2], x_BCYX.shape[3] // 2 + 1)
-        spectrum = self.spectrum.float()
+        wide = torch.promote_types(x_BCYX.dtype, torch.float32)
+        spectrum = self.spectrum.to(wide)
         if tuple(spectrum.shape[1:3]) != wanted:
             resized = F.interpolate(spectrum.permute(3, 0, 1, 2), wanted, mode="bilinear", align_corners=True)
             spectrum = resized.permute(1, 2, 3, 0)
-        transformed = torch.fft.rfft2(x_BCYX.float(), norm="ortho") * torch.view_as_complex(spectrum.contiguous())
+        transformed = torch.fft.rfft2(x_BCYX.to(wide), norm="ortho") * torch.view_as_complex(spectrum.contiguous())
         return torch.fft.irfft2(transformed, x_BCYX.shape[2:], norm="ortho").to(x_BCYX.dtype)
 
 

@@ -70,8 +70,9 @@ class Resized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = [round(side * self.ratio) for side in x.shape[1:3]]
-        resized = F.interpolate(x.movedim(-1, 1), size, mode="bilinear", antialias=True)
-        return self.mix(resized.movedim(1, -1))
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))  # torch resizes nothing shorter with antialias
+        resized = F.interpolate(wide.movedim(-1, 1), size, mode="bilinear", antialias=True)
+        return self.mix(resized.movedim(1, -1).to(x.dtype))
 
 
 class AxisDense(nn.Linear):
@@ -314,14 +315,22 @@ class Maxim(nn.Module):
                 f"a MAXIM takes pictures (batch, 3, rows, columns) with sides multiples of {MULTIPLE}, not "
                 f"{tuple(x_BCYX.shape)}; pad them by reflection"
             )
-        given = [x_BCYX]
-        for _ in range(self.config.scales - 1):
-            given.append(F.interpolate(given[-1], scale_factor=0.5, mode="nearest-exact"))
+        given = [at_scale(x_BCYX, level) for level in range(self.config.scales)]
         found, previous = [], None
         for stage in self.stages:
             pictures, previous = stage([picture.movedim(1, -1) for picture in given], previous)
             found.append([picture.movedim(-1, 1) for picture in pictures])
         return found
+
+
+def at_scale(x_BCYX: Tensor, level: int) -> Tensor:
+    """A picture halved `level` times, each pixel the one nearest to the middle of what it stands for.
+
+    >>> at_scale(torch.arange(8.0).expand(1, 1, 8, 8), 2)[0, 0, 0]
+    tensor([2., 6.])
+    """
+    step = 2**level
+    return x_BCYX[:, :, step // 2 :: step, step // 2 :: step]
 
 
 def norm(channels: int) -> nn.LayerNorm:

@@ -133,7 +133,8 @@ class Mossformer(nn.Module):
         width, window = config.width, config.window
         pairs = min(32, config.key_width) // 2
         # a parameter that does not learn, one for all blocks: so it is held, and counted, in the published weights
-        frequencies = nn.Parameter(10_000.0 ** (-torch.arange(pairs) / pairs), requires_grad=False)
+        turns = 10_000.0 ** (-torch.arange(pairs, dtype=torch.float64) / pairs)
+        frequencies = nn.Parameter(turns.to(torch.get_default_dtype()), requires_grad=False)
         self.encode = nn.Conv1d(1, width, window, window // 2, bias=False)
         self.norm, self.reduce = nn.GroupNorm(1, width, eps=1e-8), nn.Conv1d(width, width, 1, bias=False)
         self.position_scale = nn.Parameter(torch.ones(1))
@@ -174,8 +175,9 @@ class Mossformer(nn.Module):
 
 def _positions(count: int, width: int, like: Tensor) -> Tensor:
     """(count, width): all sines, then all cosines."""
-    frequencies = 10_000.0 ** (-torch.arange(0, width, 2, device=like.device) / width)
-    angles = torch.arange(count, device=like.device)[:, None] * frequencies
+    places = torch.arange(count, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    frequencies = 10_000.0 ** (-torch.arange(0, width, 2, device=like.device, dtype=places.dtype) / width)
+    angles = places[:, None] * frequencies
     return torch.cat([angles.sin(), angles.cos()], -1).to(like.dtype)
 
 

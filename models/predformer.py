@@ -171,8 +171,8 @@ class PredFormer(nn.Module):
 def sinusoids(count: int, width: int) -> Tensor:
     """(count, width): sin and cos of the position over 10000^(2 floor(i / 2) / width), in turn."""
     i = torch.arange(width)
-    angle = torch.arange(count)[:, None] / 10_000 ** (2 * (i // 2) / width)
-    return torch.where(i % 2 == 0, angle.sin(), angle.cos())
+    angle = torch.arange(count, dtype=torch.float64)[:, None] / 10_000.0 ** (2 * (i // 2).double() / width)
+    return torch.where(i % 2 == 0, angle.sin(), angle.cos()).to(torch.get_default_dtype())
 
 
 def _sizes() -> dict[str, Size]:

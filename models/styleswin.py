@@ -125,12 +125,12 @@ class Upsample(nn.Module):
 
 
 def positions(rows: int, columns: int, channels: int) -> Tensor:
-    """(rows, columns, channels): sines and cosines of the column, then of the row, both counted from 1."""
+    """(rows, columns, channels) in float64: sines and cosines of the column, then of the row, both counted from 1."""
     count = channels // 4
-    frequencies = torch.exp(torch.arange(count) * (-math.log(10_000) / (count - 1)))
+    frequencies = torch.exp(torch.arange(count, dtype=torch.float64) * (-math.log(10_000) / (count - 1)))
 
     def axis(size: int) -> Tensor:
-        angles = torch.arange(1, size + 1)[:, None] * frequencies
+        angles = torch.arange(1, size + 1, dtype=torch.float64)[:, None] * frequencies
         return torch.cat([angles.sin(), angles.cos()], -1)
 
     of_column, of_row = axis(columns)[None], axis(rows)[:, None]

@@ -77,7 +77,8 @@ class ComplexNetwork(nn.Module):
 
     @staticmethod
     def _linear(z: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return torch.einsum("...bd,bdk->...bk", z, torch.complex(*weight)) + torch.complex(*bias)
+        weight, bias = (torch.complex(*part.to(z.real.dtype)) for part in (weight, bias))
+        return torch.einsum("...bd,bdk->...bk", z, weight) + bias
 
 
 class Scattering(nn.Module):
@@ -96,10 +97,11 @@ class Scattering(nn.Module):
         near, far = (None, x_BCYX) if self.near is None else x_BCYX.chunk(2, 1)
         if far.shape[2:] != self.gain.shape[1:]:
             raise ConfigError(f"gains are for {tuple(self.gain.shape[1:])} places, not {tuple(far.shape[2:])}")
-        low, high = dual_tree(far.float())
+        # complex numbers come in float32 and float64 only
+        low, high = dual_tree(far.to(torch.promote_types(far.dtype, torch.float32)))
         bands = self.over_channels(high.movedim(1, -1).unflatten(-1, (self.parts, -1))).flatten(-2).movedim(-1, 1)
         bands = bands if self.along_rows is None else self.along_rows(bands)
-        mixed = inverse_dual_tree(low * self.gain, bands).to(x_BCYX.dtype)
+        mixed = inverse_dual_tree(low * self.gain.to(low.dtype), bands).to(x_BCYX.dtype)
         if self.near is None or near is None:
             return mixed
         return torch.stack([self.near(near), mixed], 2).flatten(1, 2)  # one of each in turn

@@ -94,7 +94,8 @@ class Retention(nn.Module):
         self.query, self.key, self.value = linear(width, width), linear(width, width), linear(width, 2 * width)
         self.gate, self.out = linear(width, 2 * width), linear(2 * width, width)
         self.norm = nn.RMSNorm(2 * width // heads, eps=1e-5)
-        self.register_buffer("log_decay", torch.log1p(-(2.0 ** (-5 - torch.arange(heads)))), persistent=False)
+        log_decay = torch.log1p(-(2.0 ** (-5 - torch.arange(heads, dtype=torch.float64))))
+        self.register_buffer("log_decay", log_decay.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, x_BTD: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         start = 0 if state is None else int(state[1])
