@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 if TYPE_CHECKING:
-    from outpace.cli.answering import Bench
+    from outpace.cli.contenders.bench import Bench
     from outpace.evaluation import Contender
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,7 +35,7 @@ OWN = "calibrated"
 
 def schedules(bench: Bench, kept: Path) -> dict[str, dict[str, str]]:
     """Every schedule by kind ("calibrated", "uniform", "random 1" ...) and share of the work; made where not kept."""
-    from outpace.cli.brick_contenders import DRAWS, WORK, calibrated
+    from outpace.cli.contenders.bricks import DRAWS, WORK, calibrated
     from outpace.evaluation.atomic import write_json
 
     found: dict[str, dict[str, str]] = json.loads(kept.read_text(encoding="utf-8")) if kept.is_file() else {}
@@ -56,7 +56,7 @@ def schedules(bench: Bench, kept: Path) -> dict[str, dict[str, str]]:
 def contenders(bench: Bench, found: dict[str, dict[str, str]]) -> list[Contender]:
     """One for every schedule."""
     from outpace.accel import BrickSkipping
-    from outpace.cli.contenders import ours
+    from outpace.cli.contenders.curve import ours
 
     made = []
     for kind, by_work in found.items():
@@ -81,8 +81,8 @@ def measured(pipeline: str, steps: int, prompts: int) -> dict[str, Any]:
     """The comparison of one pipeline, its report in docs/reports, boiled down to what the page tells."""
     from dataclasses import replace
 
-    from outpace.cli.brick_contenders import SPEEDUPS
-    from outpace.cli.compare import build_study, describe
+    from outpace.cli.contenders.bricks import SPEEDUPS
+    from outpace.cli.contenders.study import build_study, describe
     from outpace.evaluation import build_results, run_study
     from outpace.evaluation.atomic import make_folder, write_json
     from outpace.evaluation.environment import environment

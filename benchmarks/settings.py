@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 def measured(pipeline: str, steps: int, variants: list[str]) -> list[dict[str, Any]]:
     """Work and PSNR against the plain pipeline of these variants at every threshold."""
     from outpace.accel import GatedTaylor
-    from outpace.cli.answering import Bench
+    from outpace.cli.contenders.bench import Bench
     from outpace.evaluation import METRICS, Request
     from outpace.pipelines.load import call_arguments, load_pipeline, read_prompts
 

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 if TYPE_CHECKING:
-    from outpace.cli.tuning import Outcome
+    from outpace.cli.tuning.run import Outcome
     from outpace.evaluation import Request
     from outpace.evaluation.tune import Scores
 
@@ -83,14 +83,14 @@ def tuned(plan: Plan, folder: Path) -> dict[str, Any]:
         folder: for the profile and what is measured on the way.
     """
     from outpace.accel import Profile
-    from outpace.cli.answering import Bench
-    from outpace.cli.compare import identity
-    from outpace.cli.contenders import plain
-    from outpace.cli.measuring import Measuring
-    from outpace.cli.settings_grid import candidate_of
+    from outpace.cli.contenders.bench import Bench
+    from outpace.cli.contenders.curve import plain
+    from outpace.cli.contenders.study import identity
     from outpace.cli.tune import profile_of
-    from outpace.cli.tune_options import requests_of
-    from outpace.cli.tuning import Promise, run_tuning
+    from outpace.cli.tuning.grid import candidate_of
+    from outpace.cli.tuning.measuring import Measuring
+    from outpace.cli.tuning.prompts import requests_of
+    from outpace.cli.tuning.run import Promise, run_tuning
     from outpace.evaluation import Request
     from outpace.evaluation.environment import environment
     from outpace.evaluation.tune import Deadline, parse_target

@@ -3,24 +3,15 @@
 from __future__ import annotations
 
 import json
-import shlex
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from outpace.cli.terminal import FiniteRange, show_traceback_option
-from outpace.cli.workers_option import EPILOG as WORKERS_EPILOG
-from outpace.cli.workers_option import workers_option
-
-if TYPE_CHECKING:
-    from outpace.cli.answering import Bench
-    from outpace.cli.matrix import Plan
-    from outpace.evaluation import Request, Study
-    from outpace.evaluation.samples import BatchMaker
-    from outpace.pipelines.load import Loaded
+from outpace.cli.options.workers import EPILOG as WORKERS_EPILOG
+from outpace.cli.options.workers import workers_option
+from outpace.cli.terminal import FiniteRange, command_line, show_traceback_option
 
 EPILOG = (
     """\b
@@ -130,7 +121,8 @@ def compare(
     counted in computed blocks, less what sparse attention leaves out of them, and timed in turns with the plain
     pipeline. Writes report.html, report.md and results.json to DIR.
     """
-    from outpace.cli.workers_option import check_workers, crew_of
+    from outpace.cli.options.prompt import read_count_or_file
+    from outpace.cli.options.workers import check_workers, crew_of
     from outpace.pipelines.load import find_pipeline
     from outpace.pipelines.media import check_writable
 
@@ -142,8 +134,9 @@ def compare(
     home = Path(out).expanduser()
     check_writable(home / "results.json")
 
-    from outpace.cli.matrix import read_axes
-    from outpace.cli.method_option import parse_combination
+    from outpace.cli.contenders.matrix import read_axes
+    from outpace.cli.contenders.study import batch_maker, build_study, describe
+    from outpace.cli.options.method import parse_combination
     from outpace.evaluation import build_results, run_study
     from outpace.evaluation.atomic import write_json
     from outpace.evaluation.environment import environment
@@ -194,164 +187,6 @@ def compare(
     write_json(home / "results.json", results)
     page = render(results, home)
     show(results, home, page, as_json)
-
-
-def build_study(
-    *,
-    pipeline: str,
-    methods: str,
-    asked: Sequence[str],
-    also: Sequence[str],
-    with_matrix: bool,
-    axes: Sequence[str],
-    wanted: int | list[str],
-    home: Path,
-    seed: int,
-    batch: int,
-    timing_prompts: int,
-    timing_rounds: int,
-    time_every: bool,
-    converged_steps: int,
-    dtype: str | None,
-    device: str,
-    settings: dict[str, Any],
-) -> tuple[Study, Bench, Plan | None]:
-    """The study that a command line asks for, with its pipeline loaded; every argument is plain data."""
-    import torch
-
-    from outpace.cli.answering import Bench
-    from outpace.cli.brick_contenders import SPEEDUPS as BRICK_SPEEDUPS
-    from outpace.cli.contenders import build_contenders
-    from outpace.cli.converted_contenders import load_converted
-    from outpace.cli.matrix import plan_matrix
-    from outpace.cli.sparse_contenders import SPEEDUPS as SPARSE_SPEEDUPS
-    from outpace.cli.workers_option import device_of_process
-    from outpace.evaluation import Study
-    from outpace.evaluation.cells import SPEEDUPS
-    from outpace.pipelines.load import call_arguments, load_pipeline
-
-    place = device_of_process(device)
-    loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=place)
-    loaded.pipe.set_progress_bar_config(disable=True)
-    requests = requests_for(loaded, wanted, seed)
-    bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings), yardstick=requests[0])
-    bench.converted = load_converted(bench, also)
-    contenders = build_contenders(bench, methods, asked, converged_steps)
-    plan = plan_matrix(bench, requests[0], axes) if with_matrix else None
-    contenders += plan.contenders if plan else []
-    sparse = any("sparse" in c.kind for c in contenders)
-    bricks = any("bricks" in c.kind for c in contenders)
-    study = Study(
-        contenders=contenders,
-        requests=requests,
-        folder=home,
-        check=loaded.pocket.check if loaded.pocket else None,
-        features=loaded.pocket.features if loaded.pocket else None,
-        batch=batch,
-        timing_requests=timing_prompts,
-        timing_rounds=timing_rounds,
-        timed="every" if time_every or plan else "shown",
-        target=1.5 if sparse or bricks else 2.5,
-        speedups=SPARSE_SPEEDUPS if sparse else BRICK_SPEEDUPS if bricks else SPEEDUPS,
-        converged="converged" if converged_steps else None,
-        device=loaded.pipe.device.type,
-        identity=identity(bench),
-    )
-    return study, bench, plan
-
-
-def batch_maker(**told: Any) -> BatchMaker:
-    """What makes the batches of `build_study` in a process of its own."""
-    from outpace.evaluation.samples import BatchMaker
-
-    return BatchMaker(build_study(**told)[0])
-
-
-def read_count_or_file(prompts: str) -> int | list[str]:
-    """A number of prompts, or the lines of a file.
-
-    Raises: InputError for 0, or a file that cannot be read or is empty.
-    """
-    from outpace.cli.prompt_option import read_texts
-    from outpace.errors import InputError
-
-    if prompts.lstrip("-").isdecimal():
-        if int(prompts) < 1:
-            raise InputError(f"--prompts {prompts}: at least one prompt is needed")
-        return int(prompts)
-    return read_texts((), prompts)
-
-
-def requests_for(loaded: Loaded, wanted: int | list[str], seed: int) -> list[Request]:
-    """One request a prompt, seeds counted upward from `seed`; a pocket's own prompts are ones it never saw in training.
-
-    Raises: InputError where prompts are counted but the pipeline brings none.
-    """
-    from outpace.errors import InputError
-    from outpace.evaluation import Request
-    from outpace.pipelines.load import read_prompts
-
-    if isinstance(wanted, int) and loaded.pocket is None:
-        raise InputError(
-            f"'{loaded.source.name}' brings no prompts of its own; name a file with one a line: --prompts FILE"
-        )
-    texts = loaded.pocket.prompts(wanted, "held_out") if isinstance(wanted, int) else read_prompts(loaded, wanted)
-    return [Request(index=i, prompt=text, seed=seed + i) for i, text in enumerate(texts)]
-
-
-def identity(bench: Any) -> dict[str, Any]:
-    """What kept results depend on besides the contender: weights, call, precision, device, versions."""
-    from outpace.cli.answering import weights_digest
-    from outpace.evaluation.environment import version_of
-
-    pipe = bench.loaded.pipe
-    return {
-        "pipeline": bench.loaded.source.name,
-        "class": type(pipe).__name__,
-        "weights": weights_digest(pipe),
-        "scheduler": [type(pipe.scheduler).__name__, dict(pipe.scheduler.config)],
-        "arguments": bench.arguments,
-        "dtype": str(pipe.transformer.dtype),
-        "device": pipe.device.type,
-        "versions": [version_of(p) for p in ("outpace", "torch", "diffusers")],
-    }
-
-
-def describe(bench: Any) -> dict[str, Any]:
-    """The pipeline as the report names it."""
-    from outpace.accel import find_family
-    from outpace.pipelines.load import makes_clips
-
-    pipe = bench.loaded.pipe
-    call = {k: v for k, v in bench.arguments.items() if k != "num_inference_steps"}
-    return {
-        "name": bench.loaded.source.name,
-        "class": type(pipe).__name__,
-        "kind": "video" if makes_clips(bench.loaded) else "image",
-        "scheduler": type(pipe.scheduler).__name__,
-        "steps": bench.steps,
-        "family": find_family(pipe.transformer).name,
-        "transformer blocks": bench.blocks,
-        "parameters": f"{sum(p.numel() for p in pipe.transformer.parameters()) / 1e6:.2f} million in the denoiser",
-        "precision": str(pipe.transformer.dtype).removeprefix("torch."),
-        "call": ", ".join(f"{k} {v}" for k, v in call.items()) or None,
-    }
-
-
-def command_line() -> str:
-    """The command under way, as it would be typed."""
-    context = click.get_current_context()
-    words = ["outpace", context.command.name or ""]
-    for parameter in context.command.params:
-        if parameter.name is None or parameter.name not in context.params:
-            continue
-        value = context.params[parameter.name]
-        if isinstance(parameter, click.Argument):
-            words.insert(2, str(value))
-        elif context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE:
-            several = value if isinstance(value, tuple) else (value,)
-            words += [w for v in several for w in ([parameter.opts[0]] if v is True else [parameter.opts[0], str(v)])]
-    return shlex.join(words)
 
 
 def show(results: dict[str, Any], home: Path, page: Path, as_json: bool) -> None:

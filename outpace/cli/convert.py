@@ -197,7 +197,7 @@ def read_conversion(
 
 def _count(model: str, conversion: Conversion, size: dict[str, int | None], as_json: bool) -> None:
     from outpace.accel.experts import count
-    from outpace.cli.model_option import find_source
+    from outpace.cli.options.model import find_source
 
     source, given = find_source(model)
     given.pop("steps", None)
@@ -232,7 +232,7 @@ def _convert(
         parameter_count,
         weight_bytes,
     )
-    from outpace.cli.compare import read_count_or_file
+    from outpace.cli.options.prompt import prompts_of, read_count_or_file
     from outpace.pipelines.convert import check_new_folder, convert_pipeline, write_pipeline
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
     from outpace.pipelines.media import check_writable
@@ -281,18 +281,3 @@ def goes_by_prompts(conversion: Conversion, order: str, start: str, drop: int) -
     layers = conversion.experts is not None or conversion.width is not None
     routed = conversion.experts is not None or bool(conversion.groups)
     return drop > 0 or (layers and order == "taylor") or (routed and start == "fitted")
-
-
-def prompts_of(loaded: Any, wanted: int | list[str], split: str = "calibration") -> list[Any]:
-    """As many prompts of a pocket's split, or those of a file. Raises: InputError."""
-    from outpace.errors import InputError
-    from outpace.pipelines.load import read_prompts
-
-    if not isinstance(wanted, int):
-        return read_prompts(loaded, wanted)
-    if loaded.pocket is None:
-        raise InputError(
-            f"'{loaded.source.name}' brings no prompts of its own; name a file with one a line (--prompts FILE), "
-            "or go by none (--order weights --start random)"
-        )
-    return loaded.pocket.prompts(wanted, split)

@@ -66,8 +66,7 @@ def distill(
     **options: Any,
 ) -> None:
     """Train the transformer of STUDENT, a folder that 'outpace convert' wrote, towards its dense teacher."""
-    from outpace.cli.compare import read_count_or_file
-    from outpace.cli.convert import prompts_of
+    from outpace.cli.options.prompt import prompts_of, read_count_or_file
     from outpace.pipelines.convert import check_new_folder, write_pipeline
     from outpace.pipelines.distill import Distillation
     from outpace.pipelines.distill.run import distill_pipeline, is_first_process, teacher_of

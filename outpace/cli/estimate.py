@@ -6,7 +6,7 @@ import json
 
 import click
 
-from outpace.cli.model_option import find_source
+from outpace.cli.options.model import find_source
 from outpace.cli.terminal import FiniteRange, show_traceback_option
 
 EPILOG = """\b

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from outpace.cli.model_option import find_source
+from outpace.cli.options.model import find_source
 from outpace.cli.terminal import show_traceback_option
 
 EPILOG = """\b

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outpace.cli.making import DEFAULT_PRESET, Making, Order, choose, summed
+from outpace.cli.making.making import Making, summed
+from outpace.cli.making.order import DEFAULT_PRESET, Order, choose
+from outpace.cli.options.workers import EPILOG as WORKERS_EPILOG
+from outpace.cli.options.workers import check_workers, crew_of, workers_option
 from outpace.cli.terminal import FiniteRange, show_traceback_option
-from outpace.cli.workers_option import EPILOG as WORKERS_EPILOG
-from outpace.cli.workers_option import check_workers, crew_of, workers_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,8 +95,8 @@ def generate(
     **settings: Any,
 ) -> None:
     """Make a picture or a clip for every prompt with PIPELINE, accelerated."""
-    from outpace.cli.output_option import check_out
-    from outpace.cli.prompt_option import pair, read_seeds, read_texts
+    from outpace.cli.options.output import check_out
+    from outpace.cli.options.prompt import pair, read_seeds, read_texts
 
     if sum((bool(preset), bool(methods), bool(profile), plain)) > 1:
         raise click.UsageError("--preset, --method, --profile and --plain exclude each other; keep one")

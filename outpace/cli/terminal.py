@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -39,6 +40,22 @@ class FiniteRange(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value} is not a finite number.", param, ctx)
         return number
+
+
+def command_line() -> str:
+    """The command under way, as it would be typed."""
+    context = click.get_current_context()
+    words = ["outpace", context.command.name or ""]
+    for parameter in context.command.params:
+        if parameter.name is None or parameter.name not in context.params:
+            continue
+        value = context.params[parameter.name]
+        if isinstance(parameter, click.Argument):
+            words.insert(2, str(value))
+        elif context.get_parameter_source(parameter.name) is click.core.ParameterSource.COMMANDLINE:
+            several = value if isinstance(value, tuple) else (value,)
+            words += [w for v in several for w in ([parameter.opts[0]] if v is True else [parameter.opts[0], str(v)])]
+    return shlex.join(words)
 
 
 class Face(click.Group):

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.terminal import FiniteRange, command_line, show_traceback_option
 
 if TYPE_CHECKING:
-    from outpace.cli.answering import Bench
-    from outpace.cli.tuning import Outcome
+    from outpace.cli.contenders.bench import Bench
+    from outpace.cli.tuning.run import Outcome
 
 EPILOG = """\b
 Examples:
@@ -88,8 +88,9 @@ def tune(
 
     Writes them as a profile for 'outpace generate --profile FILE' and outpace.accelerate(pipe, profile=FILE).
     """
-    from outpace.cli.compare import command_line, identity, read_count_or_file
-    from outpace.cli.tune_options import check_enough, read_budget, requests_of, split_lines
+    from outpace.cli.options.budget import read_budget
+    from outpace.cli.options.prompt import read_count_or_file
+    from outpace.cli.tuning.prompts import check_enough, requests_of, split_lines
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
     from outpace.pipelines.media import check_writable
 
@@ -105,10 +106,11 @@ def tune(
     target = parse_target(targets)
     import torch
 
-    from outpace.cli.answering import Bench
-    from outpace.cli.contenders import plain
-    from outpace.cli.measuring import Measuring
-    from outpace.cli.tuning import Promise, run_tuning
+    from outpace.cli.contenders.bench import Bench
+    from outpace.cli.contenders.curve import plain
+    from outpace.cli.contenders.study import identity
+    from outpace.cli.tuning.measuring import Measuring
+    from outpace.cli.tuning.run import Promise, run_tuning
     from outpace.evaluation.records import fingerprint
 
     loaded = load_pipeline(

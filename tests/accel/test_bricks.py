@@ -13,7 +13,7 @@ from torch import nn
 
 from outpace.accel import AdaSpa, Brick, BrickSkipping, GatedTaylor, IntervalTaylor, Method, accelerate, find_family
 from outpace.accel.clock import noise_levels
-from outpace.cli.method_option import parse_combination, spell_combination
+from outpace.cli.options.method import parse_combination, spell_combination
 from outpace.errors import ConfigError, ConflictError
 
 every_model = pytest.mark.parametrize("cls", [*TINY_MODELS, *OWN_MODELS])

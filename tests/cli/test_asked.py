@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from outpace.cli.asked import file_name, kind_of, label_of, shared_settings, varied_settings
-from outpace.cli.method_option import parse_combination, split_combination
+from outpace.cli.contenders.labels import file_name, kind_of, label_of, shared_settings, varied_settings
+from outpace.cli.options.method import parse_combination, split_combination
 from outpace.errors import OutpaceError
 
 

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from outpace.accel.experts import BlockGroup, Conversion, Experts
 from outpace.cli import main
-from outpace.cli.matrix import AXES
+from outpace.cli.contenders.matrix import AXES
 from outpace.pipelines.convert import convert_pipeline, write_pipeline
 from outpace.pipelines.load import load_pipeline
 

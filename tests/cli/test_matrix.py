@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor, Solver
 from outpace.cli import main
-from outpace.cli.answering import Bench
-from outpace.cli.matrix import AXES, Axis, Choice, plan_matrix, read_axes
-from outpace.cli.method_option import parse_combination, spell_combination
+from outpace.cli.contenders.bench import Bench
+from outpace.cli.contenders.matrix import AXES, Axis, Choice, plan_matrix, read_axes
+from outpace.cli.options.method import parse_combination, spell_combination
 from outpace.errors import InputError, UnknownNameError
 from outpace.evaluation import Request
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outpace.cli.method_option import literal, parse_method, split_method
+from outpace.cli.options.method import literal, parse_method, split_method
 from outpace.errors import ConfigError, InputError, OutpaceError, UnknownNameError
 
 

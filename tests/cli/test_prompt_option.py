@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outpace.cli.prompt_option import pair, read_seeds, read_texts
+from outpace.cli.options.prompt import pair, read_seeds, read_texts
 from outpace.errors import InputError
 
 

@@ -12,10 +12,12 @@ from click.testing import CliRunner, Result
 
 from outpace.accel import IntervalTaylor, Profile
 from outpace.accel.methods import Method
-from outpace.cli import main, tuning
-from outpace.cli.rivals import Rivals, rival_of
-from outpace.cli.settings_grid import PARTS, Part, candidate_of, parts_for, settings_grid
-from outpace.cli.tune_options import read_budget, split_lines
+from outpace.cli import main
+from outpace.cli.options.budget import read_budget
+from outpace.cli.tuning import run as tuning_run
+from outpace.cli.tuning.grid import PARTS, Part, candidate_of, parts_for, settings_grid
+from outpace.cli.tuning.prompts import split_lines
+from outpace.cli.tuning.rivals import Rivals, rival_of
 from outpace.errors import InputError
 from outpace.evaluation import Contender, Request
 from outpace.evaluation.tune import Candidate, Standing, parse_target
@@ -47,7 +49,7 @@ def few_settings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         tried.extend(c.label for c in chosen)
         return chosen
 
-    monkeypatch.setattr(tuning, "settings_grid", few)
+    monkeypatch.setattr(tuning_run, "settings_grid", few)
     return tried
 
 
@@ -88,7 +90,7 @@ def test_settings_are_found_certified_written_and_used(
 def test_interrupted_it_leaves_no_profile_and_goes_on_where_it_stopped(
     words: list[Any], few_settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from outpace.cli import measuring
+    from outpace.cli.tuning import measuring
 
     really: Callable[..., Any] = measuring.run_contender
     ran: list[str] = []
@@ -128,7 +130,7 @@ def test_what_cannot_be_promised_says_why_and_ends_with_1(words: list[Any], few_
 
 
 def test_a_bound_on_time_is_measured_in_turns(words: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "settings_grid", lambda bench, parts: [candidate_of(bench, n, ()) for n in (3, 6)])
+    monkeypatch.setattr(tuning_run, "settings_grid", lambda bench, parts: [candidate_of(bench, n, ()) for n in (3, 6)])
     ran = run(*words, "--target", "time<=99%", "--json")
     told = json.loads(ran.stdout)
     assert ran.exit_code == (0 if told["certified"] else 1)
@@ -158,7 +160,7 @@ def test_slips_cost_one_line(words: list[Any], extra: list[str], says: str, few_
 
 
 def test_the_grid_is_varied_and_names_each_setting_once(tiny_pipe: Any) -> None:
-    from outpace.cli.answering import Bench
+    from outpace.cli.contenders.bench import Bench
     from outpace.pipelines.load import Loaded, Source
 
     loaded = Loaded(pipe=tiny_pipe, source=Source(name="tiny", kind="folder"), prompt_argument="class_labels")
@@ -174,7 +176,7 @@ def test_the_grid_is_varied_and_names_each_setting_once(tiny_pipe: Any) -> None:
 
 
 def test_a_new_part_of_the_grid_is_one_entry_and_is_tried_where_it_matters(tiny_pipe: Any) -> None:
-    from outpace.cli.answering import Bench
+    from outpace.cli.contenders.bench import Bench
     from outpace.pipelines.load import Loaded, Source
 
     loaded = Loaded(pipe=tiny_pipe, source=Source(name="tiny", kind="folder"), prompt_argument="class_labels")
@@ -193,13 +195,13 @@ def test_a_new_part_of_the_grid_is_one_entry_and_is_tried_where_it_matters(tiny_
 
 
 def test_the_price_of_a_bound_on_time_is_more_than_that_of_a_metric() -> None:
-    metric = tuning.Price(few=3.0, batched=1.0, alone=0.0)
-    timed = tuning.Price(few=3.0, batched=1.0, alone=2.0)
+    metric = tuning_run.Price(few=3.0, batched=1.0, alone=0.0)
+    timed = tuning_run.Price(few=3.0, batched=1.0, alone=2.0)
     assert metric.of(0.5, 10) == 5.0 and timed.of(0.5, 10) == 5.0 + 11 * 2.0 * 1.5
-    assert metric.of(0.5, tuning.FIRST) == 3.0, "few requests a batch cost more each"
-    assert tuning.search_share(None, metric, 64) == 1.0
-    assert tuning.search_share(1000.0, metric, 64) == pytest.approx(1 - (64 + 10 * 0.4 * 64) / 1000)
-    assert tuning.search_share(10.0, metric, 64) == 0.25 and tuning.search_share(1e9, metric, 64) == 0.75
+    assert metric.of(0.5, tuning_run.FIRST) == 3.0, "few requests a batch cost more each"
+    assert tuning_run.search_share(None, metric, 64) == 1.0
+    assert tuning_run.search_share(1000.0, metric, 64) == pytest.approx(1 - (64 + 10 * 0.4 * 64) / 1000)
+    assert tuning_run.search_share(10.0, metric, 64) == 0.25 and tuning_run.search_share(1e9, metric, 64) == 0.75
 
 
 def test_budgets_and_files() -> None:

@@ -9,9 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from outpace.cli import main
-from outpace.cli.answering import Bench, blocks_of
-from outpace.cli.brick_contenders import BRICK_CURVES
-from outpace.cli.sparse_contenders import SPARSE_CURVES
+from outpace.cli.contenders.bench import Bench, blocks_of
 from outpace.errors import UnknownNameError
 from outpace.evaluation import Request
 
@@ -100,14 +98,14 @@ def test_calibrations_do_not_depend_on_the_batch_that_comes_first(
 
 
 def test_every_named_curve_can_be_built_and_names_are_unique(bench: Bench) -> None:
-    from outpace.cli.contenders import all_curves, build_contenders
+    from outpace.cli.contenders.choose import all_curves, build_contenders
 
     built = build_contenders(bench, "all")
     assert len({c.name for c in built}) == len(built)
-    for name in all_curves():
+    for name, curve in all_curves().items():
         chosen = build_contenders(bench, name)
         assert len(chosen) > 3
-        if name not in {**SPARSE_CURVES, **BRICK_CURVES}:
+        if not curve.named:
             assert {c.name for c in chosen} <= {c.name for c in built}
     assert not any("sparse" in c.kind or "bricks" in c.kind for c in built)
     assert {c.name for c in build_contenders(bench, "main")} < {c.name for c in built}
@@ -172,7 +170,7 @@ def test_methods_asked_for_take_part_with_what_their_attention_left_out(long_fol
 
 
 def test_a_method_alone_stands_beside_fewer_steps_and_the_converged_reference_can_be_left_out(bench: Bench) -> None:
-    from outpace.cli.contenders import build_contenders
+    from outpace.cli.contenders.choose import build_contenders
 
     built = build_contenders(bench, "fewer-steps,fewer-steps-slightly", ["adaspa:recall=0.9"], 0)
     assert [c.name for c in built[:2]] == ["plain", "adaspa-recall-0.9"]

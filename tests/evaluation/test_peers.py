@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from outpace.cli.answering import Bench
-from outpace.cli.contenders import build_contenders, peer_curve
+from outpace.cli.contenders.bench import Bench
+from outpace.cli.contenders.choose import build_contenders
+from outpace.cli.contenders.peers import peer_curve
 from outpace.evaluation import Request, Study, build_results, run_study
 from outpace.evaluation.peers import PEERS, Peer
 from outpace.evaluation.report.verdict import verdict

@@ -16,7 +16,7 @@ from tiny import TinyPipeline
 from outpace.accel import METHODS, AdaSpa, GatedTaylor, accelerate
 from outpace.accel.methods import Method, settings_help
 from outpace.accel.methods.adaspa import BLOCKS, TARGETS
-from outpace.cli.method_option import parse_method
+from outpace.cli.options.method import parse_method
 from outpace.errors import ConfigError, ConflictError, InputError, OutpaceError
 
 

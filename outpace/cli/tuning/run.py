@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from outpace.cli.rivals import Rivals, compare, fewer_steps
-from outpace.cli.settings_grid import parts_for, settings_grid
+from outpace.cli.tuning.grid import parts_for, settings_grid
+from outpace.cli.tuning.rivals import Rivals, compare, fewer_steps
 from outpace.evaluation.tune import (
     Candidate,
     Certificate,
@@ -25,7 +25,7 @@ from outpace.evaluation.tune import (
 from outpace.evaluation.tune.halving import FIRST
 
 if TYPE_CHECKING:
-    from outpace.cli.measuring import Measuring
+    from outpace.cli.tuning.measuring import Measuring
     from outpace.evaluation import Request
 
 TIMED = 2

@@ -8,10 +8,11 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from outpace.accel import AdaSpa, GatedTaylor, Solver, accelerate
-from outpace.cli.asked import label_of
-from outpace.cli.brick_contenders import calibrated
-from outpace.cli.contenders import ours, thresholds
-from outpace.cli.method_option import spell_combination
+from outpace.cli.contenders.bricks import calibrated
+from outpace.cli.contenders.converted import contender
+from outpace.cli.contenders.curve import ours, thresholds
+from outpace.cli.contenders.labels import label_of
+from outpace.cli.options.method import spell_combination
 from outpace.errors import InputError, OutpaceError, UnknownNameError
 from outpace.evaluation.attention import block_work
 from outpace.evaluation.matrix import Combination, MatrixAxis
@@ -19,8 +20,7 @@ from outpace.registry import Registry, suggestion
 
 if TYPE_CHECKING:
     from outpace.accel import Method
-    from outpace.cli.answering import Bench
-    from outpace.cli.converted_contenders import Converted
+    from outpace.cli.contenders.bench import Bench, Converted
     from outpace.evaluation import Contender, Request
 
 RECALLS = (0.9, 0.8)
@@ -171,7 +171,7 @@ def plan_matrix(bench: Bench, request: Request, asked: Sequence[str] = ()) -> Pl
             curve = " + ".join(AXES[name].label if name == varied else c.label for name, c in parts.items())
             told = (combination.contender, combination.label, "combination", curve)
             contenders.append(
-                converted.contender(bench, *told, *methods) if converted else ours(bench, *told, bench.steps, *methods)
+                contender(converted, bench, *told, *methods) if converted else ours(bench, *told, bench.steps, *methods)
             )
     return Plan(axes=axes, combinations=combinations, contenders=contenders)
 

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from outpace.errors import InputError
+
+if TYPE_CHECKING:
+    from outpace.evaluation import Request
+    from outpace.pipelines.load import Loaded
 
 MOST_SEEDS = 10_000
 """A range of seeds longer than this is taken for a slip."""
@@ -69,3 +74,45 @@ def pair(texts: list[str], seeds: list[int]) -> list[tuple[str, int]]:
             f"{len(texts)} prompts but {len(seeds)} seeds; give one seed for all prompts, or one seed a prompt"
         )
     return list(zip(texts, seeds, strict=True))
+
+
+def read_count_or_file(prompts: str) -> int | list[str]:
+    """A number of prompts, or the lines of a file.
+
+    Raises: InputError for 0, or a file that cannot be read or is empty.
+    """
+    if prompts.lstrip("-").isdecimal():
+        if int(prompts) < 1:
+            raise InputError(f"--prompts {prompts}: at least one prompt is needed")
+        return int(prompts)
+    return read_texts((), prompts)
+
+
+def requests_for(loaded: Loaded, wanted: int | list[str], seed: int) -> list[Request]:
+    """One request a prompt, seeds counted upward from `seed`; a pocket's own prompts are ones it never saw in training.
+
+    Raises: InputError where prompts are counted but the pipeline brings none.
+    """
+    from outpace.evaluation import Request
+    from outpace.pipelines.load import read_prompts
+
+    if isinstance(wanted, int) and loaded.pocket is None:
+        raise InputError(
+            f"'{loaded.source.name}' brings no prompts of its own; name a file with one a line: --prompts FILE"
+        )
+    texts = loaded.pocket.prompts(wanted, "held_out") if isinstance(wanted, int) else read_prompts(loaded, wanted)
+    return [Request(index=i, prompt=text, seed=seed + i) for i, text in enumerate(texts)]
+
+
+def prompts_of(loaded: Loaded, wanted: int | list[str], split: str = "calibration") -> list[Any]:
+    """As many prompts of a pocket's split, or those of a file. Raises: InputError."""
+    from outpace.pipelines.load import read_prompts
+
+    if not isinstance(wanted, int):
+        return read_prompts(loaded, wanted)
+    if loaded.pocket is None:
+        raise InputError(
+            f"'{loaded.source.name}' brings no prompts of its own; name a file with one a line (--prompts FILE), "
+            "or go by none (--order weights --start random)"
+        )
+    return loaded.pocket.prompts(wanted, split)

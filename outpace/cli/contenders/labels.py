@@ -1,6 +1,6 @@
-"""Contenders that are asked for one by one: `outpace compare --method adaspa:recall=0.9 --method threshold=0.2+adaspa`.
+"""What a combination of methods is called: its kind, its name in a file, and its label for people.
 
-Those that differ in one setting only become the points of one curve.
+Of several that differ in one setting only, that setting is found, so that they become the points of one curve.
 """
 
 from __future__ import annotations
@@ -11,12 +11,9 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor
-from outpace.cli.method_option import parse_combination
 
 if TYPE_CHECKING:
     from outpace.accel import Method
-    from outpace.cli.answering import Bench
-    from outpace.evaluation import Contender
 
 Place = tuple[str, str]
 """A method's name and one of its settings."""
@@ -28,31 +25,6 @@ NAMES = {"gated_taylor": "gated", "interval_taylor": "interval", "adaspa": "AdaS
 
 LONGEST = 100
 """Characters of a file name and of a value in a label; what is longer ends in a digest."""
-
-
-def asked_contenders(bench: Bench, texts: Sequence[str], steps: int) -> list[Contender]:
-    """One contender for each of `texts`, timed and shown whatever its speed-up.
-
-    Raises: as `parse_combination`.
-    """
-    from outpace.cli.contenders import ours
-
-    asked = {text.strip(): parse_combination(text) for text in texts}
-    shared = shared_settings(list(asked.values()))
-    curves = varied_settings(list(asked.values()))
-    return [
-        ours(
-            bench,
-            file_name(text),
-            label_of(methods, without=shared),
-            kind_of(methods),
-            label_of(methods, without=shared, varied=varied),
-            steps,
-            *methods,
-            shown=True,
-        )
-        for (text, methods), varied in zip(asked.items(), curves, strict=True)
-    ]
 
 
 def kind_of(methods: Sequence[Method]) -> str:

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from outpace.cli.contenders.curve import curve
 from outpace.evaluation import Contender, Request
 
 if TYPE_CHECKING:
     from outpace.accel import BrickSkipping
     from outpace.accel.bricks.calibrate import Calibrated
-    from outpace.cli.answering import Bench
-    from outpace.cli.contenders import Build
+    from outpace.cli.contenders.bench import Bench
 
 WORK = (0.9, 0.8, 0.7, 0.6, 0.5)
 """Shares of the blocks that are left to run."""
@@ -78,6 +78,7 @@ def contender(
     )
 
 
+@curve("bricks", named=True)
 def bricks(bench: Bench) -> list[Contender]:
     """Calibrated schedules."""
     return [
@@ -89,6 +90,7 @@ def bricks(bench: Bench) -> list[Contender]:
     ]  # fmt: skip
 
 
+@curve("bricks-uniform", named=True)
 def bricks_uniform(bench: Bench) -> list[Contender]:
     """Every block left out in as large a share of the steps, spread evenly."""
     return [
@@ -100,6 +102,7 @@ def bricks_uniform(bench: Bench) -> list[Contender]:
     ]  # fmt: skip
 
 
+@curve("bricks-random", named=True)
 def bricks_random(bench: Bench) -> list[Contender]:
     """Bricks and steps drawn at random."""
     return [
@@ -111,10 +114,3 @@ def bricks_random(bench: Bench) -> list[Contender]:
         for draw in range(1, DRAWS + 1)
         for work in WORK
     ]  # fmt: skip
-
-
-BRICK_CURVES: dict[str, Build] = {
-    "bricks": bricks,
-    "bricks-uniform": bricks_uniform,
-    "bricks-random": bricks_random,
-}

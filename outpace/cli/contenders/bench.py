@@ -16,7 +16,6 @@ from outpace.evaluation.meter import BlockMeter
 if TYPE_CHECKING:
     from outpace.accel import Method
     from outpace.accel.bricks.calibrate import Calibrated
-    from outpace.cli.converted_contenders import Converted
     from outpace.pipelines.load import Loaded
 
 
@@ -124,6 +123,19 @@ class Bench:
             self.calibrate(requests[0])
         with enter():
             return self.run(requests, self.steps) if timed else self.answer(requests, self.steps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Converted:
+    """A converted pipeline, ready to answer the dense one's requests."""
+
+    name: str
+    """Short, fit for a file name."""
+    bench: Bench
+    share: float
+    """FLOPs of a call, beside a dense call."""
+    settings: dict[str, Any]
+    """What was done to it, and which weights it has."""
 
 
 @contextmanager

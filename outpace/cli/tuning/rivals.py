@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from outpace.cli.settings_grid import DPM, UNIPC, candidate_of
+from outpace.cli.tuning.grid import DPM, UNIPC, candidate_of
 from outpace.evaluation.tune import Candidate, Certificate, Deadline, Evaluate, Failure, Standing
 
 if TYPE_CHECKING:
-    from outpace.cli.answering import Bench
+    from outpace.cli.contenders.bench import Bench
     from outpace.evaluation import Request
 
 GAIN = 0.02

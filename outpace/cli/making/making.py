@@ -5,38 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from outpace.cli.making.order import Order, choose, words_of
 from outpace.errors import InputError
-
-if TYPE_CHECKING:
-    from outpace.accel import Method
-
-DEFAULT_PRESET = "balanced"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Order:
-    """What a command line asks for, as plain data that another process can read."""
-
-    pipeline: str
-    wanted: list[tuple[str, int]]
-    """Prompt and seed of each file."""
-    preset: str | None
-    methods: tuple[str, ...]
-    profile: str | None
-    plain: bool
-    settings: dict[str, Any]
-    """Options of the pipeline's call, by name; None leaves the pipeline's own value."""
-    batch: int
-    out: str
-    format: str | None
-    fps: float
-    enlarge: int
-    dtype: str | None
-    device: str
 
 
 class Making:
@@ -52,9 +26,9 @@ class Making:
         import torch
 
         from outpace.accel import Profile, accelerate
-        from outpace.cli.output_option import plan_files
-        from outpace.cli.recipe import Recipe
-        from outpace.cli.workers_option import device_of_process
+        from outpace.cli.making.recipe import Recipe
+        from outpace.cli.options.output import plan_files
+        from outpace.cli.options.workers import device_of_process
         from outpace.pipelines.load import call_arguments, load_pipeline, makes_clips, makes_clouds, read_prompts
 
         self.order, self.watched = order, watched
@@ -145,25 +119,6 @@ class Making:
     def close(self) -> None:
         if self.run:
             self.run.restore()
-
-
-def choose(texts: tuple[str, ...], preset: str | None, plain: bool) -> tuple[list[Method], str | None]:
-    """The methods given, or else a preset's name, checked before anything is loaded."""
-    from outpace.accel import PRESETS
-    from outpace.cli.method_option import parse_method
-
-    if plain or texts:
-        return [parse_method(text) for text in texts], None
-    preset = preset or DEFAULT_PRESET
-    PRESETS[preset]
-    return [], preset
-
-
-def words_of(order: Order, preset: str | None) -> tuple[str, ...]:
-    """The words of the command line that chose the acceleration."""
-    if order.plain:
-        return ("--plain",)
-    return ("--preset", preset) if preset else tuple(word for text in order.methods for word in ("--method", text))
 
 
 def differences(found: dict[str, Any], recipe: dict[str, Any]) -> list[str]:

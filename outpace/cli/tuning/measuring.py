@@ -15,7 +15,7 @@ from outpace.evaluation.timing import time_pairs
 from outpace.evaluation.tune import Candidate, Failure, Scores, Target
 
 if TYPE_CHECKING:
-    from outpace.cli.answering import Bench
+    from outpace.cli.contenders.bench import Bench
     from outpace.evaluation import Contender, Request
 
 REFUSED = (OutpaceError, ValueError, TypeError, IndexError, RuntimeError)

@@ -11,16 +11,16 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
 from outpace.accel import PRESETS, AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, Solver, find_family
-from outpace.cli.asked import file_name, kind_of, label_of
-from outpace.cli.brick_contenders import calibrated
-from outpace.cli.contenders import fewer, ours, with_steps
+from outpace.cli.contenders.bricks import calibrated
+from outpace.cli.contenders.curve import fewer, ours, with_steps
+from outpace.cli.contenders.labels import file_name, kind_of, label_of
 from outpace.evaluation.attention import block_work
 from outpace.evaluation.tune import Candidate
 from outpace.registry import Registry
 
 if TYPE_CHECKING:
     from outpace.accel import Method
-    from outpace.cli.answering import Bench
+    from outpace.cli.contenders.bench import Bench
     from outpace.evaluation import Contender, Request
 
 THRESHOLDS = (0.15, 0.8, 0.045, 2.2, 0.33, 0.1, 8.0, 0.07, 1.3, 0.22, 4.0, 0.5)

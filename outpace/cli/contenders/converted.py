@@ -5,53 +5,44 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outpace.accel import GatedTaylor
-from outpace.cli.contenders import ours, plain, thresholds
+from outpace.cli.contenders.bench import Bench, Converted, weights_digest
+from outpace.cli.contenders.curve import ours, plain, thresholds
 from outpace.errors import InputError
 
 if TYPE_CHECKING:
     from outpace.accel import Method
-    from outpace.cli.answering import Bench
     from outpace.evaluation import Contender, Request, Result
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Converted:
-    """A converted pipeline, ready to answer the dense one's requests."""
+def contender(
+    one: Converted, dense: Bench, name: str, label: str, kind: str, curve: str, *methods: Method, shown: bool = False
+) -> Contender:
+    """A converted pipeline under `methods`, its blocks counted in dense ones by their FLOPs.
 
-    name: str
-    """Short, fit for a file name."""
-    bench: Bench
-    share: float
-    """FLOPs of a call, beside a dense call."""
-    settings: dict[str, Any]
-    """What was done to it, and which weights it has."""
+    Without any method, its routers are watched.
+    """
+    if methods:
+        made = ours(one.bench, name, label, kind, curve, one.bench.steps, *methods, shown=shown)
+    else:
+        made = replace(plain(one.bench), name=name, label=label, kind=kind, curve=curve, shown=shown)
+    worth = one.share * dense.blocks / one.bench.blocks
 
-    def contender(
-        self, dense: Bench, name: str, label: str, kind: str, curve: str, *methods: Method, shown: bool = False
-    ) -> Contender:
-        """It under `methods`, its blocks counted in dense ones by their FLOPs; without any, its routers are watched."""
+    def generate(requests: list[Request]) -> list[Result]:
         if methods:
-            made = ours(self.bench, name, label, kind, curve, self.bench.steps, *methods, shown=shown)
+            results = made.generate(requests)
         else:
-            made = replace(plain(self.bench), name=name, label=label, kind=kind, curve=curve, shown=shown)
-        worth = self.share * dense.blocks / self.bench.blocks
-
-        def generate(requests: list[Request]) -> list[Result]:
-            if methods:
+            with watched(one.bench) as routing:
                 results = made.generate(requests)
-            else:
-                with watched(self.bench) as routing:
-                    results = made.generate(requests)
-                for result in results:
-                    result.trace = {**(result.trace or {}), "routing": routing or None}
-            return [replace(result, blocks=result.blocks * worth) for result in results]
+            for result in results:
+                result.trace = {**(result.trace or {}), "routing": routing or None}
+        return [replace(result, blocks=result.blocks * worth) for result in results]
 
-        return replace(made, generate=generate, settings={**made.settings, **self.settings})
+    return replace(made, generate=generate, settings={**made.settings, **one.settings})
 
 
 def load_converted(dense: Bench, folders: Sequence[str]) -> list[Converted]:
@@ -60,7 +51,6 @@ def load_converted(dense: Bench, folders: Sequence[str]) -> list[Converted]:
     Raises: InputError for a folder without a converted pipeline, or with one of another model.
     """
     from outpace.accel.experts import conversion_of, count
-    from outpace.cli.answering import Bench, weights_digest
     from outpace.pipelines.load import load_pipeline
 
     found: dict[str, Converted] = {}
@@ -96,9 +86,10 @@ def converted_contenders(dense: Bench, converted: Sequence[Converted]) -> list[C
     """Each by itself, and under our gate at several thresholds."""
     made = []
     for one in converted:
-        made.append(one.contender(dense, one.name, one.name, "converted", one.name, shown=True))
+        made.append(contender(one, dense, one.name, one.name, "converted", one.name, shown=True))
         made += [
-            one.contender(
+            contender(
+                one,
                 dense,
                 f"{one.name}+gated-{t:g}",
                 f"gated {t:g} on {one.name}",

@@ -1,0 +1,120 @@
+"""The curves of forecasts: our gate at several thresholds, alone and on a second-order solver, and fixed intervals."""
+
+from __future__ import annotations
+
+from outpace.accel import GatedTaylor, IntervalTaylor, Solver
+from outpace.cli.contenders.bench import Bench
+from outpace.cli.contenders.curve import curve, ours, thresholds
+from outpace.evaluation import Contender
+
+PAPER = (0.01, 0.02, 0.04, 0.08, 0.15)
+INTERVALS = (2, 3, 4, 5, 6)
+
+SHORT = 0.56
+"""Share of the steps that a gate on a second-order solver is also tried with: 28 of 50."""
+
+
+@curve("gated")
+def gated(bench: Bench) -> list[Contender]:
+    """Our gate with its defaults, at several thresholds."""
+    return [
+        ours(bench, f"gated-{t:g}", f"gated {t:g}", "gated", "gated", bench.steps, GatedTaylor(threshold=t))
+        for t in thresholds(bench.steps)
+    ]
+
+
+@curve("gated-budget")
+def gated_budget(bench: Bench) -> list[Contender]:
+    """Our gate that measures the first block's forecast at every skip."""
+    return [
+        ours(
+            bench,
+            f"gated-budget-{t:g}",
+            f"gated, budget {t:g}",
+            "gated",
+            "gated, budget",
+            bench.steps,
+            GatedTaylor(threshold=t, gate="budget"),
+        )
+        for t in thresholds(bench.steps)
+    ]
+
+
+@curve("gated-paper")
+def gated_paper(bench: Bench) -> list[Contender]:
+    """The gate as its authors run it."""
+    return [
+        ours(
+            bench,
+            f"gated-paper-{t:g}",
+            f"gated, paper {t:g}",
+            "gated",
+            "gated, paper",
+            bench.steps,
+            GatedTaylor.paper(t),
+        )
+        for t in PAPER
+    ]
+
+
+@curve("gated+solver")
+def gated_on_solver(bench: Bench) -> list[Contender]:
+    """Our gate on top of a second-order solver."""
+    return [
+        ours(
+            bench,
+            f"gated+dpm-{t:g}",
+            f"gated {t:g} on DPM++",
+            "gated+solver",
+            "gated on DPM++",
+            bench.steps,
+            Solver(),
+            GatedTaylor(threshold=t),
+        )
+        for t in thresholds(bench.steps)
+    ]
+
+
+@curve("gated+solver-short")
+def gated_on_short_solver(bench: Bench) -> list[Contender]:
+    """Our gate on top of a second-order solver that takes fewer steps to begin with."""
+    steps = max(4, round(SHORT * bench.steps))
+    return [
+        ours(
+            bench,
+            f"gated+dpm{steps}-{t:g}",
+            f"gated {t:g} on DPM++, {steps} steps",
+            "gated+solver",
+            f"gated on DPM++, {steps} steps",
+            steps,
+            Solver(),
+            GatedTaylor(threshold=t),
+        )
+        for t in thresholds(bench.steps)
+    ]
+
+
+@curve("interval")
+def interval(bench: Bench) -> list[Contender]:
+    return interval_of_order(bench, 1)
+
+
+@curve("interval-order2")
+def interval_order2(bench: Bench) -> list[Contender]:
+    return interval_of_order(bench, 2)
+
+
+def interval_of_order(bench: Bench, order: int) -> list[Contender]:
+    """The last block forecast at fixed intervals, asking no questions."""
+    return [
+        ours(
+            bench,
+            f"interval-{n}" + ("" if order == 1 else f"-order{order}"),
+            f"fixed interval {n}, order {order}",
+            "interval",
+            f"fixed interval, order {order}",
+            bench.steps,
+            IntervalTaylor(interval=n, order=order),
+        )
+        for n in INTERVALS
+    ]

@@ -1,0 +1,1 @@
+"""What several commands take on their command lines: how it is read and checked."""

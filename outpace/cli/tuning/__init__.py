@@ -1,0 +1,1 @@
+"""The work of `outpace tune`: candidates, what is measured of them, and what they are held against."""
