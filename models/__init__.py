@@ -1,5 +1,9 @@
 """Companion models: papers that are not about diffusion, on the same kernels.
 
+    model = create("vig", "tiny", classes=10)
+    save(model, "my-vig")
+    model = load("my-vig")
+
 `MODELS` has a card for each; `outpace models` lists, shows, checks and tries them.
 """
 
@@ -45,6 +49,7 @@ from . import (
     widenet,
 )
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
+from .create import config_of, configuration, create, load, save
 
 __all__ = [
     "MODELS",
@@ -58,9 +63,12 @@ __all__ = [
     "block_transformer",
     "check",
     "checks_of",
+    "config_of",
+    "configuration",
     "count_parameters",
     "craft",
     "crate",
+    "create",
     "dlgsanet",
     "eco_m2f",
     "fusegpt",
@@ -72,6 +80,7 @@ __all__ = [
     "hornet",
     "hybrid",
     "liger",
+    "load",
     "massive",
     "maxim",
     "moat",
@@ -85,6 +94,7 @@ __all__ = [
     "raptor",
     "rhn",
     "s2aformer",
+    "save",
     "scan_snap",
     "spark",
     "styleswin",

@@ -225,6 +225,7 @@ ACM = MODELS.add(
         title="Adaptive Computation Modules: Granular Conditional Computation for Efficient Inference",
         source="Wójcik et al., 2023, arXiv:2312.10193",
         summary="feed-forward networks of a trained model as learners, of which a token runs as many as it needs",
+        use="outpace.models.acm.adaptive(model, AcmConfig()) changes a trained model",
         done=(
             "modules, gates, and their distillation from a trained model in three phases",
             "the labels of gates by improvement, the budget, and both terms that keep choices apart",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .companion import MODELS, Companion, Size
 from .layers.pictures import tokens_of
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,6 +89,7 @@ class Activator(nn.Module):
 
     def __init__(self, config: ActivatorConfig) -> None:
         super().__init__()
+        self.config = config
         self.patch = nn.Conv2d(config.channels, config.width, config.patch, config.patch)
         self.blocks = nn.Sequential(*(ActivatorBlock(config) for _ in range(config.layers)))
         self.head = nn.Linear(config.width, config.classes)
@@ -115,6 +117,9 @@ ACTIVATOR = MODELS.add(
             "cifar10-unit-only": _size(1_599_242, feed_forward=False),
             "cifar100-unit-only": _size(1_622_372, feed_forward=False, classes=100),
         },
+        config=ActivatorConfig,
+        toy=ActivatorConfig(width=8, hidden=16, layers=2),
+        example=lambda config: (picture_batch(4 * config.patch, channels=config.channels),),
         done=("the model, with and without the feed-forward network",),
         left_out=("training on CIFAR",),
         claim="a gated unit in the place of attention is better than a vision transformer",

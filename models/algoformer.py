@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from .companion import MODELS, Companion, check_divides
+from .numbers import numbers
 
 INJECTIONS = ("none", "add")
 
@@ -133,6 +134,11 @@ def newton_loop(inverse: Tensor, matrix: Tensor) -> Tensor:
     return 2 * inverse - inverse @ matrix @ inverse
 
 
+def _example(config: AlgoFormerConfig) -> tuple[Tensor, Tensor]:
+    inputs = numbers((2, config.examples, config.inputs), dtype=torch.float32)
+    return inputs, numbers((2, config.examples), 1, dtype=torch.float32)
+
+
 ALGOFORMER = MODELS.add(
     "algoformer",
     Companion(
@@ -140,6 +146,9 @@ ALGOFORMER = MODELS.add(
         source="Gao et al., 2024, arXiv:2402.13572",
         summary="a transformer in a loop between two others, for algorithms on examples in the context",
         build=AlgoFormer,
+        config=AlgoFormerConfig,
+        toy=AlgoFormerConfig(inputs=3, examples=5, width=8, heads=2, loops=3),
+        example=_example,
         done=(
             "the model, with the raw state in the loop or with the prepared tokens added (the looped transformer)",
             "training on the last loops alone, and any number of loops afterwards",

@@ -151,6 +151,7 @@ BCT = MODELS.add(
         title="Blockwise Compression of Transformer-based Models without Retraining",
         source="Dong et al., 2023, arXiv:2304.01483",
         summary="an encoder in integers of 2 to 8 bits with a shift for every block, tables for what is not linear",
+        use="outpace.models.bct.blockwise(encoder, BlockwiseConfig()) changes a trained encoder",
         done=(
             "codes with power-of-two scales for every block of weights and activations",
             "GELU, softmax and LayerNorm by whole numbers and tables",

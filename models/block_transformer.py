@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from .companion import MODELS, Companion, Size, check_divides
+from .layers.generation import check_prompt, drawn
 from .layers.rotary import rotate
+from .numbers import tokens_for
 
 Cache = tuple[Tensor, Tensor]
 
@@ -144,22 +146,29 @@ class BlockTransformer(nn.Module):
         return self.head(out[:, self.config.prefixes - 1 :])
 
     @torch.no_grad()
-    def generate(self, tokens_BT: Tensor, count: int) -> Tensor:
-        """(B, count): the likeliest tokens after whole blocks, with caches: one step of `blocks` a block.
+    def generate(
+        self, tokens_BT: Tensor, count: int, *, temperature: float = 0.0, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """(B, count): what follows whole blocks, with caches: one step of `blocks` a block.
 
-        Raises: ConfigError: the prompt is not one or more whole blocks.
+        Args:
+            temperature: of the draw; 0 takes the likeliest tokens.
+            generator: that tokens are drawn by.
+
+        Raises: ConfigError: the prompt is not one or more whole blocks, or a number that cannot be.
         """
+        check_prompt(tokens_BT, count, temperature)
         L = self.config.block
-        if tokens_BT.ndim != 2 or not tokens_BT.shape[1] or tokens_BT.shape[1] % L:
+        if tokens_BT.shape[1] % L:
             raise ConfigError(f"a prompt is one or more whole blocks of {L} tokens, not {tuple(tokens_BT.shape)}")
         contexts, caches = self.blocks(self.read(tokens_BT))
         written: list[Tensor] = []
         while len(written) < count:
             out, inner = self.writer(self.prefix(contexts[:, -1]))
-            new = [self.head(out[:, -1]).argmax(-1)]
+            new = [drawn(self.head(out[:, -1]), temperature, generator)]
             for _ in range(L - 1):
                 out, inner = self.writer(self.tokens(new[-1])[:, None], inner)
-                new.append(self.head(out[:, -1]).argmax(-1))
+                new.append(drawn(self.head(out[:, -1]), temperature, generator))
             written += new
             contexts, caches = self.blocks(self.read(torch.stack(new, 1)), caches)
         return torch.stack(written[:count], 1) if count > 0 else tokens_BT[:, :0]
@@ -201,6 +210,9 @@ BLOCK_TRANSFORMER = MODELS.add(
                 ("1.4B", 2048, 12, 1_448_800_256, "1.4B"),
             )
         },
+        config=BlockTransformerConfig,
+        toy=BlockTransformerConfig(vocabulary=32, width=16, block_layers=1, token_layers=2, heads=2, rotary_share=0.5),
+        example=tokens_for,
         done=(
             "embedder by concatenation, block decoder, token decoder with two prefixes, all of GPT-NeoX layers",
             "decoding with caches, one step of the block decoder a block; the size of the caches",

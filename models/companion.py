@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..registry import Registry
@@ -46,8 +46,16 @@ class Companion:
     """What it is, in one line."""
     build: Callable[[Any], nn.Module] | None = None
     """A module with fresh weights from a configuration; None where the paper is a way of looking at models."""
+    config: type[Any] | None = None
+    """What `build` takes; None where nothing is built."""
     sizes: Mapping[str, Size] = field(default_factory=dict)
     """The paper's configurations by name."""
+    toy: Any = None
+    """The same kind of model as small as it goes: the size "toy", to try things on."""
+    example: Callable[[Any], tuple[Tensor, ...]] | None = None
+    """What a forward pass takes for a configuration: a small batch of numbers from a rule, always the same."""
+    use: str = ""
+    """How to use a method that builds no model, in one line."""
     done: tuple[str, ...]
     """What of the paper is implemented."""
     left_out: tuple[str, ...] = ()

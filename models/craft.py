@@ -18,6 +18,7 @@ from ..kernels.attention.windows import Pair, relative_bias, window_attention
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import ChannelNorm, depthwise, reflected
 from .layers.restoration import GatedConvNetwork, Residual, Upsampler, mean_colour
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -208,6 +209,9 @@ CRAFT = MODELS.add(
             "x3": Size(config=CraftConfig(scale=3), parameters=744_251, said="744K"),
             "x4": Size(config=CraftConfig(scale=4), parameters=753_344, said="753K"),
         },
+        config=CraftConfig,
+        toy=CraftConfig(width=12, groups=1, blocks=1, heads=2, window=(2, 8)),
+        example=lambda config: (picture_batch(16, 24),),
         done=("the model at three scales", "windows with and without a mask", "the ablation without high frequencies"),
         left_out=("training on DIV2K", "quantisation after training"),
         claim="high frequencies as the query refine what attention in windows finds",

@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..kernels.attention import attend
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import into_patches
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,6 +178,9 @@ CRATE = MODELS.add(
             "base-8": _size(22_804_072, "not said", 768, 12, 12, patch=8),
             "large": _size(77_641_192, "77.64M", 1024, 24, 16),
         },
+        config=CrateConfig,
+        toy=CrateConfig(width=16, layers=2, heads=2, picture=8, patch=4, classes=5),
+        example=lambda config: (picture_batch(config.picture),),
         done=(
             "the model of the published code, with the tokens after every layer",
             "the paper's own step of compression, the coding rate, and the step of sparse coding",

@@ -18,6 +18,7 @@ from ..registry import suggestion
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import ChannelNorm, depthwise
 from .layers.restoration import GatedConvNetwork, Residual, Upsampler, mean_colour
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +152,7 @@ class Dlgsanet(nn.Module):
 
     def __init__(self, config: DlgsanetConfig) -> None:
         super().__init__()
+        self.config = config
         width = config.width
         self.first = nn.Conv2d(3, width, 3, padding=1, bias=False)
         groups: list[nn.Module] = []
@@ -193,6 +195,9 @@ DLGSANET = MODELS.add(
         summary="super-resolution by filters that follow the pixels and sparse attention among channels",
         build=Dlgsanet,
         sizes=_sizes(),
+        config=DlgsanetConfig,
+        toy=DlgsanetConfig(width=12, groups=1, blocks=1, heads=2, filter_channels=3),
+        example=lambda config: (picture_batch(9, 12),),
         done=(
             "the three models at three scales",
             "attention in tiles, beside each other as in the published tests, for any batch",

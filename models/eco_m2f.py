@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .companion import MODELS, Companion, Size, check_divides
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,7 +175,9 @@ def build_eco(config: EcoM2fConfig) -> nn.Module:
         train_num_points=config.points,
     )
     settings.num_labels = config.classes
-    return add_exits(Mask2FormerForUniversalSegmentation(settings), first_exit=config.first_exit)
+    model = add_exits(Mask2FormerForUniversalSegmentation(settings), first_exit=config.first_exit)
+    model.settings = config
+    return model
 
 
 def add_exits(model: Any, *, first_exit: int = 2) -> Any:
@@ -284,6 +287,23 @@ ECO_M2F = MODELS.add(
         summary="a Mask2Former whose pictures leave its pixel encoder early, where a tiny gate says so",
         build=build_eco,
         sizes={"swin-t": Size(config=EcoM2fConfig(), parameters=47_438_085, said="47M of Mask2Former, and 1,285")},
+        config=EcoM2fConfig,
+        toy=EcoM2fConfig(
+            swin_width=8,
+            swin_depths=(1, 1, 1, 1),
+            swin_heads=(1, 2, 4, 8),
+            window=2,
+            width=64,
+            heads=2,
+            encoder_layers=4,
+            encoder_hidden=16,
+            decoder_layers=1,
+            decoder_hidden=16,
+            queries=3,
+            classes=2,
+            points=16,
+        ),
+        example=lambda config: (picture_batch(64),),
         done=(
             "exits in transformers' Mask2Former, its published weights included; equal to it at the last exit",
             "training behind drawn exits, the exit data set, the gate for any price of a layer",

@@ -188,6 +188,7 @@ FUSEGPT = MODELS.add(
         title="FuseGPT: Learnable Layers Fusion of Generative Pre-trained Transformers",
         source="Pei et al., 2024, arXiv:2411.14507",
         summary="fewer blocks of a trained model, the weights of those that went grafted onto their neighbours",
+        use="outpace.models.fusegpt.fuse(model, batches, FuseConfig()) changes a trained model",
         done=(
             "importance of blocks by what their absence does to the last one's output",
             "grafts and low-rank changes learnt group by group and folded into plain layers, block after block",

@@ -19,6 +19,8 @@ from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.convolution import causal_conv
 from .companion import MODELS, Companion, Size
+from .layers.generation import Generates
+from .numbers import tokens_for
 
 FUSIONS = ("gated", "sum", "local", "global")
 
@@ -102,7 +104,7 @@ class GamBlock(nn.Module):
         return a.sigmoid() * local + b.sigmoid() * self.recall(h)
 
 
-class Gam(nn.Module):
+class Gam(Generates, nn.Module):
     """Logits of the next token, from tokens.
 
     >>> model = Gam(GamConfig(vocabulary=11, width=8, layers=2, memories=4))
@@ -150,6 +152,9 @@ GAM = MODELS.add(
         summary="a language model of causal convolutions and a learned memory bank, gated",
         build=Gam,
         sizes={"paper": Size(config=GamConfig(), parameters=22_599_680, said="22.6M")},
+        config=GamConfig,
+        toy=GamConfig(vocabulary=32, length=32, width=16, layers=2, memories=8),
+        example=tokens_for,
         done=(
             "the model, with the initial values of its published code",
             "the ablations of its paths: sum, local alone, global alone",

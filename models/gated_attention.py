@@ -9,7 +9,9 @@ Source: Qiu et al., 2025, arXiv:2505.06708.
 from __future__ import annotations
 
 from .companion import MODELS, Companion
-from .hybrid import HybridLanguageModel
+from .hybrid import HybridConfig, HybridLanguageModel
+from .layers.attention import AttentionConfig
+from .numbers import tokens_for
 
 GATED_ATTENTION = MODELS.add(
     "gated_attention",
@@ -19,6 +21,15 @@ GATED_ATTENTION = MODELS.add(
         summary="a language model whose attention outputs pass a gate before the last matrix",
         build=HybridLanguageModel,
         sizes={},
+        config=HybridConfig,
+        toy=HybridConfig(
+            layer_types=("full", "full"),
+            width=16,
+            vocabulary=32,
+            attention=AttentionConfig(heads=4, key_heads=2, gate="channel", query_key_norm=True),
+            hidden=24,
+        ),
+        example=tokens_for,
         done=(
             "the gate behind attention (G1), one a channel or one a head, from the normalised input",
             "parity with the gated attention of Qwen3-Next by copied weights",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from ..kernels.attention import attend
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.class_attention import GatedClassBlock, TaskGates
 from .layers.pictures import drawn_normal, into_patches
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -165,6 +166,8 @@ class Gcab(nn.Module):
             for part in (*self.blocks.modules(), *self.class_block.modules()):
                 if isinstance(part, nn.LayerNorm):
                     part.requires_grad_(False)
+        if done == len(self.config.classes):
+            self.config = replace(self.config, classes=(*self.config.classes, classes))
         on = self.positions
         self.tokens.append(nn.Parameter(torch.randn(1, 1, width, device=on.device, dtype=on.dtype) * 0.02))
         self.heads.append(nn.Sequential(nn.LayerNorm(width), nn.Linear(width, classes)).to(on))
@@ -275,6 +278,9 @@ GCAB = MODELS.add(
                 config=GcabConfig(classes=(10,) * 10), parameters=10_707_766 + 9 * (5_002 + 344_832), said="not said"
             ),
         },
+        config=GcabConfig,
+        toy=GcabConfig(classes=(2, 3), tasks=3, width=16, heads=4, blocks=1, picture=8, channels=1),
+        example=lambda config: (picture_batch(config.picture, channels=config.channels),),
         done=(
             "positional attention, gated class attention, protected gradients, compensated gradients of gates",
             "projectors that carry features back, alone or in a cascade",

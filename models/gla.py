@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .companion import MODELS, Companion, Size
 from .hybrid import HybridConfig, HybridLanguageModel
+from .numbers import tokens_for
 
 GLA = MODELS.add(
     "gla",
@@ -21,6 +22,9 @@ GLA = MODELS.add(
                 config=HybridConfig(layer_types=("gla",) * 24, width=2048), parameters=1_299_978_240, said="1.3B"
             ),
         },
+        config=HybridConfig,
+        toy=HybridConfig(layer_types=("gla", "gla"), width=16, heads=2, vocabulary=32, hidden=24),
+        example=tokens_for,
         done=(
             "the layer and the model, decoding included",
             "training in chunks, finite under any gate: outpace.kernels.linear_attention",

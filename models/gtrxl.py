@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..registry import Registry
 from .companion import MODELS, Companion, Size
+from .numbers import numbers
 
 NORMS = ("before", "after")
 RESIDUAL_GATES: Registry[Callable[[int, float], nn.Module]] = Registry("residual gate")
@@ -253,6 +254,9 @@ GTRXL = MODELS.add(
         summary="a Transformer-XL with gates in place of residual sums, for agents that must remember",
         build=Gtrxl,
         sizes={"paper": Size(config=GtrxlConfig(), parameters=23_627_776, said="not said")},
+        config=GtrxlConfig,
+        toy=GtrxlConfig(width=8, layers=2, heads=2, head_width=4, hidden=16, memory=5),
+        example=lambda config: (numbers((2, 6, config.width), dtype=torch.float32),),
         done=(
             "norms before the sub-layers and a ReLU behind them (TrXL-I), norms after the sum (TrXL)",
             "all gates of the paper: GRU, output, highway, sigmoid-tanh, input, and the plain sum",

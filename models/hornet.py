@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..kernels.convolution.recursive import recursive_gating
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import ChannelNorm, depthwise, drawn_normal
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,6 +122,7 @@ class HorNet(nn.Module):
 
     def __init__(self, config: HorNetConfig) -> None:
         super().__init__()
+        self.config = config
         widths = [config.width * 2**stage for stage in range(len(config.depths))]
         layers: list[nn.Module] = [nn.Conv2d(config.channels, widths[0], 4, 4), ChannelNorm(widths[0], eps=1e-6)]
         for stage, (width, depth, order) in enumerate(zip(widths, config.depths, config.orders, strict=True)):
@@ -161,6 +163,9 @@ HORNET = MODELS.add(
                 config=HorNetConfig(width=192, global_filters=True, picture=384), parameters=201_806_824, said="202M"
             ),
         },
+        config=HorNetConfig,
+        toy=HorNetConfig(width=16, depths=(1, 1, 1), orders=(2, 3, 3), global_filters=True, picture=32, classes=5),
+        example=lambda config: (picture_batch(config.picture),),
         done=("the model with 7 x 7 convolutions and with global filters", "global filters resized to other pictures"),
         left_out=("stochastic depth and training on ImageNet", "detection and segmentation heads"),
         claim="a mixer of order n captures interactions of order n + 1, and none above",

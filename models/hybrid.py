@@ -16,7 +16,9 @@ from ..errors import ConfigError
 from .companion import MODELS, Companion, Size
 from .layers.attention import AttentionConfig, SoftmaxAttention
 from .layers.feed_forward import GatedFeedForward
+from .layers.generation import Generates
 from .layers.mixers import MIXERS, mixer
+from .numbers import tokens_for
 
 FULL = "full"
 
@@ -80,7 +82,7 @@ class HybridBlock(nn.Module):
         return x + self.feed_forward(self.norm2(x)), state
 
 
-class HybridLanguageModel(nn.Module):
+class HybridLanguageModel(Generates, nn.Module):
     """Logits of the next token, from tokens.
 
     >>> model = HybridLanguageModel(HybridConfig(layer_types=("gla", "full"), width=32, vocabulary=11))
@@ -133,6 +135,16 @@ HYBRID = MODELS.add(
                 said="1.3B",
             ),
         },
+        config=HybridConfig,
+        toy=HybridConfig(
+            layer_types=("gla", "retnet", "hgrn", "hgrn2", "deltanet", "gated_deltanet", FULL),
+            width=16,
+            heads=2,
+            vocabulary=32,
+            attention=AttentionConfig(heads=2),
+            hidden=24,
+        ),
+        example=tokens_for,
         done=(
             "six linear mixers (HGRN, RetNet, GLA, HGRN-2, DeltaNet, gated DeltaNet) and full attention, any pattern",
             "decoding token by token with one state a layer",

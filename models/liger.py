@@ -186,6 +186,7 @@ LIGER = MODELS.add(
         title="Liger: Linearizing Large Language Models to Gated Recurrent Structures",
         source="Lan et al., 2025, arXiv:2503.01496",
         summary="a trained Llama, Mistral or Qwen2 turned into a gated state and a window, without new parameters",
+        use="outpace.models.liger.convert(model, LigerConfig()) changes a model of transformers",
         done=(
             "conversion to gated linear attention and a sliding window, with layers left as they were where asked",
             "low-rank tuning of queries, keys and values, folded in afterwards",

@@ -259,6 +259,7 @@ MASSIVE = MODELS.add(
         title="Hidden Dynamics of Massive Activations in Transformer Training",
         source="Gallego-Feliciano et al., 2025, arXiv:2508.03616",
         summary="how the largest activations of each layer grow in training: measured, fitted, predicted",
+        use="outpace.models.massive.ratios(blocks) watches a model in training",
         done=(
             "the ratio behind every layer of any model, by hooks that go again",
             "the curve of five parameters, its derivative, and its peak in closed form",

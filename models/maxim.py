@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..kernels.attention.windows import from_windows, into_windows
 from ..kernels.feed_forward.axis_mix import axis_mix
 from .companion import MODELS, Companion, Size
+from .numbers import picture_batch
 
 LEVELS, GROUPS, BOTTLENECKS = 3, 2, 2
 SIDES = (16, 16, 8, 8)
@@ -378,6 +379,9 @@ MAXIM = MODELS.add(
         summary="restoration by gated MLPs inside blocks and across a grid: the whole picture at linear cost",
         build=Maxim,
         sizes=_sizes(),
+        config=MaximConfig,
+        toy=MaximConfig(features=4),
+        example=lambda config: (picture_batch(64, count=1),),
         done=("twelve models: two widths, one to three stages, one or three scales of supervision",),
         left_out=("training, and weights from the published ones",),
         claim="mixing along both axes is better than inside blocks alone",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention.windows import relative_bias, window_attention
 from .companion import MODELS, Companion, Size, check_divides
+from .numbers import picture_batch
 
 HEAD_WIDTH, EXPANSION = 32, 4
 
@@ -130,6 +131,7 @@ class Moat(nn.Module):
 
     def __init__(self, config: MoatConfig) -> None:
         super().__init__()
+        self.config = config
         stem = config.stem
         layers: list[nn.Module] = [
             SameConv(config.channels, stem, 3, 2),
@@ -198,6 +200,9 @@ MOAT = MODELS.add(
         summary="a pyramid of mobile convolutions and attention in one block",
         build=Moat,
         sizes=_sizes(),
+        config=MoatConfig,
+        toy=MoatConfig(stem=8, widths=(16, 32), depths=(1, 1), attention=(1,), picture=32, classes=5),
+        example=lambda config: (picture_batch(config.picture),),
         done=("the nine models, with and without relative positions", "windows for large pictures, tables resized"),
         left_out=("stochastic depth and training on ImageNet", "detection and segmentation heads"),
         claim="mobile convolutions tell attention where it is: positions are hardly needed",

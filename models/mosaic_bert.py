@@ -17,6 +17,7 @@ from ..kernels.attention import alibi_bias, attend
 from ..kernels.packing import Packing
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.feed_forward import GatedFeedForward
+from .numbers import tokens_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,6 +184,9 @@ MOSAIC_BERT = MODELS.add(
         summary="a BERT with linear position biases and gated networks that does no work on padding",
         build=MosaicBert,
         sizes={"base": Size(config=MosaicBertConfig(), parameters=137_400_384, said="137M")},
+        config=MosaicBertConfig,
+        toy=MosaicBertConfig(vocabulary=32, width=16, layers=2, heads=2, hidden=24),
+        example=tokens_for,
         done=(
             "ALiBi, GeGLU, no work on padding, logits of masked tokens only, layer norms in low precision, masking",
             "BERT's own positions and network as settings, for comparisons",

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention.local_global import local_global_attention
 from .companion import MODELS, Companion, Size, check_divides
+from .numbers import numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,6 +261,9 @@ MOSSFORMER = MODELS.add(
             "medium": _size(25_195_357, "25.3M", 384, 25),
             "small": _size(10_808_151, "10.8M", 256, 23),
         },
+        config=MossformerConfig,
+        toy=MossformerConfig(width=16, blocks=2, group=8, key_width=8),
+        example=lambda config: (numbers((2, 100), dtype=torch.float32),),
         done=(
             "the model with any number of speakers, samples and frames",
             "weights of ClearerVoice's own code (`load_published`)",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from .companion import MODELS, Companion, Size
 from .mossformer import ConvolvedLinear, Mossformer, MossformerConfig
+from .numbers import numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -103,6 +104,9 @@ MOSSFORMER2 = MODELS.add(
             "three-speakers": _size(55_998_066, "not said", 512, 24, speakers=3),
             "small": _size(37_755_382, "37.8M", 384, 25),
         },
+        config=Mossformer2Config,
+        toy=Mossformer2Config(width=16, blocks=2, group=8, key_width=8, memory_width=8, order=3),
+        example=lambda config: (numbers((2, 100), dtype=torch.float32),),
         done=("the model, its memory of any width, order and depth", "weights of ClearerVoice's own code"),
         left_out=("training on WSJ0-2mix, Libri2Mix, WHAM! and WHAMR!", "the variant that enhances one voice"),
         claim="a memory after every block separates better than blocks alone",

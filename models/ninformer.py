@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..kernels.feed_forward.axis_mix import axis_mix
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import tokens_of
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,6 +102,7 @@ class Ninformer(nn.Module):
 
     def __init__(self, config: NinformerConfig) -> None:
         super().__init__()
+        self.config = config
         self.patch = nn.Conv2d(config.channels, config.width, config.patch, config.patch)
         tokens = (config.picture // config.patch) ** 2
         self.blocks = nn.Sequential(*(NinformerBlock(tokens, config) for _ in range(config.layers)))
@@ -122,6 +124,9 @@ NINFORMER = MODELS.add(
             "cifar10": Size(config=NinformerConfig(), parameters=2_652_170, said="not said"),
             "cifar100": Size(config=NinformerConfig(classes=100), parameters=2_675_300, said="not said"),
         },
+        config=NinformerConfig,
+        toy=NinformerConfig(picture=8, width=8, hidden=16, layers=2),
+        example=lambda config: (picture_batch(config.picture),),
         done=("the model with its shared norm",),
         left_out=("the variants with Fourier and short convolution gates", "training on CIFAR"),
         claim="a gate made by token mixing is better than token mixing alone and than attention",

@@ -17,6 +17,7 @@ from ..errors import ConfigError
 from ..kernels.attention.axial import axial_attention
 from .companion import MODELS, Companion, Size
 from .layers.pictures import depthwise
+from .numbers import picture_batch
 
 POSITIONS = 16
 """Places along an axis that positions are learned for; other lengths get them resized."""
@@ -177,6 +178,7 @@ class P2at(nn.Module):
 
     def __init__(self, config: P2atConfig) -> None:
         super().__init__()
+        self.config = config
         width, (first, second, third, fourth) = config.width, config.stages
         self.backbone = _residual_network(config)
         self.reduce = activated(fourth, width, 1)
@@ -286,6 +288,9 @@ P2AT = MODELS.add(
         summary="segmentation by a residual network, attention among rows and columns and a decoder of three scales",
         build=P2at,
         sizes=_sizes(),
+        config=P2atConfig,
+        toy=P2atConfig(stages=(4, 8, 8, 8), depths=(1, 1, 1, 1), width=8, heads=2, key_width=4, classes=5),
+        example=lambda config: (picture_batch(33, 64),),
         done=(
             "the three models, in training with their two further heads, on transformers' residual networks",
             "the loss of hard pixels",

@@ -17,6 +17,7 @@ from ..kernels.feed_forward import glu
 from ..registry import suggestion
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import drawn_normal, from_patches, into_patches
+from .numbers import numbers
 
 LAYOUTS: dict[str, tuple[str, bool]] = {
     "full": ("A", True),
@@ -212,6 +213,9 @@ PREDFORMER = MODELS.add(
         summary="video prediction by gated transformer blocks over space and time, in nine arrangements",
         build=PredFormer,
         sizes=_sizes(),
+        config=PredFormerConfig,
+        toy=PredFormerConfig(frames=2, picture=(8, 8), patch=4, blocks=4, width=16, heads=2),
+        example=lambda config: (numbers((2, config.frames, config.channels, *config.picture), dtype=torch.float32),),
         done=("all nine arrangements", "rolling out further than it was built for"),
         left_out=(
             "stochastic depth",

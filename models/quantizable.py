@@ -17,8 +17,10 @@ from ..errors import ConfigError
 from ..kernels.feed_forward import gated_unit
 from ..kernels.quantised import quantise, quantised_linear
 from .companion import MODELS, Companion
-from .hybrid import HybridLanguageModel
+from .hybrid import HybridConfig, HybridLanguageModel
+from .layers.attention import AttentionConfig
 from .layers.feed_forward import GatedFeedForward
+from .numbers import tokens_for
 
 
 class QuantisedLinear(nn.Module):
@@ -103,6 +105,15 @@ QUANTIZABLE = MODELS.add(
         summary="attention that can put out nothing (clipped softmax, a gate a head), and evaluation in 8 bits",
         build=HybridLanguageModel,
         sizes={},
+        config=HybridConfig,
+        toy=HybridConfig(
+            layer_types=("full", "full"),
+            width=16,
+            vocabulary=32,
+            attention=AttentionConfig(heads=2, gate="head", clip=1.0),
+            hidden=24,
+        ),
+        example=tokens_for,
         done=(
             "clipped softmax with gamma = -alpha / keys, and a gate a head from all features",
             "weights and inputs in integers, one scale a tensor or a block; kurtosis and largest number",

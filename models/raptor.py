@@ -19,6 +19,7 @@ from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.feed_forward import glu
 from .companion import MODELS, Companion, Size, check_divides
+from .numbers import numbers
 
 EVEN = {"class": 1.0, "registers": 1.0, "patches": 1.0}
 AS_A_CHAIN = {"class": 0.45, "registers": 0.10, "patches": 0.45}
@@ -232,6 +233,9 @@ RAPTOR = MODELS.add(
             "three blocks": _size(3 * 9_490_976, "not said", 7, 3, 2),
             "four blocks": _size(4 * 9_490_976, "not said", 4, 3, 3, 2),
         },
+        config=RaptorConfig,
+        toy=RaptorConfig(lengths=(2, 3), width=8, heads=2, layer_scale=0.1),
+        example=lambda config: (numbers((2, 9, config.width), dtype=torch.float32),),
         done=(
             "states of any model's blocks, their similarity and their phases (`outpace.models.phases`)",
             "how states move: convergence, turns, coherence of patches, rank of steps, what becomes of a disturbance",

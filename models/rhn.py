@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..kernels.attention import attend
 from .companion import MODELS, Companion
 from .gtrxl import RESIDUAL_GATES
+from .numbers import numbers
 
 GATINGS = {"none": 1, "coupled": 2, "free": 3}
 """How a layer of the cell joins its state and what it makes of it -> matrices it takes."""
@@ -140,6 +141,9 @@ RHN = MODELS.add(
         source="Heidenreich, Vlachas, Koumoutsakos, 2024, arXiv:2410.02654",
         summary="recurrent highway networks with gates and attention as switches, and chaotic systems to forecast",
         build=Rhn,
+        config=RhnConfig,
+        toy=RhnConfig(variables=3, width=8, remembered=4),
+        example=lambda config: (numbers((2, 7, config.variables), dtype=torch.float32),),
         done=(
             "the highway cell of any depth: without gates, with coupled and with free ones",
             "attention over the last states with a bias by distance, joined by any of GTrXL's gates",

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..kernels.attention import attend
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import ChannelNorm, depthwise, drawn_normal, tokens_of
+from .numbers import picture_batch
 
 STRIDE = 32
 """Of the last stage: pictures are multiples of it."""
@@ -114,6 +115,7 @@ class S2AFormer(nn.Module):
 
     def __init__(self, config: S2AFormerConfig) -> None:
         super().__init__()
+        self.config = config
         inputs = config.widths[0] // 2
         layers: list[nn.Module] = []
         for before, stride in ((config.channels, 2), (inputs, 1), (inputs, 1)):
@@ -162,6 +164,9 @@ S2AFORMER = MODELS.add(
             "s": _size(10_676_318, "10.69M, 1.38 G", (48, 64, 256, 448), (3, 2, 4, 2)),
             "m": _size(24_870_598, "24.87M, 4.12 G", (32, 128, 320, 384), (3, 4, 13, 3)),
         },
+        config=S2AFormerConfig,
+        toy=S2AFormerConfig(widths=(4, 8, 16, 32), depths=(1, 1, 1, 1), classes=5),
+        example=lambda config: (picture_batch(64),),
         done=(
             "strip attention with any reduction and any number of key channels",
             "a reconstruction of the five models within 0.6 % of the printed parameters and multiplications",

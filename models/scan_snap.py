@@ -141,6 +141,7 @@ SCAN_SNAP = MODELS.add(
         title="Scan and Snap: Understanding Training Dynamics and Token Composition in 1-layer Transformer",
         source="Tian, Wang, Chen, Du, 2023, arXiv:2305.16380",
         summary="how one layer's attention leaves common tokens for distinct ones while it trains, and then freezes",
+        use="outpace.models.scan_snap.train(Language(), ...) follows a training",
         done=(
             "the dynamics of decoder and attention in closed form, for one last token",
             "the paper's synthetic language, and the limit of contexts without end",

@@ -17,6 +17,7 @@ from ..kernels.attention import attend
 from ..kernels.sparsity import StatisticalSoftmax, statistical_top_k
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.rotary import rotate
+from .numbers import numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,6 +127,9 @@ SPARK = MODELS.add(
                 config=SparkConfig(), parameters=63_700_992, said="as many as the gated network it replaces"
             )
         },
+        config=SparkConfig,
+        toy=SparkConfig(width=16, hidden=24, predictor=6, active=8, heads=2, keys=4),
+        example=lambda config: (numbers((2, 5, config.width), dtype=torch.float32),),
         done=(
             "statistical top-k, and as a normaliser of attention",
             "the feed-forward network, for many tokens and for one with the chosen units' weights alone",

@@ -19,6 +19,7 @@ from ..kernels.attention.windows import relative_bias, window_attention
 from ..kernels.wavelets import haar
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.adversarial import FIR, ScaledConv, ScaledLinear, resampled
+from .numbers import numbers
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,6 +296,9 @@ STYLESWIN = MODELS.add(
             "64": _size(45_209_794, "not said", 64, 2),
             "32": _size(36_535_963, "not said", 32, 2),
         },
+        config=StyleSwinConfig,
+        toy=StyleSwinConfig(widths=(16, 16, 8), style=12, mapping=2, window=4),
+        example=lambda config: (numbers((2, config.style), dtype=torch.float32),),
         done=(
             "generator, critic of wavelets or of pixels, losses and gradient penalty",
             "the published code's numbers with its weights, for both, at 32 x 32 (compared once: it is not a package)",

@@ -18,6 +18,7 @@ from ..kernels.attention import attend
 from ..kernels.wavelets import dual_tree, inverse_dual_tree
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import ChannelNorm, depthwise, tokens_of
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -258,6 +259,19 @@ SVT = MODELS.add(
             "base-released": _size(32_878_544, "not said", **BASE, **RELEASED),
             "large-released": _size(54_594_000, "not said", **LARGE, **RELEASED),
         },
+        config=SvtConfig,
+        toy=SvtConfig(
+            widths=(8, 16),
+            depths=(1, 1),
+            heads=(2, 2),
+            expansions=(2, 2),
+            stem=4,
+            scattered=1,
+            parts=2,
+            picture=48,
+            classes=5,
+        ),
+        example=lambda config: (picture_batch(config.picture),),
         done=(
             "the model with mixing over channels, and over channels and tokens (of the paper's table)",
             "the dual-tree transform of one level and its inverse (`outpace.kernels.wavelets`), no package needed",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from .companion import MODELS, Companion, Size, check_divides
+from .numbers import picture_batch
 
 KERNEL = "outpace_windows"
 """What our attention is called in transformers' attention interface."""
@@ -76,7 +77,9 @@ def build_swin(settings: SwinSettings) -> nn.Module:
         drop_path_rate=settings.drop_path,
     )
     config.num_labels = settings.classes
-    return use_our_attention(SwinForImageClassification(config))
+    model = use_our_attention(SwinForImageClassification(config))
+    model.settings = settings
+    return model
 
 
 def use_our_attention(model: Any) -> Any:
@@ -132,6 +135,9 @@ SWIN = MODELS.add(
             "large": _size(196_532_476, "197M", 192, 18, 6),
             "large-384": _size(196_735_516, "197M", 192, 18, 6, large=True),
         },
+        config=SwinSettings,
+        toy=SwinSettings(width=12, depths=(1, 2), heads=(3, 6), window=4, picture=32, classes=5),
+        example=lambda settings: (picture_batch(settings.picture),),
         done=(
             "our attention in transformers' Swin through its attention interface, and in any model that has one",
             "the windows, shifts, masks and bias as one kernel, equal to transformers' layer",

@@ -18,6 +18,7 @@ from ..kernels.feed_forward import glu
 from ..kernels.linear_attention import gated_linear_attention
 from .companion import MODELS, Companion, Size, check_divides
 from .layers.pictures import ChannelNorm, depthwise, drawn_normal, tokens_of
+from .numbers import picture_batch
 
 RANK, TEMPERATURE = 16, 16.0
 
@@ -144,6 +145,7 @@ class Vig(nn.Module):
 
     def __init__(self, config: VigConfig) -> None:
         super().__init__()
+        self.config = config
         first, last = config.widths[0], config.widths[-1]
         c, half = config.channels, first // 2
         if config.hierarchical:
@@ -221,6 +223,9 @@ VIG = MODELS.add(
             "hierarchical-small": _hierarchical(50_051_688, "50M", 96, 17, 3),
             "hierarchical-base": _hierarchical(88_904_360, "89M", 128, 17, 4),
         },
+        config=VigConfig,
+        toy=VigConfig(widths=(8, 16), depths=(1, 1), heads=(1, 2), activated=False, picture=32, classes=5),
+        example=lambda config: (picture_batch(config.picture),),
         done=("plain and hierarchical models", "attention in both directions with a gate of each"),
         left_out=("one fused kernel for both directions", "training on ImageNet"),
         claim="both directions see what one cannot",

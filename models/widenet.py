@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.moe import Experts, expert_ffn
 from .companion import MODELS, Companion, Size, check_divides
+from .numbers import picture_batch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -160,6 +161,9 @@ WIDENET = MODELS.add(
                 config=WideNetConfig(width=1280, layers=32, heads=16, hidden=5120), parameters=63_340_520, said="63M"
             ),
         },
+        config=WideNetConfig,
+        toy=WideNetConfig(width=16, layers=2, heads=2, hidden=8, image=8, patch=4, classes=5),
+        example=lambda config: (picture_batch(config.image),),
         done=(
             "the model for pictures: shared attention, router and experts, norms of each depth's own",
             "routing with capacity, probabilities not renormalised, and the balance loss",

@@ -39,6 +39,7 @@ MODELS.add(
         title="A Survey of Techniques for Optimizing Transformer Inference",
         source="Chitty-Venkata, Mittal, Emani, Vishwanath, Somani, 2023, arXiv:2307.07982",
         summary="what a transformer costs, and what a technique saves: parameters, FLOPs, bytes, a roofline",
+        use="outpace.models.survey.cost(parts, tokens) counts what an architecture costs",
         done=(
             f"a cost model of parts, and {len(ARCHITECTURES)} published models in it: {', '.join(ARCHITECTURES)}",
             f"{len(TECHNIQUES)} techniques on the survey's axes, each a function from parts to parts: "

@@ -1,0 +1,191 @@
+"""One way of use: every named size is created by its name, counted, saved, loaded and run in every type."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from outpace.errors import ConfigError, InputError, UnknownNameError
+from outpace.models import MODELS, config_of, configuration, create, load, save
+from outpace.models.create import sizes_of
+from outpace.models.layers.generation import Generates
+from outpace.models.settings import changed, from_data, to_data
+
+torch.set_num_threads(1)
+BUILT = [name for name, card in MODELS.items() if card.build is not None]
+SIZES = [(name, size) for name in BUILT for size in sizes_of(MODELS[name])]
+SMALL_ENOUGH = 12_000_000
+"""Parameters of the smallest named size of a model that is saved and run by default."""
+
+
+def example(name: str, config: Any, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
+    card = MODELS[name]
+    assert card.example is not None
+    return tuple(part.to(dtype) if part.is_floating_point() else part for part in card.example(config))
+
+
+def flat(output: Any) -> list[Tensor]:
+    """Every tensor that a model gave."""
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output.values() if hasattr(output, "values") else output if isinstance(output, (list, tuple)) else ()
+    return [tensor for part in parts for tensor in flat(part)]
+
+
+def run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    torch.manual_seed(0)
+    with torch.no_grad():
+        return flat(model(*inputs))
+
+
+@pytest.mark.parametrize(("name", "size"), SIZES, ids=[f"{name}-{size}" for name, size in SIZES])
+def test_every_named_size_is_created_and_its_configuration_survives_json(name: str, size: str) -> None:
+    card = MODELS[name]
+    model = create(name, size, device="meta")
+    config = config_of(model)
+    assert config == sizes_of(card)[size] == configuration(name, size)
+    if size in card.sizes:
+        assert sum(parameter.numel() for parameter in model.parameters()) == card.sizes[size].parameters
+    assert from_data(type(config), json.loads(json.dumps(to_data(config)))) == config
+
+
+def saved_and_loaded(name: str, size: str, folder: Path) -> None:
+    model = create(name, size).eval()
+    inputs = example(name, config_of(model))
+    expected = run(model, inputs)
+    assert save(model, folder) == folder
+    state = torch.random.get_rng_state()
+    again = load(folder)
+    assert torch.equal(torch.random.get_rng_state(), state), "loading draws no random numbers of the caller's"
+    assert type(again) is type(model) and config_of(again) == config_of(model) and not again.training
+    left, right = model.state_dict(), again.state_dict()
+    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    for one, other in zip(expected, run(again, inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_what_is_saved_is_loaded_to_the_bit(name: str, tmp_path: Path) -> None:
+    saved_and_loaded(name, "toy", tmp_path / "deep" / "folder")
+    sizes = MODELS[name].sizes
+    smallest = min(sizes, key=lambda size: sizes[size].parameters, default=None)
+    if smallest is not None and sizes[smallest].parameters <= SMALL_ENOUGH:
+        saved_and_loaded(name, smallest, tmp_path / "smallest")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in BUILT if MODELS[name].sizes])
+def test_smallest_sizes_that_are_large_are_loaded_to_the_bit(name: str, tmp_path: Path) -> None:
+    sizes = MODELS[name].sizes
+    saved_and_loaded(name, min(sizes, key=lambda size: sizes[size].parameters), tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", BUILT)
+def test_every_model_runs_in_other_types(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = create(name, "toy").eval()
+    expected = run(plain, example(name, config_of(plain)))
+    model = plain.to(dtype)
+    found = run(model, example(name, config_of(model), dtype))
+    assert all(part.dtype == dtype for part in found if part.is_floating_point())
+    for one, other in zip(expected, found, strict=True):
+        scale = float(one.double().abs().max()) or 1.0
+        if dtype == torch.float64:
+            assert float((one - other).abs().max()) <= 2e-3 * scale
+        assert bool(other.isfinite().all())
+    save(model, tmp_path)
+    assert next(load(tmp_path).parameters()).dtype == dtype
+
+
+def test_changes_may_be_nested() -> None:
+    model = create("hybrid", "toy", width=32, attention={"gate": "head"})
+    assert (model.config.width, model.config.attention.gate, model.config.attention.heads) == (32, "head", 2)
+    assert changed(model.config, {"heads": 4}).heads == 4
+    assert create("vig", classes=7, device="meta").config.depths == (12,)
+    assert next(create("gam", "toy", dtype=torch.bfloat16).parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "says"),
+    [
+        (lambda: create("vigg"), UnknownNameError, "did you mean 'vig'"),
+        (lambda: create("vig", "tinny"), UnknownNameError, "did you mean 'tiny'.*hierarchical-base, toy"),
+        (lambda: create("vig", "tiny", widht=3), UnknownNameError, "VigConfig has no 'widht'; did you mean 'widths'"),
+        (lambda: create("hybrid"), ConfigError, "HybridConfig needs layer_types"),
+        (lambda: create("hybrid", "toy", attention={"head": 3}), UnknownNameError, "did you mean 'heads'"),
+        (lambda: create("acm"), ConfigError, "'acm' is a method, not a model: outpace.models.acm.adaptive"),
+        (lambda: create("vig", "toy", widths=8), ConfigError, "VigConfig cannot be made of"),
+        (lambda: save(nn.Linear(2, 2), "nowhere"), ConfigError, "Linear is no model that"),
+    ],
+)
+def test_slips_are_answered_with_what_there_is(make: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        make()
+
+
+def test_every_method_without_a_model_says_how_it_is_used() -> None:
+    for name in MODELS:
+        if name not in BUILT:
+            with pytest.raises(ConfigError, match=f"outpace.models.{name}"):
+                create(name)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "says"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "No such file"),
+        (lambda folder: (folder / "config.json").write_text("{"), "holds no model"),
+        (lambda folder: (folder / "config.json").write_text("[]"), "is not one that"),
+        (lambda folder: (folder / "config.json").write_text('{"format": 1, "model": "vigg"}'), "did you mean 'vig'"),
+        (lambda folder: (folder / "model.safetensors").write_bytes(b"junk"), "holds no model"),
+        (lambda folder: save(create("gam", "toy", width=32), folder.parent / "other"), None),
+    ],
+)
+def test_damaged_folders_end_in_one_line(break_it: Any, says: str | None, tmp_path: Path) -> None:
+    folder = save(create("gam", "toy"), tmp_path / "one")
+    break_it(folder)
+    if says is None:  # weights of another size
+        (tmp_path / "other" / "model.safetensors").replace(folder / "model.safetensors")
+        says = "holds no model"
+    with pytest.raises(InputError, match=says) as caught:
+        load(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_learned_tasks_is_loaded_with_them(tmp_path: Path) -> None:
+    model = create("gcab", "toy")
+    model.add_task(4)
+    assert model.config.classes == (2, 3, 4)
+    again = load(save(model, tmp_path))
+    assert again(torch.zeros(1, 1, 8, 8)).shape == (1, 9)
+    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in model.parameters()]
+
+
+WRITERS = ["gla", "hybrid", "gated_attention", "quantizable", "gam", "block_transformer"]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+@torch.no_grad()
+def test_language_models_write_on(name: str) -> None:
+    torch.manual_seed(0)
+    model, prompt = create(name, "toy", dtype=torch.float64).eval(), torch.arange(16).view(2, 8) % 7
+    for parameter in model.parameters():
+        parameter.mul_(3)  # fresh ones say much the same everywhere
+    made = model.generate(prompt, 5)
+    whole = torch.cat([prompt, made], 1)
+    if name != "block_transformer":  # whose own check says the same in blocks
+        assert torch.equal(model(whole)[:, 7:-1].argmax(-1), made)
+    assert isinstance(model, Generates) or name == "block_transformer"
+    assert torch.equal(model.generate(prompt, 3), made[:, :3]) and model.generate(prompt, 0).shape == (2, 0)
+    drawn = [model.generate(prompt, 8, temperature=5.0, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    with pytest.raises(ConfigError, match="a prompt is"):
+        model.generate(prompt[:, :0], 3)
+    with pytest.raises(ConfigError, match="a prompt is"):
+        model.generate(prompt, 3, temperature=-1.0)
