@@ -50,7 +50,7 @@ class Loaded:
     """The diffusers pipeline; a plain one, use it as you like."""
     source: Source
     pocket: Any = None
-    """Its entry in POCKETS, where it is one, shipped or trained again."""
+    """Its entry in POCKETS or SISTERS, where it is one, shipped or trained again."""
     call: dict[str, Any] = field(default_factory=dict)
     """Arguments of the call that this pipeline wants unless it is told otherwise."""
     prompt_argument: str = "prompt"
@@ -117,10 +117,10 @@ def load_pipeline(
 
 
 def _load_pocket(name: str, source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:
-    from .pocket.recipes import POCKETS
+    from .pocket.sisters import trained
     from .pocket.store import load_pocket
 
-    pocket = POCKETS[name]
+    pocket = trained(name)
     where = name if source.kind == "pocket" else Path(source.name).expanduser()
     return Loaded(
         pipe=load_pocket(where, torch_dtype=dtype).to(place),
@@ -135,6 +135,7 @@ def _load_pocket(name: str, source: Source, dtype: torch.dtype, place: torch.dev
 def _pocket_of(source: Source) -> str | None:
     # A pocket that someone trained again is called as the shipped one; its card says which it is.
     from .pocket.recipes import POCKETS
+    from .pocket.sisters import is_sister
 
     if source.kind != "folder":
         return source.name if source.kind == "pocket" else None
@@ -143,7 +144,7 @@ def _pocket_of(source: Source) -> str | None:
     except (OSError, ValueError):
         return None
     name = card.get("pocket") if isinstance(card, dict) else None
-    return name if name in POCKETS else None
+    return name if isinstance(name, str) and (name in POCKETS or is_sister(name)) else None
 
 
 def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:

@@ -59,11 +59,10 @@ def list_pockets(as_json: bool) -> None:
 @show_traceback_option
 def check(name: str, folder: str | None, samples: int, steps: int | None, as_json: bool) -> None:
     """Generate NAME's held-out prompts and read off the pictures how many were obeyed; exit 1 below the bar."""
-    from outpace.pipelines.pocket.recipes import POCKETS
-
-    entry = POCKETS[name]
     from outpace.pipelines import check_pocket
+    from outpace.pipelines.pocket.sisters import trained
 
+    entry = trained(name)
     watched = sys.stderr.isatty() and not as_json
     result = check_pocket(name, n=samples, steps=steps, folder=folder, progress=watched)
     accuracy = result["accuracy"]
@@ -82,6 +81,12 @@ def check(name: str, folder: str | None, samples: int, steps: int | None, as_jso
 @pocket.command()
 @click.argument("name")
 @click.option("--out", required=True, metavar="FOLDER", help="Where the pipeline and its checkpoints go.")
+@click.option(
+    "--sister",
+    is_flag=True,
+    help="Train its sister instead: another seed, depth, width and split of the data, to report on what no setting was "
+    "chosen on.",
+)
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="On a CPU, through gloo.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option(
@@ -92,11 +97,12 @@ def check(name: str, folder: str | None, samples: int, steps: int | None, as_jso
 )
 @click.option("--restart", is_flag=True, help="Forget checkpoints in FOLDER instead of resuming from them.")
 @show_traceback_option
-def train(name: str, out: str, processes: int, device: str, budget: float | None, restart: bool) -> None:
+def train(name: str, out: str, sister: bool, processes: int, device: str, budget: float | None, restart: bool) -> None:
     """Train NAME again from nothing. Killed or stopped, the same command goes on where it was."""
     from outpace.pipelines.pocket.recipes import POCKETS
+    from outpace.pipelines.pocket.sisters import sister_of
 
-    POCKETS[name]
+    chosen = sister_of(name) if sister else POCKETS[name]
     from outpace.pipelines.load import choose_device
     from outpace.pipelines.media import check_writable
 
@@ -105,9 +111,9 @@ def train(name: str, out: str, processes: int, device: str, budget: float | None
     check_writable(folder / "checkpoint")
     from outpace.pipelines import train_pocket
 
-    train_pocket(name, folder, processes=processes, device=device, resume=not restart, budget=budget)
-    example = POCKETS[name].prompts(1, "held_out")[0]
-    click.echo(f'Trained {name}. Try it: outpace generate {folder} --prompt "{example}"')
+    train_pocket(chosen.name, folder, processes=processes, device=device, resume=not restart, budget=budget)
+    example = chosen.prompts(1, "held_out")[0]
+    click.echo(f'Trained {chosen.name}. Try it: outpace generate {folder} --prompt "{example}"')
 
 
 def _shipped_bytes(name: str) -> int:

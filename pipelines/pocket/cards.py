@@ -38,10 +38,10 @@ def check_pocket(
     import torch
     from tqdm import tqdm
 
-    from .recipes import POCKETS
+    from .sisters import trained
     from .store import load_pocket
 
-    pocket = POCKETS[name]
+    pocket = trained(name)
     if n < 1:
         raise ConfigError(f"{n} prompts measure nothing; ask for at least 1")
     count = pocket.steps if steps is None else steps
@@ -86,9 +86,11 @@ def write_card(folder: Path, check: dict[str, Any]) -> None:
 
 def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:
     """The model card in Markdown; every number in it comes from `card` and from the files."""
-    from .recipes import POCKETS
+    from .sisters import is_sister, trained
 
-    pocket = POCKETS[card["pocket"]]
+    pocket = trained(card["pocket"])
+    sister = is_sister(pocket.name)
+    recipe = f"{pocket.name.removesuffix('-sister')} --sister" if sister else pocket.name
     training, check = card["training"], card["check"]
     parts = training["parts"]
     call = "".join(f"{key}={value!r}, " for key, value in check["call"].items())
@@ -106,7 +108,7 @@ def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:
         "```python",
         f"from outpace.pipelines import {'POCKETS, ' if pocket.given is not None else ''}load_pocket",
         "",
-        f'pipe = load_pocket("{pocket.name}")',
+        'pipe = load_pocket("./FOLDER")' if sister else f'pipe = load_pocket("{pocket.name}")',
         "made = pipe(",
         _asked(pocket, example),
         f"    num_inference_steps={check['steps']},",
@@ -137,7 +139,7 @@ def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:
         "",
         f"Data: {pocket.data}.",
         "",
-        f"Recipe: `outpace pocket train {pocket.name} --out FOLDER`. Hardware: {training['hardware']}; "
+        f"Recipe: `outpace pocket train {recipe} --out FOLDER`. Hardware: {training['hardware']}; "
         f"torch {training['torch']}, diffusers {training['diffusers']}.",
         "",
         "| part | steps | samples | CPU seconds | loss at the end |",
@@ -175,7 +177,7 @@ def _parameters(folder: Path) -> dict[str, int]:
     from safetensors import safe_open
 
     counts = {}
-    for file in sorted(folder.glob("*/*.safetensors")):
+    for file in sorted(set(folder.glob("*/*.safetensors")) - set(folder.glob("checkpoints/*"))):
         with safe_open(file, framework="pt") as held:
             sizes = [held.get_slice(key).get_shape() for key in held.keys()]
         total = 0

@@ -52,6 +52,9 @@ class Stage:
 
 SMALL = Stage()
 
+FOLD = 1
+"""The fold of captions that is held out unless another is asked for."""
+
 Split = Literal["held_out", "train", "calibration"]
 
 
@@ -75,8 +78,13 @@ class Clip:
     @property
     def held_out(self) -> bool:
         """Never trained on: for each shape and direction one colour of six, each colour twice."""
+        return self.fold == FOLD
+
+    @property
+    def fold(self) -> int:
+        """Which of six folds it is in."""
         colour, shape = list(COLOURS).index(self.colour), SHAPES.index(self.shape)
-        return (colour + 2 * shape + 3 * list(DIRECTIONS).index(self.direction)) % 6 == 1
+        return (colour + 2 * shape + 3 * list(DIRECTIONS).index(self.direction)) % 6
 
     def labels(self) -> list[int]:
         """The caption as class numbers, in the order of ATTRIBUTES."""
@@ -112,16 +120,19 @@ def parse(caption: str) -> Clip:
     )
 
 
-def prompts(n: int, split: Split = "held_out") -> list[str]:
+def prompts(n: int, split: Split = "held_out", *, fold: int = FOLD) -> list[str]:
     """`n` captions of a split, always the same ones; repeated in turn where `n` exceeds the split (24 held out).
 
     "train" and "calibration" are the two halves of the captions that were trained on: settings are tuned on the second,
     and figures are read on "held_out" only.
+
+    Args:
+        fold: of captions that are held out.
     """
-    seen = [clip for clip in EVERY_CLIP if not clip.held_out]
+    seen = [clip for clip in EVERY_CLIP if clip.fold != fold]
     random.Random(7).shuffle(seen)
     half = len(seen) // 2
-    held_out = [clip for clip in EVERY_CLIP if clip.held_out]
+    held_out = [clip for clip in EVERY_CLIP if clip.fold == fold]
     random.Random(8).shuffle(held_out)
     splits = {"held_out": held_out, "train": seen[:half], "calibration": seen[half:]}
     if split not in splits:
@@ -129,9 +140,9 @@ def prompts(n: int, split: Split = "held_out") -> list[str]:
     return [splits[split][i % len(splits[split])].caption for i in range(n)]
 
 
-def draw(rng: random.Random, clips: int) -> list[Clip]:
+def draw(rng: random.Random, clips: int, *, fold: int = FOLD) -> list[Clip]:
     """`clips` clips to train on, drawn evenly from those not held out."""
-    seen = [clip for clip in EVERY_CLIP if not clip.held_out]
+    seen = [clip for clip in EVERY_CLIP if clip.fold != fold]
     return [rng.choice(seen) for _ in range(clips)]
 
 

@@ -23,6 +23,15 @@ from ...errors import InputError, MissingDependencyError
 SIDE = 32
 TRAIN_COUNT = 1500
 """Digits before this index train the generator and the reader; the rest only measure the reader."""
+
+
+def stroke_numbers(first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which strokes train, TRAIN_COUNT from `first` on (behind the last one comes number 0), and which do not."""
+    total = len(digit_strokes()[0])
+    numbers = (first + torch.arange(total)) % total
+    return numbers[:TRAIN_COUNT], numbers[TRAIN_COUNT:]
+
+
 READER_FILE = Path(__file__).parent / "weights" / "digit_reader.safetensors"
 
 
@@ -58,10 +67,14 @@ def render_digits(strokes_BYX: torch.Tensor, generator: torch.Generator) -> torc
     return paper * (1 - mask) + ink * mask
 
 
-def draw_digits(count: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """`count` pictures of training digits, (count, 3, 32, 32) in 0..1, and their classes."""
+def draw_digits(count: int, generator: torch.Generator, *, first: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """`count` pictures of training digits, (count, 3, 32, 32) in 0..1, and their classes.
+
+    Args:
+        first: the first of the strokes that train.
+    """
     strokes, classes = digit_strokes()
-    chosen = torch.randint(0, TRAIN_COUNT, (count,), generator=generator)
+    chosen = stroke_numbers(first)[0][torch.randint(0, TRAIN_COUNT, (count,), generator=generator)]
     return render_digits(strokes[chosen], generator), classes[chosen]
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .autoencoder import build_autoencoder, decode_latents, encode_pictures, psnr_decibel, train_autoencoder
-from .digits import READER_FILE, SIDE, TRAIN_COUNT, DigitReader, digit_strokes, draw_digits, render_digits
+from .digits import READER_FILE, SIDE, DigitReader, digit_strokes, draw_digits, render_digits, stroke_numbers
 from .training import FitResult, FitSettings, first_process_first, fit
 
 NULL_CLASS = 1000
@@ -34,13 +34,17 @@ class DiTRecipe:
     head_width: int = 16
     unlabelled: float = 0.1
     """Share of samples trained without their class, for guidance."""
+    first_stroke: int = 0
+    """The first of the strokes that train; the others only measure."""
+    seed: int = 0
+    """Of the weights before training and of the pictures that are encoded once."""
 
 
-def build_denoiser(recipe: DiTRecipe, *, seed: int = 0) -> Any:
+def build_denoiser(recipe: DiTRecipe) -> Any:
     """The untrained transformer: Xavier matrices, gates and output at zero."""
     from diffusers import DiTTransformer2DModel
 
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     model = DiTTransformer2DModel(
         num_attention_heads=recipe.heads,
         attention_head_dim=recipe.head_width,
@@ -63,11 +67,11 @@ def build_denoiser(recipe: DiTRecipe, *, seed: int = 0) -> Any:
 
 def train_reader(recipe: DiTRecipe, folder: Path, *, progress: bool = True) -> tuple[DigitReader, float]:
     """Train the network that reads digits off pictures; with its accuracy on strokes it has not seen."""
-    torch.manual_seed(0)
+    torch.manual_seed(recipe.seed)
     reader = DigitReader()
 
     def loss_of(generator: torch.Generator, batch: int) -> torch.Tensor:
-        pictures, classes = draw_digits(batch, generator)
+        pictures, classes = draw_digits(batch, generator, first=recipe.first_stroke)
         pictures = (pictures + 0.03 * torch.randn(pictures.shape, generator=generator)).clamp(0, 1)
         return F.cross_entropy(reader(pictures), classes)
 
@@ -80,9 +84,10 @@ def train_reader(recipe: DiTRecipe, folder: Path, *, progress: bool = True) -> t
                 layer.reset_running_stats()
                 layer.momentum = None
         for seed in range(20):
-            reader(draw_digits(128, torch.Generator().manual_seed(10_000 + seed))[0])
+            generator = torch.Generator().manual_seed(10_000 + seed)
+            reader(draw_digits(128, generator, first=recipe.first_stroke)[0])
         reader.eval()
-        unseen = torch.arange(TRAIN_COUNT, len(strokes)).repeat(4)
+        unseen = stroke_numbers(recipe.first_stroke)[1].repeat(4)
         pictures = render_digits(strokes[unseen], torch.Generator().manual_seed(4))
         accuracy = (reader(pictures).argmax(1) == classes[unseen]).float().mean()
     return reader, float(accuracy)
@@ -92,17 +97,17 @@ def train_digit_autoencoder(
     recipe: DiTRecipe, folder: Path, device: torch.device, *, progress: bool = True
 ) -> tuple[Any, FitResult, float]:
     """Train the autoencoder; with what it took and its fidelity in dB on strokes it has not seen."""
-    autoencoder = build_autoencoder(SIDE).to(device)
+    autoencoder = build_autoencoder(SIDE, seed=recipe.seed).to(device)
     result = train_autoencoder(
         "autoencoder",
         autoencoder,
-        lambda count, generator: draw_digits(count, generator)[0],
+        lambda count, generator: draw_digits(count, generator, first=recipe.first_stroke)[0],
         recipe.autoencoder,
         folder,
         progress=progress,
     )
     autoencoder.eval()
-    strokes = digit_strokes()[0][TRAIN_COUNT:]
+    strokes = digit_strokes()[0][stroke_numbers(recipe.first_stroke)[1]]
     pictures = render_digits(strokes, torch.Generator().manual_seed(5))
     remade = decode_latents(autoencoder, encode_pictures(autoencoder, pictures))
     return autoencoder, result, psnr_decibel(pictures, remade)
@@ -114,7 +119,8 @@ def encode_digits(recipe: DiTRecipe, autoencoder: Any, folder: Path) -> tuple[to
     if path.is_file():
         held = torch.load(path)
     else:
-        pictures, classes = draw_digits(recipe.pictures, torch.Generator().manual_seed(6))
+        generator = torch.Generator().manual_seed(6 + recipe.seed)
+        pictures, classes = draw_digits(recipe.pictures, generator, first=recipe.first_stroke)
         latents = encode_pictures(autoencoder, pictures)
         held = {"latents": latents / latents.std(), "classes": classes, "scale": float(1 / latents.std())}
         part = path.with_suffix(".part")

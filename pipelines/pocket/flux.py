@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .autoencoder import build_autoencoder, decode_latents, encode_pictures, psnr_decibel, train_autoencoder
-from .scenes import LABEL_SIZES, SIDE, Scene, Split, check_scenes, draw_scene, render_scenes, scene_captions
+from .scenes import FOLD, LABEL_SIZES, SIDE, Scene, Split, check_scenes, draw_scene, render_scenes, scene_captions
 from .text import (
     build_clip_encoder,
     build_clip_tokenizer,
@@ -55,6 +55,10 @@ class FluxRecipe:
     rope_axes: tuple[int, int, int] = (4, 10, 10)
     uncaptioned: float = 0.1
     """Share of samples trained with an empty caption."""
+    fold: int = FOLD
+    """Of pairs of things that are held out."""
+    seed: int = 0
+    """Of the weights before training and of the scenes that are encoded once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,23 +78,24 @@ class Texts:
         return pooled.float().cpu(), tokens.float().cpu()
 
 
-def draw_scenes(count: int, generator: torch.Generator, *, split: Split = "train") -> list[Scene]:
+def draw_scenes(count: int, generator: torch.Generator, *, split: Split = "train", fold: int = FOLD) -> list[Scene]:
     """`count` scenes of `split`, decided by `generator`."""
     source = random.Random(int(torch.randint(0, 2**62, (1,), generator=generator)))
-    return [draw_scene(source, split=split) for _ in range(count)]
+    return [draw_scene(source, split=split, fold=fold) for _ in range(count)]
 
 
 def train_texts(
     recipe: FluxRecipe, folder: Path, device: torch.device, *, progress: bool = True
 ) -> tuple[Texts, dict[str, FitResult], float]:
     """Train both text encoders; with the share of captions that both understand fully."""
-    words = caption_words(scene_captions(2000, "train"))
+    words = caption_words(scene_captions(2000, "train", fold=recipe.fold))
     clip_tokenizer, t5_tokenizer = build_clip_tokenizer(words, LENGTH), build_t5_tokenizer(words, LENGTH)
-    clip = build_clip_encoder(clip_tokenizer, width=recipe.text_width, length=LENGTH).to(device)
-    t5 = build_t5_encoder(t5_tokenizer, width=recipe.text_width).to(device)
+    sizes: Any = {"width": recipe.text_width, "seed": recipe.seed}
+    clip = build_clip_encoder(clip_tokenizer, length=LENGTH, **sizes).to(device)
+    t5 = build_t5_encoder(t5_tokenizer, **sizes).to(device)
 
     def draw(count: int, generator: torch.Generator) -> tuple[list[str], torch.Tensor]:
-        scenes = draw_scenes(count, generator)
+        scenes = draw_scenes(count, generator, fold=recipe.fold)
         return [scene.caption for scene in scenes], torch.tensor([scene.labels() for scene in scenes])
 
     shared = {"length": LENGTH, "width": recipe.text_width, "progress": progress}
@@ -108,18 +113,18 @@ def train_scene_autoencoder(
     recipe: FluxRecipe, folder: Path, device: torch.device, *, progress: bool = True
 ) -> tuple[Any, FitResult, dict[str, float]]:
     """Train the autoencoder; with its fidelity on held-out scenes, in dB and as read by the checker."""
-    autoencoder = build_autoencoder(SIDE, latent_channels=recipe.latent_channels).to(device)
+    autoencoder = build_autoencoder(SIDE, latent_channels=recipe.latent_channels, seed=recipe.seed).to(device)
     result = train_autoencoder(
         "autoencoder",
         autoencoder,
-        lambda count, generator: render_scenes(draw_scenes(count, generator), generator),
+        lambda count, generator: render_scenes(draw_scenes(count, generator, fold=recipe.fold), generator),
         recipe.autoencoder,
         folder,
         progress=progress,
     )
     autoencoder.eval()
     generator = torch.Generator().manual_seed(15)
-    scenes = draw_scenes(128, generator, split="held_out")
+    scenes = draw_scenes(128, generator, split="held_out", fold=recipe.fold)
     pictures = render_scenes(scenes, generator)
     remade = decode_latents(autoencoder, encode_pictures(autoencoder, pictures))
     read = check_scenes(list(remade.permute(0, 2, 3, 1).numpy()), [scene.caption for scene in scenes])
@@ -142,8 +147,8 @@ def encode_scenes(
     if path.is_file():
         held = torch.load(path)
     else:
-        generator = torch.Generator().manual_seed(16)
-        scenes = draw_scenes(recipe.scenes, generator)
+        generator = torch.Generator().manual_seed(16 + recipe.seed)
+        scenes = draw_scenes(recipe.scenes, generator, fold=recipe.fold)
         chunk = max(1, 256 * SIDE**2 // side**2)
         latents = torch.cat(
             [
@@ -169,11 +174,11 @@ def encode_scenes(
     return held
 
 
-def build_denoiser(recipe: FluxRecipe, *, seed: int = 0) -> Any:
+def build_denoiser(recipe: FluxRecipe) -> Any:
     """The untrained transformer: Xavier matrices, gates and output at zero."""
     from diffusers import FluxTransformer2DModel
 
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     model = FluxTransformer2DModel(
         in_channels=4 * recipe.latent_channels,
         num_layers=recipe.double_blocks,

@@ -35,6 +35,9 @@ JITTER = 1.5
 RADIUS = (8.0, 9.0)
 """Pixels, from and to."""
 
+FOLD = 1
+"""The fold of pairs that is held out unless another is asked for."""
+
 Split = Literal["held_out", "train", "calibration"]
 
 
@@ -71,10 +74,15 @@ class Scene:
     @property
     def held_out(self) -> bool:
         """Never trained on: 10 of the 78 pairs of things, whichever is named first; every thing is in one or two."""
-        if self.second is None:
-            return False
+        return self.fold == FOLD
+
+    @property
+    def fold(self) -> int | None:
+        """Which of eight folds its pair of things is in; None where it has no pair of different ones."""
+        if self.second is None or self.first.number == self.second.number:
+            return None
         low, high = sorted((self.first.number, self.second.number))
-        return low != high and (5 * low + 3 * high) % 8 == 1
+        return (5 * low + 3 * high) % 8
 
     def places(self) -> list[tuple[Thing, float, float]]:
         """Each thing with the x and y of its place, in pixels, the left or upper one first."""
@@ -103,8 +111,12 @@ class Scene:
 LABEL_SIZES = (3, len(GROUNDS), len(COLOURS) + 1, len(SHAPES) + 1, len(COLOURS) + 1, len(SHAPES) + 1)
 
 
-def draw_scene(source: random.Random, *, split: Split = "train") -> Scene:
-    """A scene of `split`: two things in five of six, always two where held out. "calibration" is like "train"."""
+def draw_scene(source: random.Random, *, split: Split = "train", fold: int = FOLD) -> Scene:
+    """A scene of `split`: two things in five of six, always two where held out. "calibration" is like "train".
+
+    Args:
+        fold: of pairs that are held out.
+    """
     if split not in ("held_out", "train", "calibration"):
         raise ConfigError(f"no split '{split}' (have: held_out, train, calibration)")
     while True:
@@ -116,7 +128,7 @@ def draw_scene(source: random.Random, *, split: Split = "train") -> Scene:
             if two
             else Scene(first=things[0], ground=ground)
         )
-        if scene.held_out == (split == "held_out"):
+        if (scene.fold == fold) == (split == "held_out"):
             return scene
 
 
@@ -124,11 +136,16 @@ EVERY = 5000
 """Draws in a row that bring nothing new: by then every caption of a split has been given (held out are 240)."""
 
 
-def scene_captions(count: int, split: Split) -> list[str]:
-    """`count` captions of `split`, the same at every call; none twice until `EVERY` draws in a row were known."""
-    source, captions, known, repeats = random.Random(f"scenes/{split}"), [], set(), 0
+def scene_captions(count: int, split: Split, *, fold: int = FOLD) -> list[str]:
+    """`count` captions of `split`, the same at every call; none twice until `EVERY` draws in a row were known.
+
+    Args:
+        fold: of pairs that are held out.
+    """
+    source = random.Random(f"scenes/{split}" if fold == FOLD else f"scenes/{split}/{fold}")
+    captions, known, repeats = [], set(), 0
     while len(captions) < count:
-        caption = draw_scene(source, split=split).caption
+        caption = draw_scene(source, split=split, fold=fold).caption
         if caption in known:
             repeats += 1
             if repeats == EVERY:

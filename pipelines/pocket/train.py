@@ -28,6 +28,7 @@ def train_pocket(
     """Train the pocket `name`; `out` becomes an ordinary diffusers directory with a model card.
 
     Args:
+        name: of a pocket, or of a sister ("flux-sister").
         out: checkpoints lie in `out/checkpoints` and may be removed when it is done.
         processes: on a CPU, through gloo; each takes its share of every batch.
         device: "cpu", or one GPU as torch names it.
@@ -37,9 +38,9 @@ def train_pocket(
     Raises: UnknownNameError for no pocket of ours; ConfigError for processes on a GPU, or where `out` holds a run with
         other settings.
     """
-    from .recipes import POCKETS
+    from .sisters import trained
 
-    POCKETS[name]
+    trained(name)
     if processes < 1 or (processes > 1 and device != "cpu"):
         raise ConfigError(f"{processes} processes on '{device}': several train together on a cpu only; a GPU takes 1")
     folder = Path(out).expanduser()
@@ -75,7 +76,7 @@ def _train(job: dict[str, Any], *, rank: int, progress: bool) -> None:
     import torch.distributed as dist
 
     from .cards import check_pocket, write_card
-    from .recipes import POCKETS
+    from .sisters import trained
     from .store import save_pipeline
     from .training import join_processes
 
@@ -85,7 +86,7 @@ def _train(job: dict[str, Any], *, rank: int, progress: bool) -> None:
         torch.set_num_threads(1)
     join_processes(rank, world, folder / "checkpoints")
     try:
-        pocket = POCKETS[job["name"]]
+        pocket = trained(job["name"])
         pipe, facts = pocket.train(
             folder / "checkpoints", budget=job["budget"], device=job["device"], progress=progress
         )

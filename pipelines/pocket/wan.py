@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from . import clips
-from .clips import SMALL, Stage
+from .clips import FOLD, SMALL, Stage
 from .text import AttributeReader, build_t5_tokenizer, caption_words
 from .training import FitResult, FitSettings, first_process_first, fit
 
@@ -51,6 +51,10 @@ class WanRecipe:
     """Of the scheduler's noise levels, towards noise."""
     stage: Stage = SMALL
     """What the autoencoder sees, and the denoiser."""
+    fold: int = FOLD
+    """Of captions that are held out."""
+    seed: int = 0
+    """Of the weights before training and of the clips that are encoded once."""
 
 
 def build_autoencoder(latent_channels: int, *, seed: int = 0) -> Any:
@@ -76,11 +80,11 @@ def build_autoencoder(latent_channels: int, *, seed: int = 0) -> Any:
 
 
 def draw_clips(
-    count: int, generator: torch.Generator, stage: clips.Stage = clips.SMALL
+    count: int, generator: torch.Generator, stage: clips.Stage = clips.SMALL, *, fold: int = clips.FOLD
 ) -> tuple[list[clips.Clip], torch.Tensor]:
     """`count` training clips with their pictures (B, 3, T, Y, X) in -1..1, decided by `generator`."""
     source = random.Random(int(torch.randint(0, 2**62, (1,), generator=generator)))
-    drawn = clips.draw(source, count)
+    drawn = clips.draw(source, count, fold=fold)
     media = torch.from_numpy(clips.render(drawn, source, stage)).permute(0, 4, 1, 2, 3)
     return drawn, media.contiguous() * 2 - 1
 
@@ -89,10 +93,10 @@ def train_clip_autoencoder(
     recipe: WanRecipe, folder: Path, device: torch.device, *, progress: bool = True
 ) -> tuple[Any, FitResult, dict[str, float]]:
     """Train the autoencoder and measure its latents; with its fidelity on fresh clips, in dB and as read."""
-    model = build_autoencoder(recipe.latent_channels).to(device)
+    model = build_autoencoder(recipe.latent_channels, seed=recipe.seed).to(device)
 
     def loss_of(generator: torch.Generator, batch: int) -> torch.Tensor:
-        media = draw_clips(batch, generator, recipe.stage)[1].to(device)
+        media = draw_clips(batch, generator, recipe.stage, fold=recipe.fold)[1].to(device)
         mean, log_variance = model.encode(media).latent_dist.parameters.float().chunk(2, 1)
         log_variance = log_variance.clamp(-12, 4)
         noise = torch.randn(mean.shape, generator=generator).to(device)
@@ -104,7 +108,7 @@ def train_clip_autoencoder(
 
     result = fit("autoencoder", model.train(), loss_of, recipe.autoencoder, folder, progress=progress)
     model.eval()
-    drawn, media = draw_clips(96, torch.Generator().manual_seed(999_979), recipe.stage)
+    drawn, media = draw_clips(96, torch.Generator().manual_seed(999_979), recipe.stage, fold=recipe.fold)
     with torch.no_grad():
         latents = torch.cat([model.encode(part.to(device)).latent_dist.mode() for part in media.split(16)])
         remade = torch.cat([model.decode(part).sample for part in latents.split(16)]).cpu().clamp(-1, 1)
@@ -134,7 +138,7 @@ def train_text(
 
     captions = [clip.caption for clip in clips.EVERY_CLIP]
     tokenizer = build_t5_tokenizer(caption_words(captions), LENGTH)
-    torch.manual_seed(0)
+    torch.manual_seed(recipe.seed)
     config = UMT5Config(
         vocab_size=len(tokenizer),
         d_model=recipe.text_width,
@@ -172,11 +176,11 @@ def train_text(
     return encoder, tokenizer, result, float(right.float().mean())
 
 
-def build_denoiser(recipe: WanRecipe, *, seed: int = 0) -> Any:
+def build_denoiser(recipe: WanRecipe) -> Any:
     """The untrained transformer."""
     from diffusers import WanTransformer3DModel
 
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     model = WanTransformer3DModel(
         patch_size=(1, recipe.patch, recipe.patch),
         num_attention_heads=recipe.heads,
@@ -207,14 +211,14 @@ def encode_clips(
     path = folder / f"{name}.pt"
     if path.is_file():
         return torch.load(path)
-    generator = torch.Generator().manual_seed(24)
+    generator = torch.Generator().manual_seed(24 + recipe.seed)
     device = next(autoencoder.parameters()).device
     mean, std = (
         torch.tensor(v).view(1, -1, 1, 1, 1) for v in (autoencoder.config.latents_mean, autoencoder.config.latents_std)
     )
     latents, texts = [], []
     for _ in range(recipe.clips // 32):
-        drawn, media = draw_clips(32, generator, recipe.stage)
+        drawn, media = draw_clips(32, generator, recipe.stage, fold=recipe.fold)
         made = autoencoder.encode(media.to(device)).latent_dist.mode().float().cpu()
         latents.append(((made - mean) / std).half())
         texts.append(encode_captions(encoder, tokenizer, [clip.caption for clip in drawn]).cpu().half())

@@ -1,0 +1,94 @@
+"""Sisters: trained by the same code on another split from other seeds, and called like the pocket they belong to."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from outpace.cli import main
+from outpace.errors import InputError, UnknownNameError
+from outpace.pipelines import POCKETS, train_pocket
+from outpace.pipelines.load import load_pipeline
+from outpace.pipelines.pocket import cards, clips, digits, flux, scenes, sisters, wan
+from outpace.pipelines.pocket.dit import DiTRecipe
+from outpace.pipelines.pocket.flux import FluxRecipe
+from outpace.pipelines.pocket.sisters import SISTERS, sister_of, trained
+from outpace.pipelines.pocket.training import FitSettings
+from outpace.pipelines.pocket.wan import WanRecipe
+
+RECIPES: dict[str, tuple[Any, Any]] = {
+    "dit": (DiTRecipe(), sisters.dit_recipe()),
+    "flux": (FluxRecipe(), sisters.flux_recipe()),
+    "wan": (WanRecipe(), sisters.wan_recipe()),
+}
+
+
+@pytest.mark.parametrize("name", SISTERS)
+def test_a_sister_differs_in_seeds_depth_width_and_split(name: str):
+    plain, sister = RECIPES[name]
+    assert plain.seed != sister.seed
+    for field in fields(plain):
+        one, other = getattr(plain, field.name), getattr(sister, field.name)
+        if isinstance(one, FitSettings):
+            assert one.seed != other.seed, field.name
+    depths = {"flux": ("double_blocks", "single_blocks")}.get(name, ("blocks",))
+    assert all(getattr(plain, depth) > getattr(sister, depth) for depth in depths)
+    assert plain.heads * plain.head_width < sister.heads * sister.head_width
+    split = "first_stroke" if name == "dit" else "fold"
+    assert getattr(plain, split) != getattr(sister, split)
+
+
+def test_what_a_sister_is_measured_on_was_not_trained_on():
+    trained_on, unseen = (set(part.tolist()) for part in digits.stroke_numbers(sisters.dit_recipe().first_stroke))
+    shipped = set(digits.stroke_numbers()[0].tolist())
+    assert len(trained_on) == digits.TRAIN_COUNT and not trained_on & unseen
+    assert unseen <= shipped and len(trained_on | unseen) == len(digits.digit_strokes()[0])
+    for name, parse in (("flux", scenes.parse_caption), ("wan", clips.parse)):
+        fold = RECIPES[name][1].fold
+        held_out = SISTERS[name].prompts(64, "held_out")
+        assert all(parse(caption).fold == fold for caption in held_out)
+        for split in ("train", "calibration"):
+            assert all(parse(caption).fold != fold for caption in SISTERS[name].prompts(300, split))
+        assert not set(held_out) & set(POCKETS[name].prompts(64, "held_out"))
+
+
+def test_a_sister_trains_on_its_own_split():
+    generator = torch.Generator().manual_seed(0)
+    fold = sisters.flux_recipe().fold
+    assert all(scene.fold != fold for scene in flux.draw_scenes(400, generator, fold=fold))
+    assert any(scene.held_out for scene in flux.draw_scenes(400, generator, fold=fold))
+    drawn = wan.draw_clips(200, generator, fold=sisters.wan_recipe().fold)[0]
+    assert all(clip.fold != sisters.wan_recipe().fold for clip in drawn) and any(clip.held_out for clip in drawn)
+
+
+def test_who_has_a_sister():
+    assert sister_of("dit").name == "dit-sister" and trained("dit-sister") is SISTERS["dit"]
+    assert trained("dit") is POCKETS["dit"]
+    with pytest.raises(InputError, match=r"'lego' has no sister; these have one: dit, flux, wan"):
+        sister_of("lego")
+    with pytest.raises(UnknownNameError, match="did you mean 'flux'"):
+        sister_of("flix")
+    with pytest.raises(UnknownNameError):
+        trained("lego-sister")
+
+
+def test_a_trained_sister_is_found_by_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("sklearn")
+    monkeypatch.setattr(cards, "check_pocket", partial(cards.check_pocket, steps=2))
+    folder = train_pocket("dit-sister", tmp_path / "dit", budget=0.001, progress=False)
+    loaded = load_pipeline(str(folder), device="cpu", progress=False)
+    assert loaded.pocket is SISTERS["dit"] and loaded.call == {"guidance_scale": 4.0}
+    assert loaded.pipe.transformer.config.num_layers == sisters.dit_recipe().blocks
+    assert "outpace pocket train dit --sister" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_command_refuses_what_has_no_sister(tmp_path: Path):
+    done = CliRunner().invoke(main, ["pocket", "train", "vdt", "--sister", "--out", str(tmp_path / "x")])
+    assert done.exit_code == 2 and "'vdt' has no sister" in done.stderr
+    assert not (tmp_path / "x").exists()
