@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from torch import nn
-
-from ..errors import ConfigError, ConflictError, UnsupportedModelError
-from .attention import AttentionEngine
-from .bricks.engine import BrickEngine
+from ..errors import ConfigError
 from .conductor import Conductor
-from .denoiser import Denoiser
-from .families import FAMILIES, find_family
-from .forecaster import Forecaster
+from .denoiser import Denoiser, denoisers_of
+from .families import find_family
 from .methods import Method, check_combination
-from .methods.adaspa import AdaSpa
-from .methods.brick_skipping import BrickSkipping
-from .methods.gated_taylor import GatedTaylor
-from .methods.interval_taylor import IntervalTaylor
-from .methods.solver import Solver
 from .presets import preset_methods
-from .profile import Expectation, Profile, fingerprint_of
+from .profile import Expectation, Profile
 from .trace import Trace
 
 
@@ -36,70 +27,39 @@ class Acceleration:
         profile: what they were taken from, where it was a profile.
     """
 
-    def __init__(self, target: Any, methods: list[Method], profile: Profile | None = None) -> None:
-        check_combination(methods)
-        found = denoisers_of(target)
-        self._target, self.methods, self.profile = target, methods, profile
-        self.family = find_family(found[0][1])
-        families = [find_family(module) for _, module in found]
+    def __init__(self, target: Any, methods: Sequence[Method], profile: Profile | None = None) -> None:
+        check_combination(list(methods))
+        found = [(name, module, find_family(module)) for name, module in denoisers_of(target)]
+        _, first, self.family = found[0]
+        self._target, self.methods, self.profile = target, list(methods), profile
         self.trace = Trace(
             family=self.family.name,
-            blocks=len(self.family.blocks(found[0][1])),
-            methods=[m.to_dict() for m in methods],
+            blocks=len(self.family.blocks(first)),
+            methods=[method.to_dict() for method in methods],
         )
-        self._scheduler: Any = None
-        self._swapped: Any = None
-        self._denoisers: list[Denoiser] = []
         self._conductor = Conductor(self.trace)
-        if profile is not None:
-            self._compare_with(profile, found)
-        for method in methods:
-            if isinstance(method, Solver):
-                self._swap_scheduler(method)
-        inside = [method for method in methods if not isinstance(method, Solver)]
+        self._denoisers: list[Denoiser] = []
         try:
-            if inside or profile is not None:
-                self._take_hold(inside, found, families)
+            self._take_hold(target, found)
         except BaseException:
             self.restore()
             raise
 
-    def _compare_with(self, profile: Profile, found: list[tuple[str, nn.Module]]) -> None:
-        if not profile.certified:
-            self.trace.warn("the profile is not certified: it kept its target on calibration prompts only")
-        for difference in profile.fingerprint.differences(fingerprint_of(self._target, found)):
-            self.trace.warn(f"the profile was tuned on another pipeline, nothing is promised of this one: {difference}")
-        self._conductor.expectation = Expectation(steps=profile.steps, sample=profile.sample)
-
-    def _swap_scheduler(self, method: Solver) -> None:
-        current = getattr(self._target, "scheduler", None)
-        if current is None:
-            raise ConflictError(
-                "Solver changes a pipeline's scheduler; give accelerate the pipeline, not the transformer"
-            )
-        self._scheduler, self._swapped = current, method.scheduler(current)
-        self._target.scheduler = self._swapped
-
-    def _take_hold(self, methods: list[Method], found: list[tuple[str, nn.Module]], families: list[Any]) -> None:
+    def _take_hold(self, target: Any, found: Sequence[tuple[str, Any, Any]]) -> None:
         conductor = self._conductor
-        for method in methods:
-            if isinstance(method, (GatedTaylor, IntervalTaylor)):
-                conductor.forecaster = Forecaster(method.policy(), self.trace, conductor.clock, method.correct)
-            elif isinstance(method, AdaSpa):
-                conductor.attention = AttentionEngine(method, self.trace, conductor)
-        asked = conductor.forecaster is not None and conductor.forecaster.policy.probes
-        for method in methods:
-            if isinstance(method, BrickSkipping):
-                conductor.bricks = BrickEngine(method, self.trace, conductor, asked)
-        for (name, module), family in zip(found, families, strict=True):
+        shared = conductor.shared
+        expectation = [] if self.profile is None else [Expectation(self.profile, shared)]
+        conductor.take([*expectation, *(method.part(shared) for method in self.methods)])
+        for part in conductor.parts:
+            part.hold(target)
+        if not any(part.holds_denoisers for part in conductor.parts):
+            return
+        for name, module, family in found:
             self._denoisers.append(Denoiser(name, module, family, conductor))
-            if conductor.bricks is not None:
-                conductor.bricks.attach(self._denoisers[-1])
-            if conductor.attention is not None:
-                conductor.attention.attach(self._denoisers[-1])
-        scheduler = getattr(self._target, "scheduler", None)
+            conductor.attach(self._denoisers[-1])
+        scheduler = getattr(target, "scheduler", None)
         if scheduler is not None and hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "step"):
-            conductor.clock.attach(scheduler, lambda: getattr(self._target, "scheduler", None))
+            shared.clock.attach(scheduler, lambda: getattr(target, "scheduler", None))
         else:
             self.trace.warn("no scheduler was given: noise levels are read off the timesteps, and nothing is corrected")
 
@@ -109,16 +69,10 @@ class Acceleration:
 
     def restore(self) -> None:
         """Leave the pipeline exactly as it was found. Calling it twice does nothing more."""
-        self._conductor.release()
-        self._conductor.clock.detach()
-        if self._conductor.attention is not None:
-            self._conductor.attention.detach()
+        self._conductor.detach()
         for denoiser in self._denoisers:
             denoiser.remove()
         self._denoisers.clear()
-        if self._swapped is not None and self._target.scheduler is self._swapped:
-            self._target.scheduler = self._scheduler
-        self._swapped = None
 
     def summary(self) -> str:
         """What was computed and forecast, why, and what it brought: some lines for a person."""
@@ -165,30 +119,9 @@ def accelerate(
         raise ConfigError("give methods, a preset or a profile, and only one of them")
     if profile is not None:
         tuned = profile if isinstance(profile, Profile) else Profile.load(profile)
-        return Acceleration(target, list(tuned.methods), tuned)
+        return Acceleration(target, tuned.methods, tuned)
     if preset is not None:
         methods = tuple(preset_methods(preset, find_family(denoisers_of(target)[0][1]).name))
     if not methods:
         raise ConfigError("nothing to apply: give a method, such as outpace.GatedTaylor(threshold=0.1), or a preset")
-    return Acceleration(target, list(methods))
-
-
-def denoisers_of(target: Any) -> list[tuple[str, nn.Module]]:
-    """The transformers of a pipeline with their names, or the transformer itself.
-
-    Raises: UnsupportedModelError where there is none.
-    """
-    if isinstance(target, nn.Module):
-        return [("transformer", target)]
-    found = [
-        (name, module)
-        for name in ("transformer", "transformer_2", "unconditional_transformer")
-        if isinstance(module := getattr(target, name, None), nn.Module)
-    ]
-    if not found:
-        covered = sorted(t for _, f in FAMILIES.items() for t in f.transformers)
-        raise UnsupportedModelError(
-            f"{type(target).__name__} holds no transformer to accelerate (looked for .transformer); "
-            f"covered are pipelines around: {', '.join(covered)}"
-        )
-    return found
+    return Acceleration(target, methods)

@@ -17,7 +17,8 @@ import torch
 from torch import nn
 
 from ..errors import ConflictError, UnsupportedModelError
-from .families import Family, Stack
+from .families import FAMILIES, Family, Stack
+from .inputs import call_signature
 from .tap import Tap
 
 Proceed = Callable[..., Any]
@@ -207,6 +208,10 @@ class Denoiser:
                     f"{', '.join(missing)}: correct its Stack"
                 )
 
+    def signature(self, named: dict[str, Any], hidden: torch.Tensor) -> tuple[Any, ...]:
+        """What must stay the same, in calls with these arguments, for what is remembered to hold."""
+        return call_signature(named, hidden, self.transformer, [site.module for site in self.blocks])
+
     def ensure(self) -> None:
         """Take back every place that a later `compile_repeated_blocks` took."""
         for site in self.blocks:
@@ -219,3 +224,24 @@ class Denoiser:
         if self.context is not None:
             self.context.remove()
         self.context = None
+
+
+def denoisers_of(target: Any) -> list[tuple[str, nn.Module]]:
+    """The transformers of a pipeline with their names, or the transformer itself.
+
+    Raises: UnsupportedModelError where there is none.
+    """
+    if isinstance(target, nn.Module):
+        return [("transformer", target)]
+    found = [
+        (name, module)
+        for name in ("transformer", "transformer_2", "unconditional_transformer")
+        if isinstance(module := getattr(target, name, None), nn.Module)
+    ]
+    if not found:
+        covered = sorted(t for _, f in FAMILIES.items() for t in f.transformers)
+        raise UnsupportedModelError(
+            f"{type(target).__name__} holds no transformer to accelerate (looked for .transformer); "
+            f"covered are pipelines around: {', '.join(covered)}"
+        )
+    return found

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-
-from .denoiser import Denoiser
+from torch import nn
 
 
 def timestep_of(named: dict[str, Any]) -> float:
@@ -50,7 +50,9 @@ def _equal(a: Any, b: Any) -> bool:
     return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-def call_signature(named: dict[str, Any], hidden: torch.Tensor, denoiser: Denoiser) -> tuple[Any, ...]:
+def call_signature(
+    named: dict[str, Any], hidden: torch.Tensor, transformer: nn.Module, blocks: Sequence[nn.Module]
+) -> tuple[Any, ...]:
     """What must stay the same for a history to hold: shapes, types, which inputs are given, which adapters are on."""
     given = tuple(sorted(name for name, value in named.items() if value is not None))
     scales = tuple(
@@ -59,7 +61,7 @@ def call_signature(named: dict[str, Any], hidden: torch.Tensor, denoiser: Denois
         if name.endswith("attention_kwargs") and isinstance(value, dict)
     )
     controls = tuple(name for name, value in named.items() if "controlnet" in name and name in given and acts(value))
-    return (tuple(hidden.shape), hidden.dtype, hidden.device, given, controls, scales, adapters_of(denoiser))
+    return (tuple(hidden.shape), hidden.dtype, hidden.device, given, controls, scales, adapters_of(transformer, blocks))
 
 
 def acts(residuals: Any) -> bool:
@@ -71,11 +73,11 @@ def acts(residuals: Any) -> bool:
     return any(acts(value) for value in residuals) if isinstance(residuals, (list, tuple)) else True
 
 
-def adapters_of(denoiser: Denoiser) -> tuple[Any, ...]:
+def adapters_of(transformer: nn.Module, blocks: Sequence[nn.Module]) -> tuple[Any, ...]:
     """The LoRA adapters in force on a transformer with their weights, or an empty tuple."""
-    if not getattr(denoiser.transformer, "_hf_peft_config_loaded", False):
+    if not getattr(transformer, "_hf_peft_config_loaded", False):
         return ()
-    for module in denoiser.blocks[-1].module.modules():
+    for module in blocks[-1].modules():
         scaling = getattr(module, "scaling", None)
         if isinstance(scaling, dict):
             active = getattr(module, "active_adapters", ())

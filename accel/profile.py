@@ -9,19 +9,17 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from ..errors import ConfigError, InputError
 from ..registry import suggestion
+from .denoiser import denoisers_of
 from .inputs import latents_of
 from .methods import Method, check_combination
-
-if TYPE_CHECKING:
-    from .clock import Moment
-    from .trace import Trace
+from .part import Current, Part, Shared
 
 VERSION = 1
 """Of the file format."""
@@ -176,24 +174,34 @@ class Profile:
         return Profile.from_dict(data)
 
 
-@dataclass(slots=True)
-class Expectation:
+class Expectation(Part):
     """Holds the runs of an acceleration against the profile that it was made from."""
 
-    steps: int
-    sample: tuple[int, ...]
+    place = "expectation"
 
-    def hold(self, moment: Moment, named: Mapping[str, Any], trace: Trace) -> None:
-        """Warn in `trace` where a denoiser call is not as the profile has it."""
-        if moment.num_steps is not None and moment.num_steps != self.steps:
-            trace.warn(
-                f"the profile was tuned for {self.steps} steps and this run has {moment.num_steps}: "
+    def __init__(self, profile: Profile, shared: Shared) -> None:
+        super().__init__(shared)
+        self.profile = profile
+
+    def hold(self, target: Any) -> None:
+        warn, profile = self.shared.trace.warn, self.profile
+        if not profile.certified:
+            warn("the profile is not certified: it kept its target on calibration prompts only")
+        for difference in profile.fingerprint.differences(fingerprint_of(target, denoisers_of(target))):
+            warn(f"the profile was tuned on another pipeline, nothing is promised of this one: {difference}")
+
+    def begin(self, current: Current) -> None:
+        """Warn where a denoiser call is not as the profile has it."""
+        warn, steps, sample = self.shared.trace.warn, self.profile.steps, self.profile.sample
+        if current.moment.num_steps is not None and current.moment.num_steps != steps:
+            warn(
+                f"the profile was tuned for {steps} steps and this run has {current.moment.num_steps}: "
                 "nothing is promised of it"
             )
-        shape = shape_of_sample(named)
-        if self.sample and shape and shape != self.sample:
-            trace.warn(
-                f"the profile was tuned for samples of {'x'.join(map(str, self.sample))} and these are "
+        shape = shape_of_sample(current.named)
+        if sample and shape and shape != sample:
+            warn(
+                f"the profile was tuned for samples of {'x'.join(map(str, sample))} and these are "
                 f"{'x'.join(map(str, shape))} (another size of picture): nothing is promised of them"
             )
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from statistics import mean
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .attention import AttentionRecord
+from typing import Any
 
 LONGEST = 60
 """Characters of a setting's value in a line about it."""
@@ -50,7 +47,7 @@ class Trace:
     parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by part: "first block", "other blocks", "gate and forecast", "correction", "embedding and head"."""
 
-    attention: AttentionRecord | None = None
+    attention: Any = None
     """What was left out of attention, where a method leaves out any."""
 
     def warn(self, message: str) -> None:

@@ -4,7 +4,7 @@
 
 Calibration prompts (none of those that figures are read on), 50 steps, `GatedTaylor(gate="plan")` at several
 thresholds; the table says what PSNR against the plain pipeline each weight reaches at 2.5x and 3x fewer computed
-blocks. `accel.clock.Moment.weight` uses 1.2 - u, chosen from a smaller trial of these; where the committed table shows
+blocks. `accel.moment.Moment.weight` uses 1.2 - u, chosen from a smaller trial of these; where the committed table shows
 1 - u ahead of it, that is the next thing to try, on short schedules too.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import outpace
-from outpace.accel.clock import Moment
+from outpace.accel.moment import Moment
 from outpace.pipelines.pocket.recipes import POCKETS
 
 PROMPTS, STEPS = 16, 50

@@ -55,7 +55,7 @@ def convert_pipeline(
 
     Raises: UnsupportedModelError, ConfigError: before anything is changed; InputError where Taylor has no prompts.
     """
-    from ..accel.apply import denoisers_of
+    from ..accel.denoiser import denoisers_of
     from ..accel.experts import convert, start_experts, start_groups
     from ..accel.experts.calls import record_calls
 

@@ -16,15 +16,15 @@ from torch import Tensor
 
 from ...errors import ConfigError, UnsupportedModelError
 from ...kernels.attention import DENSE, MASS, SPARSE, dense_attention, sparse_attention
-from ..conductor import Conductor, Current
-from ..denoiser import Denoiser, Interception
-from ..methods.adaspa import AdaSpa
-from ..trace import Trace
+from ..denoiser import Denoiser, Interception, Site
+from ..part import BlockSite, Current, Part, Shared
+from ..trace import Call as Record
 from .layout import Grid, Layout, make_layout, token_grid
 from .record import AttentionRecord, Search
 from .redirect import Attended, Redirect, hidden_keys, native_backend
 from .search import index_of, search
 from .state import Call, Hidden, Layer, LayerState, RowState
+from .wanted import Wanted
 from .watch import Watch
 
 EFFICIENCY = {"cpu": 0.75, "cuda": 0.65}
@@ -36,14 +36,17 @@ FEWEST_SPARSE = 4
 DENSE_CALL, SEARCH, RANKED, SPARSE_CALL = "dense", "search", "ranked", "sparse"
 
 
-class AttentionEngine:
+class AttentionEngine(Part):
     """The attention of the denoisers of one pipeline under AdaSpa."""
 
-    def __init__(self, settings: AdaSpa, trace: Trace, conductor: Conductor) -> None:
+    place = "attention"
+
+    def __init__(self, settings: Wanted, shared: Shared) -> None:
+        super().__init__(shared)
         if settings.backend != "auto" and settings.backend not in SPARSE.names():
             raise ConfigError(f"backend must be auto or one of {', '.join(SPARSE.names())}, not {settings.backend!r}")
-        self.settings, self.trace, self.conductor = settings, trace, conductor
-        self.record = trace.attention = AttentionRecord()
+        self.settings, self.trace = settings, shared.trace
+        self.record = shared.trace.attention = AttentionRecord()
         self._layers: dict[str, list[Layer]] = {}
         self._states: dict[tuple[str, str, str, int], LayerState] = {}
         self._layouts: dict[tuple[Any, ...], Layout] = {}
@@ -94,14 +97,22 @@ class AttentionEngine:
         self._counts.clear()
         self._grid, self._reached, self._left_out = None, 0, False
 
-    def finish(self, current: Current, computed: bool) -> bool:
-        """The denoiser call under way is over: read what was measured in all its layers at once.
+    def site(self, denoiser: Denoiser, index: int, site: Site) -> Site:
+        """The call of a block, whose number of tokens is noted."""
+        hidden = denoiser.stacks[index].hidden
 
-        Args:
-            computed: whether blocks ran in it.
+        def note(site: Site, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+            current = self.shared.current
+            if current is not None and current.denoiser is denoiser:
+                tokens = site.named(args, kwargs).get(hidden)
+                current.tokens = tokens.shape[1] if isinstance(tokens, Tensor) else 0
+            return site.proceed(*args, **kwargs)
 
-        Returns: whether any of its attention was left out or searched.
-        """
+        return BlockSite(site, note)
+
+    def finish(self, current: Current, call: Record | None) -> Record | None:
+        """The denoiser call under way is over: read what was measured in all its layers at once."""
+        computed = call is not None and any(call.computed) and call.blocks > 0
         self._masks.clear()
         self._counts.clear()
         self._grid = None
@@ -111,9 +122,11 @@ class AttentionEngine:
                 "attention could not be reached and ran dense: compiled blocks hold theirs inside the graph; "
                 "use AdaSpa without compiling them"
             )
-        sparse, self._reached, self._left_out = self._left_out, 0, False
+        if call is not None:
+            call.sparse = self._left_out
+        self._reached, self._left_out = 0, False
         self._watch.settle()
-        return sparse
+        return call
 
     def attend(
         self, denoiser: Denoiser, layer: Layer, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]
@@ -121,7 +134,7 @@ class AttentionEngine:
         """One call of an attention module."""
         if torch.compiler.is_compiling():
             return site.proceed(*args, **kwargs)
-        current = self.conductor.current
+        current = self.shared.current
         if current is None or current.denoiser is not denoiser or layer.unreachable:
             return site.proceed(*args, **kwargs)
         self._reached += 1
@@ -157,7 +170,7 @@ class AttentionEngine:
 
     def _planned(self, current: Current) -> int:
         """How many searches of the schedule are due by now. Told by the noise level, so that no step is counted."""
-        moment, clock = current.moment, self.conductor.clock
+        moment, clock = current.moment, self.shared.clock
         due = 0
         for share in self.settings.searches:
             if moment.num_steps is None or clock.levels is None:

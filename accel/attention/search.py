@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention import BlockIndex, block_mass, sparse_attention
-from ..methods.adaspa import AdaSpa
 from .selection import Selection, recall_for_error, select
+from .wanted import Wanted
 
 MASS_BYTES = 256 << 20
 """Heads are searched in groups whose mass fits in this. Their number does not depend on the batch, so that neither does
@@ -33,7 +33,7 @@ def search(
     k: Tensor,
     v: Tensor,
     lse: Tensor,
-    settings: AdaSpa,
+    settings: Wanted,
     always: Tensor,
     *,
     dense: Tensor | None,
@@ -81,7 +81,7 @@ def _search_group(
     k: Tensor,
     v: Tensor,
     lse: Tensor,
-    settings: AdaSpa,
+    settings: Wanted,
     always: Tensor,
     *,
     dense: Tensor | None,
@@ -103,7 +103,7 @@ def _search_group(
     return Found(found, error)
 
 
-def index_of(keep: Tensor, settings: AdaSpa, tokens: int, lengths: Tensor | None) -> BlockIndex:
+def index_of(keep: Tensor, settings: Wanted, tokens: int, lengths: Tensor | None) -> BlockIndex:
     """The index of kept blocks, bool (B, H, R, C)."""
     return BlockIndex.from_mask(
         keep,

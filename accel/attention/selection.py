@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from ..methods.adaspa import AdaSpa
+    from .wanted import Wanted
 
 GOOD_RECALL = 0.8
 """A head above it can spare blocks (AdaSpa, 4.3)."""
@@ -41,7 +41,7 @@ class Selection:
         return self.keep.double().mean((2, 3))
 
 
-def select(mass: Tensor, settings: AdaSpa, always: Tensor, recall: Tensor | None = None) -> Selection:
+def select(mass: Tensor, settings: Wanted, always: Tensor, recall: Tensor | None = None) -> Selection:
     """Keep what the target of `settings` asks for.
 
     Args:

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ...kernels.attention import BlockIndex
-from ..conductor import Current
 from ..denoiser import Interception
+from ..part import Current
 from .layout import Layout
 
 Hidden = tuple[int, ...]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention import dense_attention
-from ..methods.adaspa import AdaSpa
 from .record import AttentionRecord, Drift
 from .state import Call, RowState
+from .wanted import Wanted
 
 SAMPLED = 16
 """Every so many rows of the normaliser are kept to measure its drift."""
@@ -24,7 +24,7 @@ class Watch:
     exactly. Values are read at the end of the denoiser's call, all at once, so that an accelerator is not waited for.
     """
 
-    def __init__(self, settings: AdaSpa, record: AttentionRecord) -> None:
+    def __init__(self, settings: Wanted, record: AttentionRecord) -> None:
         self.settings, self.record = settings, record
         self._seen: list[tuple[Drift, RowState, Tensor]] = []
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
 from ...errors import ConfigError
-from ..conductor import Conductor, Current
-from ..denoiser import Denoiser, Interception, Rows, Site, echo
+from ..denoiser import Denoiser, Rows, Site, echo
 from ..families import Stack
-from ..inputs import call_signature
-from ..methods.brick_skipping import Brick, BrickSkipping
-from ..trace import Call, Trace
+from ..part import BlockSite, Current, Part, Shared
+from ..trace import Call
+from .brick import Brick
 
 ROUNDING = 1e-6
 """Of the noise levels in a schedule."""
@@ -74,31 +74,19 @@ class Visit:
     """What the blocks have added so far; None where nobody will ask."""
 
 
-@dataclass(frozen=True, slots=True)
-class SkippableSite:
-    """The call of a block that a schedule may leave out, for whoever decides whether it is reached."""
-
-    engine: BrickEngine
-    denoiser: Denoiser
-    index: int
-    site: Interception
-
-    def named(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
-        return self.site.named(args, kwargs)
-
-    def proceed(self, *args: Any, **kwargs: Any) -> Any:
-        return self.engine.block(self.denoiser, self.index, self.site, args, kwargs)
-
-
-class BrickEngine:
+class BrickEngine(Part):
     """The blocks of one pipeline's denoisers under a schedule.
 
     Args:
-        asked: whether someone asks the first block how well it can be foreseen, so that it has to run.
+        bricks: the schedule.
+        reuse: whether the change that a brick made when it last ran stands in for it, or nothing at all.
     """
 
-    def __init__(self, settings: BrickSkipping, trace: Trace, conductor: Conductor, asked: bool) -> None:
-        self.settings, self.trace, self.conductor, self.asked = settings, trace, conductor, asked
+    place = "bricks"
+
+    def __init__(self, bricks: Sequence[Brick], reuse: bool, shared: Shared) -> None:
+        super().__init__(shared)
+        self.bricks, self.reuse, self.trace = tuple(bricks), reuse, shared.trace
         self._segments: dict[str, dict[int, Segment]] = {}
         self._states: dict[tuple[str, str, int], SegmentState] = {}
         self._visits: dict[int, Visit] = {}
@@ -107,16 +95,17 @@ class BrickEngine:
     def attach(self, denoiser: Denoiser) -> None:
         """Lay the schedule over the blocks of `denoiser`. Raises: ConfigError where it names others."""
         blocks = len(denoiser.blocks)
-        for brick in self.settings.bricks:
+        for brick in self.bricks:
             if brick.last >= blocks:
                 raise ConfigError(
                     f"the schedule leaves out block {brick.last}, and {denoiser.name} ({denoiser.family.name}) has "
                     f"{blocks}: 0 to {blocks - 1}"
                 )
-        first = 1 if self.asked else 0
-        if self.asked and any(brick.first == 0 for brick in self.settings.bricks):
+        asked = any(part.asks_first_block for part in self.shared.parts)
+        first = 1 if asked else 0
+        if asked and any(brick.first == 0 for brick in self.bricks):
             self.trace.warn("block 0 runs whatever the schedule says: the gate asks it at every step")
-        found = segments(self.settings.bricks, denoiser.stacks, first)
+        found = segments(self.bricks, denoiser.stacks, first)
         self._segments[denoiser.name] = {i: s for s in found for i in range(s.first, s.last + 1)}
 
     def release(self) -> None:
@@ -125,11 +114,13 @@ class BrickEngine:
         self._visits.clear()
         self._left_out.clear()
 
-    def site(self, denoiser: Denoiser, index: int, site: Interception) -> Site:
+    def site(self, denoiser: Denoiser, index: int, site: Site) -> Site:
         """The block's call, with the schedule asked before it is made."""
-        return SkippableSite(self, denoiser, index, site) if index in self._segments[denoiser.name] else site
+        if index not in self._segments[denoiser.name]:
+            return site
+        return BlockSite(site, partial(self._block, denoiser, index))
 
-    def finish(self, current: Current, call: Call | None) -> None:
+    def finish(self, current: Current, call: Call | None) -> Call | None:
         """The denoiser call under way is over: note in its record what was left out."""
         if call is not None:
             samples = len(call.computed)
@@ -140,12 +131,11 @@ class BrickEngine:
             call.blocks -= sum(call.skipped)
         self._visits.clear()
         self._left_out.clear()
+        return call
 
-    def block(
-        self, denoiser: Denoiser, index: int, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]
-    ) -> Any:
+    def _block(self, denoiser: Denoiser, index: int, site: Site, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """One call of a block that lies in a segment."""
-        current = self.conductor.current
+        current = self.shared.current
         segment = self._segments[denoiser.name][index]
         if current is None or current.denoiser is not denoiser:
             return site.proceed(*args, **kwargs)
@@ -186,7 +176,7 @@ class BrickEngine:
             state.owed[row] += share
             if state.owed[row] < 1.0 - ROUNDING:
                 continue
-            if self.settings.reuse and not state.ready[row]:
+            if self.reuse and not state.ready[row]:
                 state.owed[row] = 0.0
                 continue
             state.owed[row] -= 1.0
@@ -194,21 +184,21 @@ class BrickEngine:
         cutter = None
         if 0 < len(out) < len(rows):
             cutter = Rows([place for place in range(len(rows)) if place not in out], len(rows), hidden.device)
-        kept = self.settings.reuse and len(out) < len(rows) and segment.wanted(level)
+        kept = self.reuse and len(out) < len(rows) and segment.wanted(level)
         return Visit(state, rows, out, cutter, {} if kept else None)
 
     def _state(self, current: Current, segment: Segment, hidden: torch.Tensor, rows: int) -> SegmentState:
         """The state of a segment in this call's branch; new where what the transformer is given has changed."""
         key = (current.denoiser.name, current.moment.branch, segment.first)
         batch = max(rows, current.batch)
-        signature = (batch, *call_signature(current.named, hidden[:1], current.denoiser))
+        signature = (batch, *current.denoiser.signature(current.named, hidden[:1]))
         state = self._states.get(key)
         if state is None or state.signature != signature:
             state = self._states[key] = SegmentState(signature, [0.0] * batch, [False] * batch)
         return state
 
     def _run_some(
-        self, current: Current, visit: Visit, cutter: Rows, site: Interception, named: dict[str, Any], stack: Stack
+        self, current: Current, visit: Visit, cutter: Rows, site: Site, named: dict[str, Any], stack: Stack
     ) -> Any:
         """Run a block for the rows that keep it."""
         given = current.rows
@@ -220,7 +210,7 @@ class BrickEngine:
 
     def _stand_in(self, visit: Visit, named: dict[str, Any], stack: Stack, result: Any) -> Any:
         """`result` with the change that the segment last made added in the rows that are left out."""
-        if not self.settings.reuse:
+        if not self.reuse:
             return result
         changes = visit.state.change
         if len(visit.out) < len(visit.state.ready):

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ...registry import suggestion
-from ..methods import number, one_of, whole
+from ..ranges import number, one_of, whole
 from .layout import Layout
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
 from ...errors import ConfigError, ConflictError
 from ...registry import Registry, suggestion
+
+if TYPE_CHECKING:
+    from ..part import Part, Shared
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -18,7 +20,12 @@ class Method:
 
     name: ClassVar[str] = ""
     place: ClassVar[str] = ""
-    """What it takes hold of ("forecast", "solver"): two methods of one place exclude each other."""
+    """What it takes hold of ("forecast", "solver"): two methods of one place exclude each other. `part.PLACES` says in
+    which order they come; a place of your own comes last, next to the block."""
+
+    def part(self, shared: Shared) -> Part:
+        """The method at work in one pipeline. Raises: ConfigError, ConflictError for what cannot be done here."""
+        raise NotImplementedError(f"{type(self).__name__} makes no part")
 
     def to_dict(self) -> dict[str, Any]:
         """The settings that differ from the defaults, with the method's name and version: plain data."""
@@ -72,35 +79,3 @@ def settings_help(cls: type[Method]) -> list[tuple[str, str, Any, str]]:
         kind = hints[field.name]
         rows.append((field.name, getattr(kind, "__name__", None) or str(kind), field.default, text))
     return rows
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise ConfigError(message) unless `condition` holds."""
-    if not condition:
-        raise ConfigError(message)
-
-
-def number(name: str, value: Any, low: float, high: float = math.inf) -> None:
-    """Raise ConfigError unless `value` is a real number in low..high."""
-    ok = (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
-    )
-    require(ok, f"{name} must be a number {between(low, high)}, not {value!r}")
-
-
-def whole(name: str, value: Any, low: int, high: float = math.inf) -> None:
-    """Raise ConfigError unless `value` is a whole number in low..high."""
-    ok = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
-    require(ok, f"{name} must be a whole number {between(low, high)}, not {value!r}")
-
-
-def between(low: float, high: float) -> str:
-    return f">= {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-
-
-def one_of(name: str, value: Any, known: tuple[str | int, ...]) -> None:
-    """Raise ConfigError unless `value` is one of `known`."""
-    require(value in known, f"{name} must be one of {', '.join(map(str, known))}, not {value!r}")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from . import METHODS, Method, number, one_of, require, whole
+from ..ranges import number, one_of, require, whole
+from . import METHODS, Method
+
+if TYPE_CHECKING:
+    from ..part import Part, Shared
 
 TARGETS = ("recall", "sparsity", "density", "error")
 BLOCKS = (16, 32, 64, 128)
@@ -156,6 +160,11 @@ class AdaSpa(Method):
         """True where nothing may be left out, so that nothing needs to be searched for either."""
         target = self.target
         return (target.name, target.value) in (("sparsity", 0.0), ("recall", 1.0), ("density", 1.0))
+
+    def part(self, shared: Shared) -> Part:
+        from ..attention import AttentionEngine
+
+        return AttentionEngine(self, shared)
 
     @classmethod
     def paper(cls, sparsity: float = 0.8, *, searches: tuple[float, ...] = (0.2, 0.6)) -> AdaSpa:

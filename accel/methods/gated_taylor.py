@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ..clock import Moment
-from ..history import History
-from . import METHODS, Method, number, one_of, require, whole
+from ..ranges import number, one_of, require, whole
+from . import METHODS, Method
+
+if TYPE_CHECKING:
+    from ..forecast import History
+    from ..moment import Moment
+    from ..part import Part, Shared
 
 
 @METHODS.register("gated_taylor")
@@ -114,7 +118,13 @@ class GatedTaylor(Method):
             return self.threshold
         return self.threshold * (self.late / self.threshold) ** max(0.0, 1.0 - level)
 
+    def part(self, shared: Shared) -> Part:
+        from ..forecast import Forecaster
+
+        return Forecaster(self.policy(), shared, self.correct)
+
     def policy(self) -> GatedPolicy:
+        """Its decisions, for one pipeline."""
         return GatedPolicy(self)
 
 
@@ -127,6 +137,8 @@ class GatedPolicy:
         self.coordinate = settings.coordinate
 
     def history(self) -> History:
+        from ..forecast import History
+
         settings = self.settings
         return History(settings.order, settings.max_order, settings.exact, settings.gate_order)
 

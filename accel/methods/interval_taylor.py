@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from ..clock import Moment
-from ..history import History
-from . import METHODS, Method, one_of, require, whole
+from ..ranges import one_of, require, whole
+from . import METHODS, Method
+
+if TYPE_CHECKING:
+    from ..forecast import History
+    from ..moment import Moment
+    from ..part import Part, Shared
 
 
 @METHODS.register("interval_taylor")
@@ -59,7 +63,13 @@ class IntervalTaylor(Method):
         for flag in ("exact", "correct"):
             require(isinstance(getattr(self, flag), bool), f"{flag} must be true or false, not {getattr(self, flag)!r}")
 
+    def part(self, shared: Shared) -> Part:
+        from ..forecast import Forecaster
+
+        return Forecaster(self.policy(), shared, self.correct)
+
     def policy(self) -> IntervalPolicy:
+        """Its decisions, for one pipeline."""
         return IntervalPolicy(self)
 
 
@@ -73,6 +83,8 @@ class IntervalPolicy:
         self.coordinate = settings.coordinate
 
     def history(self) -> History:
+        from ..forecast import History
+
         return History(self.settings.order, self.settings.order, self.settings.exact)
 
     def forced(self, moment: Moment, history: History) -> str | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ConflictError
-from ..clock import is_flow
-from . import METHODS, Method, one_of
+from ..ranges import one_of
+from . import METHODS, Method
+
+if TYPE_CHECKING:
+    from ..part import Part, Shared
 
 
 @METHODS.register("solver")
@@ -34,9 +37,16 @@ class Solver(Method):
     def __post_init__(self) -> None:
         one_of("solver", self.solver, ("auto", "dpm++", "unipc"))
 
+    def part(self, shared: Shared) -> Part:
+        from ..scheduler_swap import SchedulerSwap
+
+        return SchedulerSwap(self.scheduler, shared)
+
     def scheduler(self, current: Any) -> Any:
         """A new scheduler that integrates the same equation as `current` to second order."""
         from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
+
+        from ..clock import is_flow
 
         cls = UniPCMultistepScheduler if self.solver == "unipc" else DPMSolverMultistepScheduler
         config = dict(current.config)

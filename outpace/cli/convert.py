@@ -223,7 +223,7 @@ def _convert(
 ) -> dict[str, Any]:
     import torch
 
-    from outpace.accel.apply import denoisers_of
+    from outpace.accel.denoiser import denoisers_of
     from outpace.accel.experts import (
         CutFeedForward,
         ExpertFeedForward,

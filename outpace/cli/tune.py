@@ -137,7 +137,7 @@ def profile_of(bench: Bench, outcome: Outcome, settings: dict[str, Any], command
     from datetime import datetime, timezone
 
     from outpace.accel import Profile
-    from outpace.accel.apply import denoisers_of
+    from outpace.accel.denoiser import denoisers_of
     from outpace.accel.profile import fingerprint_of, observed_sample
     from outpace.evaluation.environment import environment
 

@@ -78,7 +78,7 @@ def record_teacher(
     Raises: InputError for fewer than two prompts or a file that cannot be read; UnsupportedModelError for a pipeline
         whose calls cannot be taken apart by sample.
     """
-    from ...accel.apply import denoisers_of
+    from ...accel.denoiser import denoisers_of
     from ...accel.profile import weights_digest
 
     found = denoisers_of(loaded.pipe)
@@ -112,7 +112,7 @@ def record_teacher(
 
 def only_transformer(loaded: Loaded) -> Any:
     """The one transformer of a pipeline. Raises: UnsupportedModelError where there are several."""
-    from ...accel.apply import denoisers_of
+    from ...accel.denoiser import denoisers_of
 
     found = denoisers_of(loaded.pipe)
     if len(found) > 1:

@@ -17,7 +17,7 @@ from outpace.accel.estimate.account import ceilings
 from outpace.accel.estimate.parts import FUSED, OUTSIDE, REST, SELF
 from outpace.accel.estimate.source import build_on_meta, settings_of
 from outpace.accel.families import find_family
-from outpace.accel.history import History
+from outpace.accel.forecast.history import History
 from outpace.errors import ConfigError, InputError, UnknownNameError
 
 
@@ -156,7 +156,7 @@ def test_memory_is_what_a_run_remembered(pocket: str, gate: str, exact: bool) ->
     held: list[tuple[int, int]] = []
     method = outpace.GatedTaylor(gate=gate, max_order=2, threshold=5.0)
     with outpace.accelerate(pipe, method) as run:
-        forecaster: Any = run._conductor.forecaster
+        forecaster: Any = run._conductor.parts[0]
         whole_step = forecaster.around_step
 
         def watched(*args: Any, **kwargs: Any) -> Any:

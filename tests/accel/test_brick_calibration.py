@@ -13,9 +13,9 @@ import torch
 from tiny import TinyPipeline
 
 from outpace.accel import BrickSkipping, accelerate, find_family
-from outpace.accel.bricks.calibrate import Calibrated, Calibration
-from outpace.accel.bricks.measure import CostTable, group_blocks, measure
-from outpace.accel.bricks.plan import Tilt, bricks_of, drawn, plan, saved, single_steps, that_saves, uniform
+from outpace.accel.calibration.brick_costs import CostTable, group_blocks, measure
+from outpace.accel.calibration.brick_plan import Tilt, bricks_of, drawn, plan, saved, single_steps, that_saves, uniform
+from outpace.accel.calibration.bricks import Calibrated, Calibration
 from outpace.errors import ConfigError
 
 STEPS = 16

@@ -135,9 +135,9 @@ def test_what_is_remembered_is_released_at_the_end_of_a_run(cls: str) -> None:
     held: list[weakref.ref[Any]] = []
 
     def note(step: int, latents: torch.Tensor) -> None:
-        assert run._conductor.forecaster is not None
+        assert run._conductor.parts[0] is not None
         if step == 4:
-            rows = [row for branch in run._conductor.forecaster._branches.values() for row in branch.rows]
+            rows = [row for branch in run._conductor.parts[0]._branches.values() for row in branch.rows]
             held.extend(weakref.ref(anchor.last) for row in rows for anchor in row.anchors)
 
     pipe(steps=6, callback=note)

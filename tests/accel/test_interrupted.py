@@ -97,7 +97,7 @@ def test_an_abort_inside_a_block(method: Any, block: int) -> None:
         with pytest.raises(KeyboardInterrupt):
             pipe([5], guidance="separate")
         handle.remove()
-        assert not run._conductor.forecaster._branches, "what was remembered is freed at once"
+        assert not run._conductor.parts[0]._branches, "what was remembered is freed at once"
         assert torch.equal(pipe([0], guidance="separate"), fresh)
     assert torch.equal(pipe([0], guidance="separate"), plain)
 

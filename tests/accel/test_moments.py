@@ -93,7 +93,7 @@ def test_a_run_that_begins_in_the_middle_knows_its_noise_levels(scheduler: Any, 
     whole, part = ([c.sigma for c in run.trace.calls if c.run == r] for r in range(2))
     assert part == whole[4:]
     assert [c.computed[0] for c in run.trace.calls if c.run == 1] == [True] * 3 + [False] * 2 + [True]
-    assert not run._conductor.forecaster._branches, "released at the end, wherever the run began"
+    assert not run._conductor.parts[0]._branches, "released at the end, wherever the run began"
 
 
 @pytest.mark.parametrize("context", [False, True])
@@ -160,7 +160,7 @@ def test_a_copy_of_the_scheduler_is_a_plain_one() -> None:
         for t in twin.timesteps:
             x = twin.step(torch.ones(1, 2), t, x, return_dict=False)[0]
         assert twin._step_index == 4
-        assert run._conductor.clock.run == 0, "the copy's runs are not the pipeline's"
+        assert run._conductor.shared.clock.run == 0, "the copy's runs are not the pipeline's"
         assert len(run.trace.calls) == count
         fresh = pipe(steps=6)
         assert torch.equal(pipe(steps=6), fresh)
@@ -193,7 +193,7 @@ def test_a_scheduler_that_does_not_step_is_not_believed() -> None:
             other(steps=8)
         assert computed(run) == ([True] * 3 + [False] * 5) * 3
         assert any("does not step" in w for w in run.trace.warnings)
-        assert len(run._conductor.forecaster._branches) == 1, "nothing piles up"
+        assert len(run._conductor.parts[0]._branches) == 1, "nothing piles up"
         run.trace.clear()
         pipe(steps=8)
         assert computed(run) == [True] * 3 + [False] * 4 + [True], "its own pipeline is believed again"
@@ -269,12 +269,12 @@ def test_another_lora_scale_begins_anew() -> None:
             layer.scaling["style"] = 0.5
 
     with accelerate(pipe, EVERYTHING) as run:
-        seen = [adapters_of(run._denoisers[0])]
+        seen = [adapters_of(run._denoisers[0].transformer, [site.module for site in run._denoisers[0].blocks])]
         pipe(steps=10, callback=change)
         layer.disable_adapters = True
-        seen += [adapters_of(run._denoisers[0])]
+        seen += [adapters_of(run._denoisers[0].transformer, [site.module for site in run._denoisers[0].blocks])]
         layer.active_adapters = []
-        seen += [adapters_of(run._denoisers[0])]
+        seen += [adapters_of(run._denoisers[0].transformer, [site.module for site in run._denoisers[0].blocks])]
     assert len(set(seen)) == 3
     assert computed(run) == [True] * 3 + [False] * 2 + [True] * 3 + [False] + [True]
     assert run.trace.calls[5].reason == ["inputs changed"]

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor, Method, Profile, Solver, accelerate
-from outpace.accel.apply import denoisers_of
+from outpace.accel.denoiser import denoisers_of
 from outpace.accel.profile import Fingerprint, fingerprint_of, observed_sample
 from outpace.errors import ConfigError, InputError, UnknownNameError
 

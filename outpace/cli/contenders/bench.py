@@ -15,7 +15,7 @@ from outpace.evaluation.meter import BlockMeter
 
 if TYPE_CHECKING:
     from outpace.accel import Method
-    from outpace.accel.bricks.calibrate import Calibrated
+    from outpace.accel.calibration.bricks import Calibrated
     from outpace.pipelines.load import Loaded
 
 
@@ -42,7 +42,7 @@ class Bench:
 
     def __post_init__(self) -> None:
         from outpace.accel import find_family
-        from outpace.accel.apply import denoisers_of
+        from outpace.accel.denoiser import denoisers_of
 
         found = [module for _, module in denoisers_of(self.loaded.pipe)]
         self.meter = BlockMeter([(m, [block for _, block in find_family(m).blocks(m)]) for m in found])

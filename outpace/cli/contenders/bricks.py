@@ -15,7 +15,7 @@ from outpace.evaluation import Contender, Request
 
 if TYPE_CHECKING:
     from outpace.accel import BrickSkipping
-    from outpace.accel.bricks.calibrate import Calibrated
+    from outpace.accel.calibration.bricks import Calibrated
     from outpace.cli.contenders.bench import Bench
 
 WORK = (0.9, 0.8, 0.7, 0.6, 0.5)
@@ -33,7 +33,7 @@ SPEEDUPS = (1.11, 1.25, 1.43, 1.67, 2.0)
 
 def calibrated(bench: Bench, **settings: Any) -> Calibrated:
     """What is known of the bricks of a bench's pipeline, measured once, on prompts that no figure is read on."""
-    from outpace.accel.bricks.calibrate import Calibration
+    from outpace.accel.calibration.bricks import Calibration
 
     key = str(sorted(settings.items()))
     if key not in bench.bricks:

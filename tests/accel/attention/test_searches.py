@@ -320,7 +320,7 @@ def test_no_search_near_the_end() -> None:
 
 def held(run: Any) -> list[weakref.ref[Any]]:
     """Everything that the engine holds of a run."""
-    states = run._conductor.attention._states.values()
+    states = run._conductor.parts[-1]._states.values()
     rows = [row for state in states for row in state.rows]
     tensors = [t for row in rows for t in (row.lse, row.reference) if t is not None]
     indices = [row.index for row in rows if row.index is not None]
@@ -341,8 +341,8 @@ def test_nothing_of_a_run_is_held_after_it(fresh: bool) -> None:
         gc.collect()
         assert len(references) >= 2 * 2 * LAYERS
         assert all(reference() is None for reference in references)
-        assert not run._conductor.attention._states
-        assert not run._conductor.attention._layouts
+        assert not run._conductor.parts[-1]._states
+        assert not run._conductor.parts[-1]._layouts
 
 
 @pytest.mark.parametrize("block", [0, 2, -1])
@@ -364,7 +364,7 @@ def test_after_an_abort_the_next_run_is_right(block: int) -> None:
         with pytest.raises(KeyboardInterrupt):
             pipe([5])
         handle.remove()
-        assert not run._conductor.attention._states, "what was remembered is freed at once"
+        assert not run._conductor.parts[-1]._states, "what was remembered is freed at once"
         run.trace.clear()
         assert torch.equal(pipe([0]), fresh)
         assert dict(run.trace.attention.calls) == counts

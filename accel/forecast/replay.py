@@ -25,10 +25,10 @@ from typing import Any
 
 import torch
 
-from ..kernels.forecast import combine, lagrange_weights
-from .clock import is_stochastic
+from ...kernels.forecast import combine, lagrange_weights
+from ..clock import is_stochastic
+from ..trace import Trace
 from .prediction import Prediction
-from .trace import Trace
 
 KEPT_STEPS = 40
 """Steps remembered at most; latents are small beside a block's tokens."""

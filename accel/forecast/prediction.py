@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .clock import LARGEST_ASINH, is_flow
+from ..clock import LARGEST_ASINH, is_flow
 
 VARIANCE_PRESERVING = ("DDIM", "DPMSolver", "UniPC", "DEIS", "SASolver", "PNDM", "IPNDM")
 """Beginnings of the names of diffusers' schedulers whose samples are alpha * picture + sigma * noise."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..kernels.forecast import combine, lagrange_weights, relative_error, taylor_weights
+from ...kernels.forecast import combine, lagrange_weights, relative_error, taylor_weights
 
 LARGEST_WEIGHT_SUM = 8.0
 """A forecast whose absolute weights add up to more amplifies its anchors' noise; its order is lowered."""

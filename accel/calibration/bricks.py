@@ -13,11 +13,15 @@ import torch
 
 from ...errors import ConfigError
 from ..apply import accelerate
-from ..methods import number, require, whole
-from ..methods.brick_skipping import BrickSkipping
+from ..bricks.brick import Brick
+from ..methods import METHODS
+from ..ranges import number, require, whole
 from ..tap import Tap
-from .measure import CostTable, measure
-from .plan import MOST, Shares, Tilt, bricks_of, drawn, plan, saved, single_steps, that_saves, uniform
+from .brick_costs import CostTable, measure
+from .brick_plan import MOST, Shares, Tilt, bricks_of, drawn, plan, saved, single_steps, that_saves, uniform
+
+Skipping = Any
+"""A `BrickSkipping`, which calls this file and so is asked for by its name."""
 
 APART = (1.0, 0.5, 0.0)
 """How much bricks are first let differ."""
@@ -71,7 +75,7 @@ class Calibration:
         *,
         target: float | None = None,
         saves: float | None = None,
-    ) -> BrickSkipping:
+    ) -> Skipping:
         """The schedule for `pipe`; see `BrickSkipping.calibrate`."""
         require((target is None) != (saves is None), "give either a target in dB or the share of the blocks it saves")
         if saves is not None:
@@ -125,15 +129,15 @@ class Calibrated:
         self._plain, self._peak = self._made()
         self._known: dict[str, float] = {}
 
-    def saving(self, saves: float) -> BrickSkipping:
+    def saving(self, saves: float) -> Skipping:
         """The schedule that loses least where the share `saves` of all blocks is left out."""
         start, psnr = self._best_start(saves)
         return self._improved(saves, start, psnr)[0]
 
-    def keeping(self, target: float) -> BrickSkipping:
+    def keeping(self, target: float) -> Skipping:
         """The schedule that leaves out the most and keeps a PSNR of `target` dB; the empty one where none does."""
         low, high = 0.0, MOST
-        best = BrickSkipping()
+        best = skipping()
         for _ in range(5):
             saves = (low + high) / 2
             start, psnr = self._best_start(saves)
@@ -145,16 +149,16 @@ class Calibrated:
         found, psnr = self._improved(high, *self._best_start(high))
         return found if psnr >= target else best
 
-    def evenly(self, saves: float) -> BrickSkipping:
+    def evenly(self, saves: float) -> Skipping:
         """The schedule that leaves every brick out in the same share of the steps, and saves as much."""
         return self.method(that_saves(self.table, saves, lambda asked: uniform(self.table, asked)))
 
-    def drawn(self, saves: float, seed: int) -> BrickSkipping:
+    def drawn(self, saves: float, seed: int) -> Skipping:
         """A schedule of bricks and steps drawn at random that saves as much."""
         table = single_steps(self.table)
-        return BrickSkipping(schedule="/".join(map(str, bricks_of(table, drawn(table, saves, seed)))))
+        return skipping(bricks_of(table, drawn(table, saves, seed)))
 
-    def psnr(self, method: BrickSkipping) -> float:
+    def psnr(self, method: Skipping) -> float:
         """PSNR in dB of what is made under a schedule towards what is made plainly, on average over the prompts."""
         if method.schedule not in self._known:
             with accelerate(self._pipe, method):
@@ -165,9 +169,9 @@ class Calibrated:
             self._known[method.schedule] = float(values.mean()) if bool(values.isfinite().all()) else -math.inf
         return self._known[method.schedule]
 
-    def method(self, shares: Shares) -> BrickSkipping:
+    def method(self, shares: Shares) -> Skipping:
         """The settings that have these shares."""
-        return BrickSkipping(schedule="/".join(map(str, bricks_of(self.table, shares))))
+        return skipping(bricks_of(self.table, shares))
 
     def _shares(self, saves: float, tilt: Tilt | None, doubts: Tilt | None = None) -> Shares:
         """What is planned from the costs as `tilt` reads them, or, where it is None, the same share everywhere; both as
@@ -183,7 +187,7 @@ class Calibrated:
         found = [(start, self.psnr(self.method(self._shares(saves, start)))) for start in starts]
         return max(found, key=lambda pair: pair[1])
 
-    def _improved(self, saves: float, start: Tilt | None, psnr: float) -> tuple[BrickSkipping, float]:
+    def _improved(self, saves: float, start: Tilt | None, psnr: float) -> tuple[Skipping, float]:
         """The schedule after trials: one cost after the other is doubted, and what a real run confirms is kept."""
         table, left, stride = self.table, self.settings.trials, STRIDE
         doubts = Tilt(bins=(0.0,) * len(table.bins), bricks=(0.0,) * len(table.groups))
@@ -228,6 +232,11 @@ class Calibrated:
             return pictures, torch.ones(len(pictures))
         latents = kept[0].flatten(1)
         return latents, latents.amax(1) - latents.amin(1)
+
+
+def skipping(bricks: Sequence[Brick] = ()) -> Skipping:
+    """The method with this schedule."""
+    return METHODS["bricks"](schedule="/".join(map(str, bricks)))  # pyright: ignore[reportCallIssue]
 
 
 def _pictures(output: object) -> torch.Tensor | None:

@@ -10,38 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import torch
 
-from ..kernels.forecast import relative_error
-from .clock import Clock, Moment, is_stochastic
-from .conductor import Current, now
-from .denoiser import Denoiser, Rows, Site, echo, hidden_of, with_hidden
+from ...kernels.forecast import relative_error
+from ..clock import is_stochastic
+from ..denoiser import Denoiser, Rows, Site, echo, hidden_of, with_hidden
+from ..inputs import tied_rows
+from ..part import BlockSite, Current, Part, Shared
+from ..timing import now
+from ..trace import Call
 from .history import History
-from .inputs import call_signature, tied_rows
+from .policy import Policy
 from .replay import Replay
-from .trace import Call, Trace
 
 FORECAST = "forecast"
-
-
-class Policy(Protocol):
-    """Decides when a sample may be forecast. Held by a method; knows nothing of models."""
-
-    probes: bool
-    """True where the first block is run and its forecast error asked for before a sample is skipped."""
-    coordinate: str
-
-    def forced(self, moment: Moment, history: History) -> str | None:
-        """Why this sample has to be computed whatever the gate would say, or None."""
-
-    def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
-        """None to forecast (what it costs is then noted in `history`), or why not."""
-
-    def history(self) -> History:
-        """A fresh, empty history with the method's orders."""
-        ...
 
 
 @dataclass(slots=True)
@@ -90,16 +75,20 @@ class Active:
         return sorted(row for s, done in enumerate(self.computed) if done for row in self.rows_of(s))
 
 
-class Forecaster:
+class Forecaster(Part):
     """Decides and forecasts for the denoisers of one pipeline under one policy.
 
     Args:
         correct: replay the solver over each finished run of forecasts with interpolated outputs (see replay.py).
     """
 
-    def __init__(self, policy: Policy, trace: Trace, clock: Clock, correct: bool) -> None:
-        self.policy, self.trace, self.clock = policy, trace, clock
-        self.replay = Replay(trace) if correct else None
+    place = "forecast"
+
+    def __init__(self, policy: Policy, shared: Shared, correct: bool) -> None:
+        super().__init__(shared)
+        self.policy, self.trace, self.clock = policy, shared.trace, shared.clock
+        self.asks_first_block = policy.probes
+        self.replay = Replay(self.trace) if correct else None
         self._branches: dict[tuple[str, str], Branch] = {}
         self._decided: list[bool] | None = None
         self._orders: list[int | None] = []
@@ -124,16 +113,17 @@ class Forecaster:
         """The call under way ended with an exception."""
         self._active = None
 
-    def finish(self, seconds: float) -> Call | None:
+    def finish(self, current: Current, call: Call | None) -> Call | None:
         """The call under way is over; what was decided in it, or None where no block was reached."""
         active, self._active = self._active, None
-        assert active is not None
+        if active is None or call is None:
+            return call
         denoiser, moment = active.current.denoiser, active.current.moment
         if not active.computed:
             self.trace.warn(f"{denoiser.name} ran without reaching its first block; nothing was decided there")
             return None
         inside = sum(self.trace.parts.values()) - self._parts_before
-        self.trace.parts["embedding and head"] += max(0.0, seconds - inside)
+        self.trace.parts["embedding and head"] += max(0.0, call.seconds - inside)
         if moment.leader:
             self._decided, self._tie, self._used = active.computed, active.tie, active.used()
             self._orders = active.order
@@ -141,18 +131,20 @@ class Forecaster:
             # A follower that had to compute (its history was lost) makes the guided output a computed one only if
             # the leader was; the step counts as computed where every branch was.
             self._decided = [a and b for a, b in zip(self._decided, active.computed, strict=True)]
-        blocks = len(denoiser.blocks)
-        return Call(
-            **active.current.identity(),
-            computed=active.computed,
-            reason=active.reason,
-            error=active.error,
-            order=active.order,
-            blocks=float(sum(active.computed) * blocks + active.probed),
-            seconds=seconds,
+        call.computed, call.reason, call.error, call.order = (
+            active.computed,
+            active.reason,
+            active.error,
+            active.order,
         )
+        call.blocks = float(sum(active.computed) * len(denoiser.blocks) + active.probed)
+        return call
 
-    def block(self, denoiser: Denoiser, index: int, site: Site, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    def site(self, denoiser: Denoiser, index: int, site: Site) -> Site:
+        """The call of a block, made or passed over."""
+        return BlockSite(site, partial(self._block, denoiser, index))
+
+    def _block(self, denoiser: Denoiser, index: int, site: Site, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """One call of a block."""
         active = self._active
         if active is None or active.current.denoiser is not denoiser:
@@ -262,7 +254,7 @@ class Forecaster:
         """Find the state of this call's branch, or begin it anew and say why."""
         current = active.current
         key = (current.denoiser.name, current.moment.branch)
-        signature = call_signature(current.named, hidden, current.denoiser)
+        signature = current.denoiser.signature(current.named, hidden)
         branch = self._branches.get(key)
         if branch is None or branch.signature != signature:
             reason = "first step" if branch is None else "inputs changed"

@@ -10,9 +10,9 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from ..methods.brick_skipping import Brick
-from .engine import ROUNDING
-from .measure import AGES, CostTable
+from ..bricks.brick import Brick
+from ..bricks.engine import ROUNDING
+from .brick_costs import AGES, CostTable
 
 RUNGS = (0.0, 0.25, 1 / 3, 0.5, 0.6, 2 / 3, 0.75, 0.8)
 """Shares that a cell is raised through; 0.8 runs a brick in every fifth step."""

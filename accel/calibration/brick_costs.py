@@ -15,12 +15,12 @@ from typing import Any
 import torch
 
 from ...errors import ConfigError, UnsupportedModelError
-from ..apply import denoisers_of
-from ..clock import Clock, Moment
-from ..denoiser import Denoiser, Interception, echo
+from ..bricks.engine import add_changes, copied, with_changes
+from ..clock import Clock
+from ..denoiser import Denoiser, Interception, denoisers_of, echo
 from ..families import Family, find_family
 from ..inputs import timestep_of
-from .engine import add_changes, copied, with_changes
+from ..moment import Moment
 
 AGES = (1, 3)
 """Steps ago at which a brick last ran, for which the cost is measured; between them it is interpolated."""

@@ -1,0 +1,26 @@
+"""Who decides when a sample may be forecast: what a forecasting method supplies."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..moment import Moment
+from .history import History
+
+
+class Policy(Protocol):
+    """Decides when a sample may be forecast. Held by a method; knows nothing of models."""
+
+    probes: bool
+    """True where the first block is run and its forecast error asked for before a sample is skipped."""
+    coordinate: str
+
+    def forced(self, moment: Moment, history: History) -> str | None:
+        """Why this sample has to be computed whatever the gate would say, or None."""
+
+    def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
+        """None to forecast (what it costs is then noted in `history`), or why not."""
+
+    def history(self) -> History:
+        """A fresh, empty history with the method's orders."""
+        ...

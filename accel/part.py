@@ -1,0 +1,145 @@
+"""What a method brings into a pipeline: a part, and what all parts of one pipeline share.
+
+A part hears of every run, denoiser call, block and solver step, and may stand in for any of them; whatever it leaves
+alone is passed on. The conductor drives a list of parts and knows none of them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from .clock import Clock
+from .denoiser import Denoiser, Proceed, Rows, Site
+from .families import Stack
+from .inputs import latents_of
+from .moment import Moment
+from .trace import Call, Trace
+
+PLACES = ("expectation", "solver", "forecast", "bricks", "attention")
+"""Order of the parts, outermost first: a forecast decides whether blocks run, bricks which of them, attention what is
+left out inside. A part of another place comes after them, next to the block."""
+
+
+@dataclass(slots=True)
+class Current:
+    """The denoiser call that is under way."""
+
+    denoiser: Denoiser
+    moment: Moment
+    named: dict[str, Any]
+    """Its arguments by name."""
+    sigma: float | None
+    """Noise level in 0..1, None where no scheduler tells."""
+    rows: list[int] | None = None
+    """Rows of the batch that the block under way is given, None for all."""
+    tokens: int = 0
+    """Tokens in the block under way that become the picture, where attention is left out; in some models the text's
+    are among them."""
+
+    @property
+    def batch(self) -> int:
+        """Rows of the batch."""
+        latents = latents_of(self.named)
+        return len(latents) if latents is not None else 1
+
+    def run_rows(self, rows: Rows, proceed: Proceed, named: dict[str, Any], stack: Stack) -> Any:
+        """Run a block for some rows of the batch."""
+        self.rows = rows.rows
+        try:
+            return rows.run(proceed, named, stack)
+        finally:
+            self.rows = None
+
+    def identity(self) -> dict[str, Any]:
+        """What says in a trace which call this is."""
+        moment = self.moment
+        return {
+            "run": moment.run,
+            "step": moment.step,
+            "branch": moment.branch,
+            "denoiser": self.denoiser.name,
+            "timestep": moment.timestep,
+            "sigma": self.sigma,
+        }
+
+
+@dataclass(slots=True)
+class Shared:
+    """What the parts of one pipeline share."""
+
+    trace: Trace
+    clock: Clock
+    current: Current | None = None
+    parts: list[Part] = field(default_factory=list)
+    """All of them, in order."""
+
+
+class Part:
+    """One method at work in one pipeline. Every method of this class does nothing, or passes on what it is given.
+
+    Args:
+        shared: the trace to write to, the clock to ask, the call under way, the other parts.
+    """
+
+    place: ClassVar[str] = ""
+    """Where it comes in the order; see PLACES."""
+
+    holds_denoisers: ClassVar[bool] = True
+    """False where it changes nothing inside a transformer, so that none has to be intercepted for it."""
+
+    asks_first_block: bool = False
+    """True where it has to see the first block's result in every call."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.shared = shared
+
+    def hold(self, target: Any) -> None:
+        """Change what there is to change in the pipeline itself. Raises: ConflictError where that cannot be."""
+
+    def attach(self, denoiser: Denoiser) -> None:
+        """Take hold of one of its transformers. Raises: UnsupportedModelError, ConfigError."""
+
+    def site(self, denoiser: Denoiser, index: int, site: Site) -> Site:
+        """The call of block `index` with this part around it; asked once, when the denoiser is attached."""
+        return site
+
+    def release(self) -> None:
+        """Forget everything remembered of the run; the tensors are freed."""
+
+    def begin(self, current: Current) -> None:
+        """A call of a denoiser begins."""
+
+    def abort(self) -> None:
+        """The call under way ended with an exception."""
+
+    def finish(self, current: Current, call: Call | None) -> Call | None:
+        """The call under way is over. Returns its record with what this part has to add, or None to drop it."""
+        return call
+
+    def around_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """One step of the scheduler."""
+        return step(*args, **kwargs)
+
+    def detach(self) -> None:
+        """Leave everything as it was found. Calling it twice does nothing more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSite:
+    """The call of a block with somebody around it: `around(site, args, kwargs)` instead of the call itself."""
+
+    site: Site
+    around: Callable[[Site, Sequence[Any], dict[str, Any]], Any]
+
+    def named(self, args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+        return self.site.named(args, kwargs)
+
+    def proceed(self, *args: Any, **kwargs: Any) -> Any:
+        return self.around(self.site, args, kwargs)
+
+
+def order_of(place: str) -> int:
+    """Where a part comes among the others, outermost first."""
+    return PLACES.index(place) if place in PLACES else len(PLACES)
