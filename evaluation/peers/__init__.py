@@ -2,12 +2,15 @@
 
 from . import (
     cache_dit,
+    easy_cache,
     faster_cache,
     first_block_cache,
     mag_cache,
     pyramid_attention_broadcast,
     sea_cache,
+    spectrum,
     taylor_seer,
+    tea_cache,
 )
 from .peer import PEERS, Peer
 
@@ -15,10 +18,13 @@ __all__ = [
     "PEERS",
     "Peer",
     "cache_dit",
+    "easy_cache",
     "faster_cache",
     "first_block_cache",
     "mag_cache",
     "pyramid_attention_broadcast",
     "sea_cache",
+    "spectrum",
     "taylor_seer",
+    "tea_cache",
 ]
