@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import secrets
 import socket
 import sys
 from collections import deque
@@ -62,7 +63,7 @@ class RayCrew:
 
     def __init__(self, prepare: Callable[[], Do], workers: int, *, gpu: bool = False) -> None:
         try:
-            self.ray: Any = importlib.import_module("ray")
+            self.ray = import_ray()
         except ImportError as error:
             raise MissingDependencyError("several workers need Ray: pip install 'outpace[ray]'") from error
         self.prepare, self.size, self.gpu = prepare, workers, gpu
@@ -91,35 +92,13 @@ class RayCrew:
             # Ray tells of dead workers on standard output, which belongs to the answer.
             self.at_close.enter_context(redirect_stdout(sys.stderr))
             if not self.ray.is_initialized():
-                self.connect()
+                join(self.ray, self.size)
+                self.at_close.callback(self.ray.shutdown)
             self.check_room()
             options = {"num_cpus": 1, "num_gpus": int(self.gpu), "max_restarts": -1, "max_task_retries": RETRIES}
             remote = self.ray.remote(**options)(Worker)
             self.actors = [remote.remote(self.prepare, os.getcwd()) for _ in range(self.size)]
         return self.actors
-
-    def connect(self) -> None:
-        """Join the cluster of RAY_ADDRESS, or start a local one."""
-        address = os.environ.get("RAY_ADDRESS")
-        local = {
-            "num_cpus": self.size,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "_system_config": {"worker_niceness": 0},  # by default workers give way to whatever else runs
-        }
-        if address:
-            check_reachable(address)
-        try:
-            self.ray.init(
-                address=address or "local",
-                log_to_driver=False,
-                logging_level="error",
-                **({} if address else local),
-            )
-        except Exception as error:  # a start that takes too long is a bare one
-            where = f"cannot join the Ray cluster of {address}" if address else "Ray does not start here"
-            raise InputError(f"{where}: {error}; leave --workers out, or share the work with torchrun") from error
-        self.at_close.callback(self.ray.shutdown)
 
     def check_room(self) -> None:
         """Raises: ConfigError where the cluster could never hold the workers: they would wait for ever."""
@@ -150,6 +129,44 @@ class RayCrew:
             self.ray.kill(actor)
         self.actors = []
         self.at_close.close()
+
+
+def import_ray() -> Any:
+    """Ray, which reads at its import whether a token is wanted.
+
+    A local Ray listens at every address of the machine; a token that only its own processes know keeps others out.
+
+    Raises: ImportError where it is not installed.
+    """
+    if not any(name in os.environ for name in ("RAY_ADDRESS", "RAY_AUTH_MODE")) and "ray" not in sys.modules:
+        os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+    return importlib.import_module("ray")
+
+
+def join(ray: Any, cpus: int) -> None:
+    """Join the cluster of RAY_ADDRESS, or start a local Ray with so many CPUs.
+
+    Raises: InputError where neither works.
+    """
+    address = os.environ.get("RAY_ADDRESS")
+    local = {
+        "num_cpus": cpus,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "_system_config": {"worker_niceness": 0},  # by default workers give way to whatever else runs
+    }
+    if address:
+        check_reachable(address)
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level="error",
+            **({} if address else local),
+        )
+    except Exception as error:  # a start that takes too long is a bare one
+        where = f"cannot join the Ray cluster of {address}" if address else "Ray does not start here"
+        raise InputError(f"{where}: {error}; leave --workers out, or share the work with torchrun") from error
 
 
 def check_reachable(address: str) -> None:
