@@ -163,7 +163,7 @@ def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device)
     return Loaded(
         pipe=pipe.to(place),
         source=source,
-        prompt_argument="class_labels" if "class_labels" in _accepted(pipe) else "prompt",
+        prompt_argument="class_labels" if "class_labels" in accepted_by(pipe) else "prompt",
         steps=_default_steps(pipe),
     )
 
@@ -215,7 +215,7 @@ def call_arguments(loaded: Loaded, **settings: Any) -> dict[str, Any]:
 
     Raises: InputError for a setting that this pipeline does not have.
     """
-    accepted = _accepted(loaded.pipe)
+    accepted = accepted_by(loaded.pipe)
     arguments = {"num_inference_steps": loaded.steps, **loaded.call}
     for word, value in settings.items():
         if value is None:
@@ -228,12 +228,12 @@ def call_arguments(loaded: Loaded, **settings: Any) -> dict[str, Any]:
 
 def makes_clips(loaded: Loaded) -> bool:
     """True where the pipeline makes clips rather than pictures."""
-    return loaded.pocket.kind == "video" if loaded.pocket is not None else "num_frames" in _accepted(loaded.pipe)
+    return loaded.pocket.kind == "video" if loaded.pocket is not None else "num_frames" in accepted_by(loaded.pipe)
 
 
 def makes_clouds(loaded: Loaded) -> bool:
     """True where the pipeline makes point clouds, with a picture of each."""
-    return "num_points" in _accepted(loaded.pipe)
+    return "num_points" in accepted_by(loaded.pipe)
 
 
 def call_pipeline(loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], arguments: dict[str, Any]) -> Any:
@@ -290,8 +290,10 @@ def _check_index(folder: Path) -> None:
         raise InputError(f"'{folder}/model_index.json' names no pipeline class; is it a diffusers pipeline?")
 
 
-def _accepted(pipe: DiffusionPipeline) -> set[str]:
-    return set(inspect.signature(type(pipe).__call__).parameters)
+def accepted_by(pipe: DiffusionPipeline | type[DiffusionPipeline]) -> set[str]:
+    """Names of the arguments that a pipeline, or a class of pipelines, takes."""
+    kind = pipe if isinstance(pipe, type) else type(pipe)
+    return set(inspect.signature(kind.__call__).parameters)
 
 
 def _default_steps(pipe: DiffusionPipeline) -> int:

@@ -21,6 +21,7 @@ COMMANDS = (
     "tune",
     "convert",
     "distill",
+    "serve",
     "report",
     "calibration",
     "diff",

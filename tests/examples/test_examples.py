@@ -45,7 +45,7 @@ def test_it_runs(
             FAMILIES.remove(added)
     told = (
         "speed-up of the denoiser", "PSNR", "nats a byte", "with probability", "mean overlap", "SI-SDR", "named right",
-        "squared error", "borders of windows",
+        "squared error", "borders of windows", "in a batch of",
     )  # fmt: skip
     out = capsys.readouterr().out
     assert any(words in out for words in told)

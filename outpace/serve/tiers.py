@@ -1,0 +1,95 @@
+"""What a quality means: a dial for the pipeline's own family, or a profile that was tuned for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from outpace.errors import ConfigError, UnknownNameError
+from outpace.registry import suggestion
+
+if TYPE_CHECKING:
+    from outpace.accel import Method
+
+TIERS = ("exact", "high", "medium", "low")
+"""From what the plain pipeline makes to what is made soonest."""
+
+ALIASES = {
+    "lossless": "exact",
+    "max": "exact",
+    "hd": "high",
+    "xhigh": "high",
+    "standard": "medium",
+}
+"""Other words of the API for the same."""
+
+
+def tier_named(word: str, usual: str) -> str:
+    """The tier that a request's quality means; "auto" is the server's usual one.
+
+    Raises: UnknownNameError.
+    """
+    if word == "auto":
+        return usual
+    tier = ALIASES.get(word, word)
+    if tier not in TIERS:
+        raise UnknownNameError(f"no quality '{word}'{suggestion(word, [*TIERS, 'auto', *ALIASES])}")
+    return tier
+
+
+def tiers_of(pipe: Any, profiles: tuple[tuple[str, str], ...]) -> dict[str, Method]:
+    """The forecast that each tier stands for.
+
+    Args:
+        profiles: tiers that a profile stands for: (tier, file).
+
+    Raises: ConfigError for a profile whose methods take hold of a whole pipeline, not of a sample; InputError.
+    """
+    from outpace.accel import GatedTaylor, Profile, find_family
+    from outpace.accel.apply import denoisers_of
+    from outpace.accel.presets import preset_methods
+
+    family = find_family(denoisers_of(pipe)[0][1]).name
+    high, medium = (
+        next(m for m in preset_methods(p, family) if isinstance(m, GatedTaylor)) for p in ("careful", "balanced")
+    )
+    tiers: dict[str, Method] = {
+        "exact": replace(medium, threshold=0.0),
+        "high": high,
+        "medium": medium,
+        "low": replace(medium, threshold=2 * medium.threshold),
+    }
+    for tier, file in profiles:
+        methods = Profile.load(file).methods
+        if len(methods) != 1 or methods[0].place != "forecast":
+            names = ", ".join(method.name for method in methods) or "none"
+            raise ConfigError(
+                f"the profile {file} has the methods {names}; who shares a batch can have a forecast of their own and "
+                "nothing else: tune again for one"
+            )
+        tiers[tier] = methods[0]
+    return tiers
+
+
+def worded(method: Method) -> str:
+    """A tier in words."""
+    from outpace.accel.trace import describe
+
+    return describe([method.to_dict()])
+
+
+def read_profiles(texts: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Tiers and the files of their profiles, from "high=profile.json"; one without a tier is for "medium".
+
+    Raises: UnknownNameError, ConfigError.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        word, equals, file = text.partition("=")
+        tier, file = (tier_named(word.strip(), "medium"), file) if equals else ("medium", text)
+        if tier == "exact":
+            raise ConfigError("exact is what the plain pipeline makes; give the profile another quality")
+        if tier in found:
+            raise ConfigError(f"--profile gives {tier} twice; keep one")
+        found[tier] = file
+    return tuple(found.items())
