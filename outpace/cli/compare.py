@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from outpace.cli.options.workers import EPILOG as WORKERS_EPILOG
 from outpace.cli.options.workers import workers_option
 from outpace.cli.terminal import FiniteRange, command_line, show_traceback_option
+
+if TYPE_CHECKING:
+    from outpace.evaluation.acceptance import Accepted
 
 EPILOG = (
     """\b
@@ -23,6 +26,7 @@ Examples:
   outpace compare wan --matrix --prompts 16 --out out/matrix
   outpace compare flux --also out/flux-distilled --out out/moe
   outpace compare owner/model --prompts prompts.txt --device cuda --batch 4 --out out/mine
+  outpace compare dit --method threshold=0.15 --accept bands.toml --out out/accepted
 
 \b
 METHODS: "main", "all", or a comma list of
@@ -51,6 +55,11 @@ from it. Its blocks count for less by the FLOPs that they save; the report shows
 each off or in one of several ways. All are timed; the report tells what each part has in the error and in the gain of
 every combination, and names the best one for PSNR 30, 35, 40, 45 and 50. --axis takes only some: --axis forecast
 --axis attention=recall-0.9; the axis "bricks", whose schedules are calibrated first, has to be named.
+
+\b
+--accept FILE holds the results to bands, and exits 1 where they are not kept: [worst] psnr = 30, [mean] lpips = 0.1,
+[adherence] loss = 0.02, [speed] blocks = 2.0, each in its own lines; contenders = ["gated-0.15"] above them names who
+must keep them, one of ours otherwise.
 
 \b
 Results are kept as they come: the same command in the same folder continues where it stopped.
@@ -93,6 +102,7 @@ Results are kept as they come: the same command in the same folder continues whe
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
 @workers_option
+@click.option("--accept", "bands_file", metavar="FILE", help="Exit 1 unless its bands are kept, see below.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
 def compare(
@@ -113,6 +123,7 @@ def compare(
     dtype: str | None,
     device: str,
     workers: int | None,
+    bands_file: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -122,6 +133,7 @@ def compare(
     counted in computed blocks, less what sparse attention leaves out of them, and timed in turns with the plain
     pipeline. Writes report.html, report.md and results.json to DIR.
     """
+    from outpace.cli.options.bands import read_bands_file
     from outpace.cli.options.prompt import read_count_or_file
     from outpace.cli.options.workers import check_workers, crew_of
     from outpace.pipelines.load import find_pipeline
@@ -132,6 +144,7 @@ def compare(
     find_pipeline(pipeline)  # a slip in the name is answered before torch is imported
     check_workers(workers, prompts)
     wanted = read_count_or_file(prompts)
+    bands = read_bands_file(bands_file) if bands_file else None
     home = Path(out).expanduser()
     check_writable(home / "results.json")
 
@@ -139,6 +152,7 @@ def compare(
     from outpace.cli.contenders.study import batch_maker, build_study, describe
     from outpace.cli.options.method import parse_combination
     from outpace.evaluation import build_results, run_study
+    from outpace.evaluation.acceptance import accept
     from outpace.evaluation.atomic import write_json
     from outpace.evaluation.environment import environment
     from outpace.evaluation.matrix import build_matrix
@@ -187,10 +201,13 @@ def compare(
         results["matrix"] = build_matrix(plan.axes, plan.combinations, results)
     write_json(home / "results.json", results)
     page = render(results, home)
-    show(results, home, page, as_json)
+    accepted = accept(results, bands) if bands else None
+    show(results, home, page, as_json, accepted)
+    if accepted and not accepted.ok:
+        raise SystemExit(1)
 
 
-def show(results: dict[str, Any], home: Path, page: Path, as_json: bool) -> None:
+def show(results: dict[str, Any], home: Path, page: Path, as_json: bool, accepted: Accepted | None = None) -> None:
     """The verdict and where the files are."""
     from outpace.evaluation.report.verdict import verdict
 
@@ -199,9 +216,8 @@ def show(results: dict[str, Any], home: Path, page: Path, as_json: bool) -> None
     if as_json:
         keys = ("name", "label", "kind", "steps", "error", "blocks", "work", "speedup", "time", "metrics", "checks")
         brief = [{k: c.get(k) for k in (*keys, "attention")} for c in results["contenders"]]
-        click.echo(
-            json.dumps({"verdict": said, "contenders": brief, "cells": results["cells"], "files": files}, indent=2)
-        )
+        told = {"verdict": said, "contenders": brief, "cells": results["cells"], "files": files}
+        click.echo(json.dumps(told | ({"acceptance": accepted.to_dict()} if accepted else {}), indent=2))
         return
     for sentence in said["sentences"]:
         click.echo(sentence)
@@ -210,4 +226,6 @@ def show(results: dict[str, Any], home: Path, page: Path, as_json: bool) -> None
             click.echo(title)
             for line in lines:
                 click.echo(f"  {line}")
+    for line in accepted.lines() if accepted else ():
+        click.echo(line)
     click.echo(f"Report: {page}  (table: {files['table']}, data: {files['results']})")

@@ -85,6 +85,11 @@ def read_count_or_file(prompts: str) -> int | list[str]:
         if int(prompts) < 1:
             raise InputError(f"--prompts {prompts}: at least one prompt is needed")
         return int(prompts)
+    if not Path(prompts).expanduser().exists():
+        from outpace.evaluation.prompt_sets import PROMPT_SETS
+
+        if prompts.lower() in PROMPT_SETS:
+            raise InputError(f"--prompts {prompts}: {PROMPT_SETS[prompts.lower()].how_to_get()}")
     return read_texts((), prompts)
 
 
