@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, OutpaceError
+from ..files import read_bytes, write_text
 from ..registry import suggestion
 from .denoiser import denoisers_of
 from .inputs import latents_of
@@ -147,31 +146,24 @@ class Profile:
     def save(self, path: Path | str) -> Path:
         """Write the profile as JSON, whole or not at all. Raises: InputError where that cannot be done."""
         path = Path(path).expanduser()
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
-        temporary = None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except OSError as error:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
-            raise InputError(f"cannot write the profile {path}: {error.strerror}; choose another place") from error
+        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
         return path
 
     @staticmethod
     def load(path: Path | str) -> Profile:
         """The profile in a file. Raises: InputError where it cannot be read; as `from_dict`."""
+        content = read_bytes(path, "the profile")
         try:
-            data = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InputError(f"cannot read the profile {path}: {error.strerror}") from error
-        except ValueError as error:
-            raise InputError(f"the profile {path} is not JSON: {error}") from error
-        return Profile.from_dict(data)
+            data = json.loads(content.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"the profile '{path}' is not JSON: {error}") from error
+        try:
+            return Profile.from_dict(data)
+        except OutpaceError as error:
+            error.args = (f"the profile '{path}' cannot be used: {error}",)
+            raise
+        except (TypeError, ValueError, AttributeError) as error:  # an entry of another kind than it should be
+            raise ConfigError(f"the profile '{path}' cannot be used: {error}") from error
 
 
 class Expectation(Part):

@@ -231,7 +231,8 @@ def main() -> None:
     asked = parser.parse_args()
     import torch
 
-    from outpace.evaluation.atomic import write_json, write_text
+    from outpace.evaluation.atomic import write_json
+    from outpace.files import write_text
 
     torch.set_num_threads(1)
     rows: dict[str, Any] = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}

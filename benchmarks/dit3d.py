@@ -24,10 +24,11 @@ import numpy as np
 import torch
 
 import outpace
-from outpace.evaluation.atomic import make_folder, write_json, write_text
+from outpace.evaluation.atomic import make_folder, write_json
 from outpace.evaluation.environment import environment
 from outpace.evaluation.metrics.point_clouds import DISTANCES, set_scores
 from outpace.evaluation.timing import span
+from outpace.files import write_text
 from outpace.pipelines.dit3d import ATTENTIONS, DiT3DTransformerModel, small_parameters
 from outpace.pipelines.pocket.dit3d import DiT3DRecipe, assemble, build_denoiser, shape_loss, start
 from outpace.pipelines.pocket.recipes import POCKETS

@@ -23,10 +23,11 @@ import torch
 
 import outpace
 from outpace.accel.experts import Conversion, Integers, convert, weight_bytes
-from outpace.evaluation.atomic import make_folder, write_json, write_text
+from outpace.evaluation.atomic import make_folder, write_json
 from outpace.evaluation.environment import environment
 from outpace.evaluation.metrics.psnr import psnr
 from outpace.evaluation.timing import span
+from outpace.files import write_text
 from outpace.pipelines.load import Loaded, call_arguments, load_pipeline, run_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,10 +25,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
-from outpace.evaluation.atomic import make_folder, write_bytes, write_json, write_text
+from outpace.evaluation.atomic import make_folder, write_json
 from outpace.evaluation.calibration import CLEAN, calibration_results
 from outpace.evaluation.records import fingerprint
 from outpace.evaluation.report.calibration import calibration_markdown
+from outpace.files import write_bytes, write_text
 from outpace.pipelines.ladine import LadineDenoiser, LadinePipeline
 from outpace.pipelines.ladine.calibration import fit_iota
 from outpace.pipelines.ladine.sampling import averaged, draw_labels

@@ -23,10 +23,11 @@ import numpy as np
 import torch
 
 import outpace
-from outpace.evaluation.atomic import make_folder, write_json, write_text
+from outpace.evaluation.atomic import make_folder, write_json
 from outpace.evaluation.environment import environment
 from outpace.evaluation.metrics.frechet import frechet
 from outpace.evaluation.timing import span
+from outpace.files import write_text
 from outpace.pipelines.lego import skip_brick
 from outpace.pipelines.pocket.digits import TRAIN_COUNT, check_digits, digit_features, digit_strokes, render_digits
 

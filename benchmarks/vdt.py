@@ -23,9 +23,10 @@ import numpy as np
 import torch
 
 import outpace
-from outpace.evaluation.atomic import make_folder, write_json, write_text
+from outpace.evaluation.atomic import make_folder, write_json
 from outpace.evaluation.environment import environment
 from outpace.evaluation.timing import span
+from outpace.files import write_text
 from outpace.pipelines.pocket.moving_digits import check_moving_digits, known_clips
 from outpace.pipelines.vdt import TASKS
 

@@ -1,44 +1,27 @@
-"""Files that are either whole or not there, whenever the process dies."""
+"""JSON and folders of a study, whole or not there whenever the process dies."""
 
 from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
+from ..files import said, write_text
 
 
 def make_folder(folder: Path) -> Path:
     """Create `folder` with its parents. Raises: InputError where it cannot be created or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cannot create the folder {folder}: {error.strerror}; choose another with --out") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot create the folder '{folder}': {said(error)}; choose another with --out") from error
     if not os.access(folder, os.W_OK):
-        raise InputError(f"the folder {folder} cannot be written to; choose another with --out")
+        raise InputError(f"the folder '{folder}' cannot be written to; choose another with --out")
     return folder
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step: a reader sees the old file or the new one, never a part."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path, text: str) -> None:
-    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, data: Any, *, indent: int | None = None) -> None:

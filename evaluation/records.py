@@ -19,7 +19,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from .atomic import make_folder, read_json, write_bytes, write_json
+from ..files import write_bytes
+from .atomic import make_folder, read_json, write_json
 from .contender import Request, Result
 
 FRAMES = 12

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, InputError
+from ..files import whole_folder
 from .quiet import quiet_loading
 
 if TYPE_CHECKING:
@@ -95,28 +94,12 @@ def write_pipeline(loaded: Loaded, folder: Path, facts: Mapping[str, Any]) -> No
     """
     from .pocket.store import forget_origin
 
-    check_new_folder(folder)
-    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
-    try:
-        part.mkdir(parents=True)
+    with whole_folder(folder) as part:
         with quiet_loading():
             loaded.pipe.save_pretrained(part)
         forget_origin(part)
         card = {"pocket": loaded.pocket.name, **facts} if loaded.pocket is not None else dict(facts)
         (part / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-        if folder.is_dir():
-            folder.rmdir()  # empty, or it would have been refused
-        part.rename(folder)
-    except OSError as error:
-        raise InputError(f"cannot write '{folder}': {error.strerror or error}; choose another --out") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def check_new_folder(folder: Path) -> None:
-    """Fail now rather than after the work. Raises: InputError where `folder` is a file or holds something."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise InputError(f"'{folder}' exists already and is left as it is; choose another --out")
 
 
 def check_order(order: str, prompts: Sequence[Any]) -> None:

@@ -6,64 +6,24 @@ Legend: media is a float array in 0..1, HWC for a picture, THWC for a clip.
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError, MissingDependencyError
+from ..files import whole_file
 
 RECIPE = "outpace"
 """Name of the PNG text chunk that holds the recipe."""
 
+FRAME_RATES = (0.1, 1000.0)
+"""Frames a second that a clip can be saved with, from and to."""
+
 Writer = Callable[[np.ndarray, Path, str, float], None]
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; it becomes `path` if the block ends well and vanishes if it does not.
-
-    Raises: InputError where the folder cannot be written to.
-    """
-    if path.is_dir():
-        raise InputError(f"cannot write '{path}': a folder of that name is there; choose another --out")
-    draft = path.with_name(f".{path.stem[:100]}-{os.getpid()}-{threading.get_ident()}{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.touch()
-        yield draft
-        os.replace(draft, path)
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror or error}; choose another --out") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink()
-
-
-def check_writable(path: Path) -> None:
-    """Fail now rather than after minutes of denoising. Raises: InputError where `path` could not be written."""
-    folder = path.parent
-    made: list[Path] = []
-    try:
-        while not folder.exists():
-            made.append(folder)
-            folder = folder.parent
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write '{path}': {error.strerror or error}; choose another --out") from error
-    finally:
-        for folder in made:
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
 
 
 def enlarge(media: np.ndarray, times: int) -> np.ndarray:
@@ -92,6 +52,9 @@ def save_media(media: np.ndarray, path: Path, recipe: dict[str, Any], *, frames_
             f"the pipeline made a {kind} with values that are not numbers, so '{path}' was not written; "
             "half precision may have overflowed: try --dtype float32"
         )
+    low, high = FRAME_RATES
+    if not low <= frames_per_second <= high:
+        raise InputError(f"{frames_per_second} frames a second cannot be saved; choose {low:g} to {high:g}")
     pixels = (media.clip(0.0, 1.0) * 255).round().astype(np.uint8)
     with whole_file(path) as draft:
         writers[path.suffix.lower()](pixels, draft, json.dumps(recipe), frames_per_second)
@@ -108,7 +71,7 @@ def read_recipe(path: Path) -> dict[str, Any]:
         else:
             with Image.open(path) as image:
                 text = image.info.get(RECIPE) or image.info.get("comment")
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise InputError(f"cannot read '{path}': {error}") from error
     try:
         return json.loads(text if isinstance(text, str) else (text or b"").decode())
@@ -136,33 +99,46 @@ def _gif(pixels: np.ndarray, draft: Path, recipe: str, frames_per_second: float)
 
 
 def _mp4(pixels: np.ndarray, draft: Path, recipe: str, frames_per_second: float) -> None:
-    import imageio_ffmpeg
-
     # The usual 4:2:0 colour of H.264 wants even sizes; an odd one repeats its last row or column.
     pixels = np.pad(pixels, ((0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2), (0, 0)), mode="edge")
     height, width = pixels.shape[1:3]
+    program = _ffmpeg()
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{frames_per_second:.6f}"]
+    coding = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "12", "-metadata", f"comment={recipe}"]
+    # -xerror: a frame that could not be written is an error, and not a line in a log.
+    command = [program, "-y", "-v", "error", "-xerror", *source, "-i", "-", "-an", *coding, "-f", "mp4", str(draft)]
+    ran = subprocess.run(command, input=np.ascontiguousarray(pixels).tobytes(), capture_output=True, check=False)
+    whole = ran.returncode == 0 and _frames(draft) == len(pixels)
+    if not whole:
+        words = ran.stderr.decode(errors="replace").strip().splitlines()
+        full = next((line for line in words if "No space left" in line), None)
+        why = full or (words[-1] if words else f"it ended with {ran.returncode} and the clip is not whole")
+        raise OSError(f"ffmpeg could not write the clip: {why.rpartition('] ')[2]}")
+
+
+def _ffmpeg() -> str:
+    """Where ffmpeg is. Raises: MissingDependencyError."""
     try:
-        writer = imageio_ffmpeg.write_frames(
-            str(draft),
-            (width, height),
-            fps=frames_per_second,  # pyright: ignore[reportArgumentType]  (a fraction is fine)
-            macro_block_size=2,
-            output_params=["-crf", "12", "-metadata", f"comment={recipe}"],
-            quality=None,  # pyright: ignore[reportArgumentType]  (-crf rules instead)
-        )
-        writer.send(None)
-        for frame in pixels:
-            writer.send(np.ascontiguousarray(frame))
-        writer.close()
-    except (RuntimeError, OSError) as error:
-        raise MissingDependencyError(f"ffmpeg could not write the clip ({error}); try --format gif") from error
+        import imageio_ffmpeg
+
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except (ImportError, RuntimeError) as error:
+        raise MissingDependencyError(
+            f"a .mp4 needs ffmpeg ({error}): pip install imageio-ffmpeg, or take --format gif"
+        ) from error
+
+
+def _frames(path: Path) -> int:
+    """Frames that a clip holds, by reading it to its end; 0 where it is no clip that can be read."""
+    command = [_ffmpeg(), "-v", "error", "-xerror", "-i", str(path), "-map", "0:v:0", "-c", "copy"]
+    ran = subprocess.run([*command, "-f", "framehash", "-"], capture_output=True, check=False)
+    lines = ran.stdout.decode(errors="replace").splitlines()
+    return sum(not line.startswith("#") for line in lines) if ran.returncode == 0 else 0
 
 
 def _mp4_comment(path: Path) -> str:
     """The comment of a clip, empty where ffmpeg finds none; it writes some characters with a backslash before them."""
-    import imageio_ffmpeg
-
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "ffmetadata", "-"]
+    command = [_ffmpeg(), "-v", "error", "-i", str(path), "-f", "ffmetadata", "-"]
     told = subprocess.run(command, capture_output=True, check=False).stdout.decode()
     found = re.search(r"^comment=(.*)$", told, re.MULTILINE)
     return re.sub(r"\\(.)", r"\1", found[1]) if found else ""

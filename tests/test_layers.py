@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"errors", "registry"}
+LEAVES = {"errors", "files", "registry"}
 ALLOWED = {
     "kernels": set(),
     "accel": {"kernels"},

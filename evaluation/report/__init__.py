@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ..atomic import make_folder, read_json, write_text
+from ...files import write_text
+from ..atomic import make_folder, read_json
 from ..calibration import KIND as CALIBRATION
 from ..results import SCHEMA
 from .calibration import calibration_markdown, calibration_page

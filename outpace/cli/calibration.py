@@ -34,8 +34,8 @@ def calibration(
     pipeline: str, names: tuple[str, ...], steps: int, samples: int | None, out: str, as_json: bool
 ) -> None:
     """Report accuracy, ECE, NLL and Brier score of PIPELINE (the pocket 'ladine', or a folder of the kind)."""
+    from outpace.files import check_writable
     from outpace.pipelines.load import find_pipeline
-    from outpace.pipelines.media import check_writable
 
     find_pipeline(pipeline)
     home = Path(out).expanduser()

@@ -136,8 +136,8 @@ def compare(
     from outpace.cli.options.bands import read_bands_file
     from outpace.cli.options.prompt import read_count_or_file
     from outpace.cli.options.workers import check_workers, crew_of
+    from outpace.files import check_writable
     from outpace.pipelines.load import find_pipeline
-    from outpace.pipelines.media import check_writable
 
     if axes and not with_matrix:
         raise click.UsageError("--axis belongs to --matrix; give both, or neither")

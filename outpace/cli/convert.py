@@ -233,12 +233,11 @@ def _convert(
         weight_bytes,
     )
     from outpace.cli.options.prompt import prompts_of, read_count_or_file
-    from outpace.pipelines.convert import check_new_folder, convert_pipeline, write_pipeline
+    from outpace.files import check_new_folder
+    from outpace.pipelines.convert import convert_pipeline, write_pipeline
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
-    from outpace.pipelines.media import check_writable
 
     check_new_folder(folder)
-    check_writable(folder)
     find_pipeline(model)
     wanted = read_count_or_file(prompts)
     loaded = load_pipeline(model, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=progress)

@@ -67,11 +67,11 @@ def distill(
 ) -> None:
     """Train the transformer of STUDENT, a folder that 'outpace convert' wrote, towards its dense teacher."""
     from outpace.cli.options.prompt import prompts_of, read_count_or_file
-    from outpace.pipelines.convert import check_new_folder, write_pipeline
+    from outpace.files import check_new_folder
+    from outpace.pipelines.convert import write_pipeline
     from outpace.pipelines.distill import Distillation
     from outpace.pipelines.distill.run import distill_pipeline, is_first_process, teacher_of
     from outpace.pipelines.load import call_arguments, load_pipeline
-    from outpace.pipelines.media import check_writable
 
     size = {name: options.pop(name) for name in ("height", "width", "frames")}
     settings = Distillation(
@@ -83,7 +83,6 @@ def distill(
     )
     folder = Path(out).expanduser()
     check_new_folder(folder)
-    check_writable(folder)
     wanted = read_count_or_file(prompts)
     first = is_first_process()
     learner = load_pipeline(student, device=device, progress=first and not as_json)

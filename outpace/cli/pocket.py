@@ -103,8 +103,8 @@ def train(name: str, out: str, sister: bool, processes: int, device: str, budget
     from outpace.pipelines.pocket.sisters import sister_of
 
     chosen = sister_of(name) if sister else POCKETS[name]
+    from outpace.files import check_writable
     from outpace.pipelines.load import choose_device
-    from outpace.pipelines.media import check_writable
 
     choose_device(device)
     folder = Path(out).expanduser()

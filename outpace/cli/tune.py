@@ -91,8 +91,8 @@ def tune(
     from outpace.cli.options.budget import read_budget
     from outpace.cli.options.prompt import read_count_or_file
     from outpace.cli.tuning.prompts import check_enough, requests_of, split_lines
+    from outpace.files import check_writable
     from outpace.pipelines.load import call_arguments, find_pipeline, load_pipeline
-    from outpace.pipelines.media import check_writable
 
     seconds = read_budget(budget)
     find_pipeline(pipeline)  # slips are answered before torch is imported

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ...errors import InputError, UnsupportedModelError
+from ...files import whole_file
 
 if TYPE_CHECKING:
     from ..load import Loaded
@@ -103,10 +103,8 @@ def record_teacher(
         parts += _record(loaded, transformer, some, seeds, arguments)
     calls = _joined(fingerprint, first[0], parts, transformer)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        torch.save([fingerprint, calls.samples, calls.shared, calls.output], part)
-        os.replace(part, path)
+        with whole_file(path) as part:
+            torch.save([fingerprint, calls.samples, calls.shared, calls.output], part)
     return calls
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
-from ..media import whole_file
+from ...files import whole_file
 
 _AXES = ("x", "y", "z")
 

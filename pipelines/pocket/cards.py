@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, InputError
+from ...files import write_text
 
 if TYPE_CHECKING:
     from .recipes import Pocket
@@ -80,8 +81,8 @@ def write_card(folder: Path, check: dict[str, Any]) -> None:
     if not path.is_file():
         raise InputError(f"{folder} has no card.json; train the pocket with: outpace pocket train NAME --out {folder}")
     card = {**json.loads(path.read_text(encoding="utf-8")), "check": check}
-    path.write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(card_text(card, _parameters(folder)), encoding="utf-8")
+    write_text(path, json.dumps(card, indent=1) + "\n")
+    write_text(folder / "README.md", card_text(card, _parameters(folder)))
 
 
 def card_text(card: dict[str, Any], parameters: dict[str, int]) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from ...files import write_text, writing
 
 
 def train_pocket(
@@ -96,9 +97,10 @@ def _train(job: dict[str, Any], *, rank: int, progress: bool) -> None:
             torch.set_num_threads(threads)
     if rank:
         return
-    save_pipeline(pipe, folder)
+    with writing(folder):
+        save_pipeline(pipe, folder)
     card = {"pocket": job["name"], "training": {**plain(facts), **surroundings(job)}}
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    write_text(folder / "card.json", json.dumps(card, indent=1) + "\n")
     write_card(folder, check_pocket(job["name"], n=32, folder=folder, progress=progress))
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import json
 import math
-import os
 import pickle
 import platform
 import time
@@ -28,6 +27,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
 from ...errors import ConfigError
+from ...files import whole_file, write_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,19 +192,16 @@ def fit(
     def checkpoint() -> None:
         if rank:
             return
-        part = path.with_suffix(".part")
-        torch.save(
-            {
-                "settings": identity,
-                "meant": meant,
-                "state": state,
-                "weights": [p.detach() for p in trained],
-                "average": average,
-                "optimizers": [o.state_dict() for o, _ in optimizers],
-            },
-            part,
-        )
-        os.replace(part, path)
+        held = {
+            "settings": identity,
+            "meant": meant,
+            "state": state,
+            "weights": [p.detach() for p in trained],
+            "average": average,
+            "optimizers": [o.state_dict() for o, _ in optimizers],
+        }
+        with whole_file(path) as part:
+            torch.save(held, part)
 
     cpu_before, wall_before = state["cpu"], state["wall"]
     cpu, wall = time.process_time(), time.monotonic()
@@ -269,11 +266,8 @@ def fit(
         loss=state["loss"] if state["loss"] is not None else math.nan,
     )
     if rank == 0:
-        part = folder / f"{name}.json.part"
-        part.write_text(
-            json.dumps({"settings": asdict(settings), "result": asdict(result), "log": state["log"]}, indent=1)
-        )
-        os.replace(part, folder / f"{name}.json")
+        summary = {"settings": asdict(settings), "result": asdict(result), "log": state["log"]}
+        write_text(folder / f"{name}.json", json.dumps(summary, indent=1))
     with torch.no_grad():
         for p, a in zip(trained, average, strict=True):
             p.copy_(a)
@@ -284,7 +278,7 @@ def average_weights(
     folder: Path, name: str, module: nn.Module, parameters: Iterable[nn.Parameter] | None = None
 ) -> int:
     """Put the average weights of the newest checkpoint of run `name` into `module`; returns its step."""
-    saved = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=False)
+    saved = _read_checkpoint(folder / f"{name}.pt", torch.device("cpu"))
     trained = [p for p in (module.parameters() if parameters is None else parameters) if p.requires_grad]
     with torch.no_grad():
         for p, mean in zip(trained, saved["average"], strict=True):
@@ -294,7 +288,7 @@ def average_weights(
 
 def _read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
     try:
-        saved = torch.load(path, map_location=device, weights_only=False)
+        saved = torch.load(path, map_location=device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is no checkpoint that can be read; remove it to begin anew") from error
     if not isinstance(saved, dict) or not {"settings", "meant", "state", "weights", "average"} <= saved.keys():

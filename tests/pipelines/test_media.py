@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from outpace.errors import InputError
-from outpace.pipelines.media import check_writable, enlarge, read_recipe, save_media, whole_file
+from outpace.files import check_writable, whole_file
+from outpace.pipelines.media import enlarge, read_recipe, save_media
 
 RECIPE = {"prompt": "ein grüner Kreis, 绿色", "seed": 7, "methods": [{"method": "gated_taylor", "threshold": 0.1}]}
 

@@ -19,7 +19,7 @@ def check_out(out: str, count: int) -> None:
 
     Raises: InputError where one file is named for several outputs, or the place cannot be written to.
     """
-    from outpace.pipelines.media import check_writable
+    from outpace.files import check_writable
 
     path = Path(out).expanduser()
     if path.suffix.lower() in OTHERS and not path.is_dir():
