@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ...errors import ConflictError
 from ...kernels.forecast import relative_error
 from ..clock import is_stochastic
 from ..denoiser import Denoiser, Rows, Site, echo, hidden_of, with_hidden
@@ -22,9 +23,11 @@ from ..inputs import tied_rows
 from ..part import BlockSite, Current, Part, Shared
 from ..timing import now
 from ..trace import Call
+from .errors import measure
 from .history import History
 from .policy import Policy
-from .replay import Replay
+from .prediction import Prediction
+from .replay import Entry, Replay
 
 FORECAST = "forecast"
 
@@ -45,7 +48,10 @@ class Active:
     tie: int
     """Rows of one sample: 2 where guidance is batched in one tensor, else 1."""
     branch: Branch | None = None
-    at: float = 0.0
+    policies: list[Policy] = field(default_factory=list)
+    """That of every sample."""
+    at: list[float] = field(default_factory=list)
+    """Where the call lies for every sample, in its policy's coordinate."""
     computed: list[bool] = field(default_factory=list)
     reason: list[str] = field(default_factory=list)
     error: list[float | None] = field(default_factory=list)
@@ -76,19 +82,21 @@ class Active:
 
 
 class Forecaster(Part):
-    """Decides and forecasts for the denoisers of one pipeline under one policy.
+    """Decides and forecasts for the denoisers of one pipeline, each sample under a policy of its own.
 
     Args:
+        makers: make the policy of a sample for one run: one maker for all samples, or one for each.
         correct: replay the solver over each finished run of forecasts with interpolated outputs (see replay.py).
     """
 
     place = "forecast"
 
-    def __init__(self, policy: Policy, shared: Shared, correct: bool) -> None:
+    def __init__(self, makers: Sequence[Callable[[], Policy]], shared: Shared, correct: bool) -> None:
         super().__init__(shared)
-        self.policy, self.trace, self.clock = policy, shared.trace, shared.clock
-        self.asks_first_block = policy.probes
-        self.replay = Replay(self.trace) if correct else None
+        self.makers, self.trace, self.clock = list(makers), shared.trace, shared.clock
+        self.asks_first_block = any(make().probes for make in makers)
+        self._policies: list[Policy] = []
+        self.replay = Replay(self.trace, self._degree_of, self._observe) if correct else None
         self._branches: dict[tuple[str, str], Branch] = {}
         self._decided: list[bool] | None = None
         self._orders: list[int | None] = []
@@ -100,9 +108,23 @@ class Forecaster(Part):
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
         self._branches.clear()
+        self._policies.clear()
         self._decided = None
         if self.replay is not None:
             self.replay.clear()
+
+    def _degree_of(self, row: int) -> int:
+        """Degree of the replay in a row of the latents."""
+        return self._policies[row % len(self._policies)].degree if self._policies else 2
+
+    def _observe(self, prediction: Prediction, entries: list[Entry], now: Entry) -> None:
+        """Tell the policies that ask for it what a computed step says of their forecasts."""
+        samples = len(self._policies)
+        asking = [
+            row for row, done in enumerate(now.computed) if done and samples and self._policies[row % samples].measures
+        ]
+        for row, made in measure(prediction, entries, now, asking).items() if asking else ():
+            self._policies[row % samples].observe(made)
 
     def begin(self, current: Current) -> None:
         """A call of the transformer begins."""
@@ -199,20 +221,21 @@ class Forecaster(Part):
 
     def _plan(self, active: Active, hidden: torch.Tensor) -> None:
         """Decide what can be decided before the first block; an empty reason is left for the gate."""
-        moment, policy = active.current.moment, self.policy
+        moment = active.current.moment
         batch = hidden.shape[0]
         if batch % active.tie:
             active.tie = 1
         samples = batch // active.tie
+        active.policies = self._policies_of(samples)
+        active.at = [moment.u if p.coordinate == "sigma" else float(moment.step) for p in active.policies]
         changed = self._open_branch(active, hidden)
         histories = active.branch.rows if active.branch else []
-        active.at = moment.u if policy.coordinate == "sigma" else float(moment.step)
         active.error, active.order = [None] * samples, [None] * samples
         active.computed, active.reason = [True] * samples, [""] * samples
         follows = not moment.leader and self._decided is not None and len(self._decided) == samples
         for s in range(samples):
-            history = histories[active.rows_of(s)[0]]
-            reason = changed or doubt(history, active.at)
+            history, policy = histories[active.rows_of(s)[0]], active.policies[s]
+            reason = changed or doubt(history, active.at[s])
             if reason:
                 active.reason[s] = reason
             elif follows and self._decided is not None:
@@ -244,11 +267,11 @@ class Forecaster(Part):
         if follows and sample in self._used:
             steps, weights = self._used[sample]
         else:
-            weights = histories[rows[0]].weights(active.at)
+            weights = histories[rows[0]].weights(active.at[sample])
             steps = [a.step for a in histories[rows[0]].anchors[: len(weights)]]
         for row in rows:
             same = [a.step for a in histories[row].anchors[: len(weights)]] == steps
-            active.weights[row] = weights if same else histories[row].weights(active.at)
+            active.weights[row] = weights if same else histories[row].weights(active.at[sample])
 
     def _open_branch(self, active: Active, hidden: torch.Tensor) -> str:
         """Find the state of this call's branch, or begin it anew and say why."""
@@ -258,15 +281,26 @@ class Forecaster(Part):
         branch = self._branches.get(key)
         if branch is None or branch.signature != signature:
             reason = "first step" if branch is None else "inputs changed"
-            branch = Branch(signature, [self._fresh_history() for _ in range(hidden.shape[0])])
+            branch = Branch(signature, [self._fresh_history(p) for _ in range(active.tie) for p in active.policies])
             self._branches[key] = branch
             active.branch = branch
             return reason
         active.branch = branch
         return ""
 
-    def _fresh_history(self) -> History:
-        history = self.policy.history()
+    def _policies_of(self, samples: int) -> list[Policy]:
+        """The policies of a run's samples, made when it begins."""
+        if len(self._policies) != samples:
+            if len(self.makers) not in (1, samples):
+                raise ConflictError(
+                    f"{len(self.makers)} samples were given a dial of their own and the denoiser is called with "
+                    f"{samples}: give each sample one, or one for all"
+                )
+            self._policies = [self.makers[s if len(self.makers) > 1 else 0]() for s in range(samples)]
+        return self._policies
+
+    def _fresh_history(self, policy: Policy) -> History:
+        history = policy.history()
         scheduler = self.clock.scheduler
         if history.max_order > 1 and scheduler is not None and is_stochastic(scheduler):
             self.trace.warn("the solver adds noise in its steps, which is not smooth: the forecast is kept at order 1")
@@ -283,7 +317,7 @@ class Forecaster(Part):
         for s in undecided:
             measured = []
             for row in active.rows_of(s):
-                guess = histories[row].first(active.at, active.weights[row])
+                guess = histories[row].first(active.at[s], active.weights[row])
                 truth = active.first[row]
                 measured.append(truth.new_tensor(torch.nan).float() if guess is None else relative_error(guess, truth))
             errors.append(torch.stack(measured).mean())
@@ -293,7 +327,7 @@ class Forecaster(Part):
             refused = "not finite"
             if finite:
                 for row in active.rows_of(s):
-                    refused = self.policy.accept(active.current.moment, histories[row], error)
+                    refused = active.policies[s].accept(active.current.moment, histories[row], error)
             active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
             if refused is None:
                 active.probed += 1
@@ -312,16 +346,17 @@ class Forecaster(Part):
                     hidden[row] = self._forecast_row(histories[row], active.weights[row])
         finite = torch.isfinite(hidden.flatten(1).sum(1, dtype=torch.float32)).tolist()
         for row in computed:
+            sample = row % len(active.computed)
             if not finite[row]:
                 histories[row].clear()
                 self.trace.warn("a block returned values that are not finite; history dropped, steps computed in full")
                 continue
             first = (
                 active.first[row].clone()
-                if self.policy.probes and active.current.moment.leader and active.first is not None
+                if active.policies[sample].probes and active.current.moment.leader and active.first is not None
                 else None
             )
-            histories[row].push(active.at, active.current.moment.step, first, hidden[row].clone())
+            histories[row].push(active.at[sample], active.current.moment.step, first, hidden[row].clone())
         return hidden
 
     @staticmethod

@@ -61,11 +61,18 @@ class Replay:
 
     Args:
         trace: told, once, why nothing is corrected where that is so.
-        order: degree of the interpolation; its nodes are the computed step that ends the run and those before it.
+        degree: of the interpolation in each row; its nodes are the computed step that ends the run and those before
+            it. 0 replays nothing.
+        observe: told of every step before it is taken: the steps before, and this one.
     """
 
-    def __init__(self, trace: Trace, order: int = 2) -> None:
-        self.trace, self.order = trace, order
+    def __init__(
+        self,
+        trace: Trace,
+        degree: Callable[[int], int] = lambda row: 2,
+        observe: Callable[[Any, list[Entry], Entry], None] | None = None,
+    ) -> None:
+        self.trace, self.degree, self.observe = trace, degree, observe
         self.entries: list[Entry] = []
         self._off = False
 
@@ -104,6 +111,8 @@ class Replay:
         if skipped:
             now.clean = self._feed_back(prediction, now, skipped, used)
             output = _with_rows(output, prediction.output(u, sample, now.clean), skipped)
+        if self.observe is not None:
+            self.observe(prediction, self.entries, now)
         # Rows that were computed at the same steps are replayed together; a row never depends on its neighbours.
         due: dict[tuple[int, ...], list[int]] = {}
         for row in range(rows):
@@ -164,11 +173,11 @@ class Replay:
     def _nodes(self, row: int, u: float) -> tuple[int, ...]:
         """The newest entries at which `row` was computed, newest first, at noise levels that all differ."""
         found: list[int] = []
-        levels = {u}
+        levels, degree = {u}, self.degree(row)
         for i in range(len(self.entries) - 1, -1, -1):
             entry = self.entries[i]
             # Solvers with two stages a step visit a level twice.
-            if entry.computed[row] and entry.u not in levels and len(found) < self.order:
+            if entry.computed[row] and entry.u not in levels and len(found) < degree:
                 found.append(i)
                 levels.add(entry.u)
         return tuple(found)

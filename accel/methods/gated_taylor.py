@@ -10,6 +10,7 @@ from . import METHODS, Method
 
 if TYPE_CHECKING:
     from ..forecast import History
+    from ..forecast.errors import Measured
     from ..moment import Moment
     from ..part import Part, Shared
 
@@ -121,20 +122,26 @@ class GatedTaylor(Method):
     def part(self, shared: Shared) -> Part:
         from ..forecast import Forecaster
 
-        return Forecaster(self.policy(), shared, self.correct)
+        return Forecaster([self.policy], shared, self.correct)
 
     def policy(self) -> GatedPolicy:
-        """Its decisions, for one pipeline."""
+        """Its decisions, for one sample and run."""
         return GatedPolicy(self)
 
 
 class GatedPolicy:
-    """The decisions of GatedTaylor (see forecaster.Policy)."""
+    """The decisions of GatedTaylor (see forecast.Policy)."""
+
+    degree = 2
+    measures = False
 
     def __init__(self, settings: GatedTaylor) -> None:
         self.settings = settings
         self.probes = settings.gate != "plan"
         self.coordinate = settings.coordinate
+
+    def observe(self, measured: Measured) -> None:
+        """Nothing is asked of it."""
 
     def history(self) -> History:
         from ..forecast import History

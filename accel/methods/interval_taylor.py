@@ -10,6 +10,7 @@ from . import METHODS, Method
 
 if TYPE_CHECKING:
     from ..forecast import History
+    from ..forecast.errors import Measured
     from ..moment import Moment
     from ..part import Part, Shared
 
@@ -66,21 +67,27 @@ class IntervalTaylor(Method):
     def part(self, shared: Shared) -> Part:
         from ..forecast import Forecaster
 
-        return Forecaster(self.policy(), shared, self.correct)
+        return Forecaster([self.policy], shared, self.correct)
 
     def policy(self) -> IntervalPolicy:
-        """Its decisions, for one pipeline."""
+        """Its decisions, for one sample and run."""
         return IntervalPolicy(self)
 
 
 class IntervalPolicy:
-    """The decisions of IntervalTaylor (see forecaster.Policy)."""
+    """The decisions of IntervalTaylor (see forecast.Policy)."""
+
+    degree = 2
+    measures = False
 
     probes = False
 
     def __init__(self, settings: IntervalTaylor) -> None:
         self.settings = settings
         self.coordinate = settings.coordinate
+
+    def observe(self, measured: Measured) -> None:
+        """Nothing is asked of it."""
 
     def history(self) -> History:
         from ..forecast import History
