@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow parity lint typecheck format links readme bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 wheel clean
+.PHONY: help install demo test test-slow parity lint typecheck format links readme bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 mutation wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -112,6 +112,9 @@ bench-dit3d: $(READY) ## clouds of the pocket dit3d beside the data, some minute
 
 bench-ladine: $(READY) ## LaDiNE and its rivals trained three times, ten minutes: docs/results_ladine.md
 	$(BIN)/python benchmarks/ladine.py
+
+mutation: $(READY) ## 200 one-term changes and which of them checks and fast tests notice, half an hour: benchmarks/results/mutation.md
+	$(BIN)/python benchmarks/mutation.py --count 200 --save
 
 bench-int8: $(READY) ## what 8-bit codes of two pockets save and cost, some minutes: docs/results_int8.md
 	$(BIN)/python benchmarks/int8.py

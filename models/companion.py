@@ -100,7 +100,7 @@ def check(model: str, about: str, *, at_most: float = 0.0) -> Callable[[Callable
 
 
 def checks_of(name: str) -> list[Check]:
-    """Every check of a model: the count of parameters of each named size, then its own.
+    """Every check of a model: the count of parameters of each named size, its own, and what is remembered of it.
 
     Raises: UnknownNameError: no model has this name.
     """
@@ -115,7 +115,7 @@ def checks_of(name: str) -> list[Check]:
     ]
     if name not in _CHECKS:
         import_module(f"{HOME}.checks.{name}")
-    return counts + _CHECKS[name]
+    return counts + _CHECKS[name] + import_module(f"{HOME}.remember").checks_of(name)
 
 
 def count_parameters(model: Companion, config: Any) -> int:

@@ -118,6 +118,22 @@ def check(name: str | None, every: bool, as_json: bool) -> None:
 
 
 @models.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Of every model.")
+@show_traceback_option
+def remember(name: str | None, every: bool) -> None:
+    """Store what NAME gives now as what its check holds it to, and print what changed. For who changes a model."""
+    from outpace.models import MODELS
+    from outpace.models.remember import remember as store
+
+    if (name is None) != every:
+        raise click.UsageError("give the NAME of a model, or --all")
+    for model in MODELS if name is None else [name]:
+        for line in store(model) or ["nothing changed"]:
+            click.echo(f"{model}: {line}")
+
+
+@models.command()
 @click.argument("name")
 @click.option(
     "--seeds",

@@ -1,0 +1,8 @@
+"""What is remembered of Activator."""
+
+from __future__ import annotations
+
+from ..remember import case, given
+
+case("activator", "the toy")(lambda: given("activator"))
+case("activator", "gated units only")(lambda: given("activator", feed_forward=False))

@@ -1,0 +1,34 @@
+"""What is remembered of MossFormer."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..layers.separation import in_best_order, si_sdr
+from ..mossformer import rotated
+from ..numbers import numbers
+from ..remember import case, filled_model, given
+
+case("mossformer", "the toy")(lambda: given("mossformer"))
+case("mossformer", "three speakers, wide keys, neighbours alone")(
+    lambda: given("mossformer", speakers=3, key_width=70, filter=5, over_all=False)
+)
+
+
+@case("mossformer", "masks of a long recording, and one shorter than a window")
+@torch.no_grad()
+def masks() -> list[Tensor]:
+    model = filled_model("mossformer", window=8, group=4)
+    return [model.masks(numbers((2, 16, 21)).abs()), model(numbers((1, 5)))]
+
+
+@case("mossformer", "the loss: decibels in the best order; turned keys")
+@torch.no_grad()
+def loss() -> list[object]:
+    estimates, targets = numbers((3, 3, 40)), numbers((3, 3, 40), 1)
+    mixed = 0.3 * estimates + targets[:, [2, 0, 1]]
+    return [
+        si_sdr(estimates, targets), si_sdr(estimates + 2, 3 * estimates), in_best_order(mixed, targets),
+        rotated(numbers((2, 5, 7)), numbers((3,), 2)),
+    ]  # fmt: skip

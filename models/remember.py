@@ -1,0 +1,259 @@
+"""What models once gave, and whether they still do: numbers of small filled models, stored beside the code.
+
+They were made while the models agreed with their papers' published code. A term that is dropped tomorrow moves one of
+them. Weights and inputs come from an arithmetic rule (`numbers`) and everything is computed in float64, so that the
+stored numbers hold on every processor. `outpace models remember NAME` makes them again and prints what changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .companion import HOME, MODELS, Check
+from .create import configuration, create, sizes_of
+from .numbers import fill, numbers
+from .settings import to_data
+
+FOLDER = Path(__file__).parent / "cases" / "remembered"
+SAMPLES = 12
+"""Numbers of every output that are stored as they are."""
+NEAR = 1e-7
+"""How far numbers may be from what they were, over their size: float64 rounds at 1e-16."""
+SPREAD = 0.25
+"""How far the spread of fresh weights may be, over what it was: versions of torch may draw others."""
+STRUCTURE, FRESH = "structure", "fresh"
+KEPT = (
+    "p", "eps", "momentum", "affine", "elementwise_affine", "normalized_shape", "num_groups", "in_features",
+    "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "dilation",
+    "groups", "num_embeddings", "embedding_dim", "negative_slope", "approximate", "upscale_factor",
+)  # fmt: skip
+"""What of torch's own layers is part of a model's structure."""
+
+Case = Callable[[], Any]
+Digest = dict[str, Any]
+_CASES: dict[str, dict[str, tuple[Case, float]]] = {}
+
+
+def case(model: str, name: str, *, near: float = NEAR) -> Callable[[Case], Case]:
+    """A decorator: what the function gives (tensors and numbers, nested as it likes) is remembered of `model`.
+
+    Args:
+        near: how far it may be from what it was.
+    """
+
+    def decorate(run: Case) -> Case:
+        if name in _CASES.setdefault(model, {}):
+            raise ValueError(f"{model} has a case '{name}' already")
+        _CASES[model][name] = (run, near)
+        return run
+
+    return decorate
+
+
+def filled(module: Any) -> Any:
+    """A module in float64 and eval mode, with every number set by the rule."""
+    return fill(module.double()).eval()
+
+
+def filled_model(name: str, size: str = "toy", **changes: Any) -> Any:
+    """A model that is created and filled."""
+    return filled(create(name, size, **changes))
+
+
+def example_of(name: str, model: Any) -> tuple[Tensor, ...]:
+    """What its card gives to a forward pass, in float64."""
+    card = MODELS[name]
+    assert card.example is not None
+    config = getattr(model, "settings", None) or model.config
+    return tuple(part.double() if part.is_floating_point() else part for part in card.example(config))
+
+
+def given(name: str, size: str = "toy", **changes: Any) -> Any:
+    """What a filled model makes of its example."""
+    model = filled_model(name, size, **changes)
+    with torch.no_grad():
+        return model(*example_of(name, model))
+
+
+def cases_of(name: str) -> dict[str, tuple[Case, float]]:
+    """Every case of a model; its structure and its fresh weights where it builds one."""
+    if name not in _CASES and find_spec(f"{HOME}.cases.{name}") is not None:
+        import_module(f"{HOME}.cases.{name}")
+    own = dict(_CASES.get(name, {}))
+    if MODELS[name].build is not None:
+        own |= {STRUCTURE: (lambda: structure(name), 0.0), FRESH: (lambda: fresh(name), SPREAD)}
+    return own
+
+
+def remembered(name: str, folder: Path = FOLDER) -> dict[str, list[Digest]]:
+    """What is stored of a model."""
+    path = folder / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def made_now(name: str) -> dict[str, list[Digest]]:
+    """The same, from the code as it is."""
+    return {one: digest(run()) for one, (run, _) in cases_of(name).items()}
+
+
+def remember(name: str, folder: Path = FOLDER) -> list[str]:
+    """Store what a model gives now; a line for each thing that changed.
+
+    Raises: UnknownNameError: no model has this name.
+    """
+    _ = MODELS[name]
+    before, now = remembered(name, folder), made_now(name)
+    lines = [f"{one}: gone" for one in before if one not in now]
+    for one, (_, near) in cases_of(name).items():
+        if one not in before:
+            lines.append(f"{one}: new, {len(now[one])} outputs")
+        elif (far := distance(before[one], now[one])) > near:
+            lines.append(f"{one}: {far:.2g} from what it was (at most {near:.0e})")
+    if now:
+        path = folder / f"{name}.json"
+        path.write_text(json.dumps(now, indent=1, separators=(",", ":")) + "\n", encoding="utf-8")
+    return lines
+
+
+def checks_of(name: str) -> list[Check]:
+    """One for each case: how far it is from what is stored."""
+
+    def measure(one: str, run: Case) -> float:
+        stored = remembered(name).get(one)
+        return math.inf if stored is None else distance(stored, digest(run()))
+
+    return [
+        Check(about=f"as remembered: {one}", measure=lambda one=one, run=run: measure(one, run), at_most=near)
+        for one, (run, near) in cases_of(name).items()
+    ]
+
+
+def digest(output: Any) -> list[Digest]:
+    """A few numbers that tell one output from another: shape, size, three weighted sums, some of its own."""
+    return [_digest_of(part) for part in _parts(output)]
+
+
+def distance(stored: Sequence[Digest], now: Sequence[Digest]) -> float:
+    """The largest difference over the size of the numbers; infinite where shapes or texts differ."""
+    if len(stored) != len(now):
+        return math.inf
+    worst = 0.0
+    for a, b in zip(stored, now, strict=True):
+        if a.get("text") != b.get("text") or a.get("shape") != b.get("shape"):
+            return math.inf
+        if "text" in a:
+            continue
+        size = max(abs(a["size"]), 1e-300)
+        pairs = zip((a["size"], *a["sums"], *a["values"]), (b["size"], *b["sums"], *b["values"]), strict=True)
+        for x, y in pairs:
+            apart = abs(x - y) / size
+            worst = max(worst, math.inf if math.isnan(apart) else apart)
+    return worst
+
+
+def structure(name: str) -> list[str]:
+    """Every named size as text: its configuration, and of every layer what is not learned (as a sum for large ones)."""
+    card = MODELS[name]
+    lines = []
+    if _has_defaults(card.config):
+        lines.append(f"defaults {json.dumps(to_data(configuration(name)), sort_keys=True)}")
+    for size, config in sizes_of(card).items():
+        described = "\n".join(_layers(_on_meta(name, size)))
+        lines.append(f"{size} {zlib.crc32((json.dumps(to_data(config), sort_keys=True) + described).encode()):08x}")
+    return lines
+
+
+def fresh(name: str) -> list[float]:
+    """Of every parameter as it is drawn: what it is where it is one number, its spread where there are many."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = create(name, "toy")
+    found = []
+    for value in (parameter.detach() for parameter in model.parameters()):
+        low, high = float(value.min()), float(value.max())
+        if low == high:
+            found.append(low)
+        elif value.numel() >= 256:
+            found.append(float(value.double().std()))
+    return found
+
+
+@lru_cache(maxsize=256)
+def _on_meta(name: str, size: str) -> nn.Module:
+    return create(name, size, device="meta")
+
+
+def _layers(model: nn.Module) -> Iterator[str]:
+    for name, part in model.named_modules():
+        ours = type(part).__module__.startswith(HOME)
+        held = {
+            key: value
+            for key, value in vars(part).items()
+            if (key in KEPT or (ours and not key.startswith("_") and key != "training")) and _is_plain(value)
+        }
+        yield f"{name} {type(part).__name__} {sorted(held.items())}"
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, (tuple, list)):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _has_defaults(config: Any) -> bool:
+    return all(
+        field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
+        for field in dataclasses.fields(config)
+    )
+
+
+def _parts(output: Any) -> Iterator[Tensor | str]:
+    if isinstance(output, (Tensor, str)):
+        yield output
+    elif isinstance(output, (bool, int, float)):
+        yield torch.tensor([float(output)], dtype=torch.float64)
+    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+        yield from _parts([getattr(output, field.name) for field in dataclasses.fields(output)])
+    elif isinstance(output, Mapping):
+        yield from _parts(list(output.values()))
+    elif output is not None:
+        numbers_only = isinstance(output, (list, tuple)) and output and all(isinstance(v, (int, float)) for v in output)
+        if numbers_only:
+            yield torch.tensor([float(v) for v in output], dtype=torch.float64)
+        else:
+            for part in output:
+                yield from _parts(part)
+
+
+def _digest_of(part: Tensor | str) -> Digest:
+    if isinstance(part, str):
+        return {"text": part}
+    x = part.detach()
+    x = torch.view_as_real(x) if x.is_complex() else x
+    flat = x.double().flatten()
+    places = torch.linspace(0, max(len(flat) - 1, 0), min(SAMPLES, len(flat))).long()
+    size = float(flat.square().mean().sqrt()) if len(flat) else 0.0
+    # a sum of n numbers with signs at random is as large as a number times the root of n
+    sums = [float((numbers(flat.shape, seed) * flat).sum()) / max(len(flat), 1) ** 0.5 for seed in (1, 2, 3)]
+    return {
+        "shape": list(part.shape),
+        "size": _rounded(size),
+        "sums": [_rounded(value) for value in sums],
+        "values": [_rounded(value) for value in flat[places].tolist()],
+    }
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.12g}")
