@@ -1,5 +1,5 @@
-"""Writes the tables of README.md, docs/results.md and docs/kernels.md again: `make readme`. With --check, only says if
-they are current.
+"""Writes the tables of README.md and of the pages in docs again: `make readme`. With --check, only says if they are
+current.
 
 Families come from the registry, results from the committed files in benchmarks/results; numbers are never typed.
 """
@@ -11,28 +11,79 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-PAGE = ROOT / "docs" / "results.md"
+INDEX = ROOT / "docs" / "results.md"
+PAGES = ROOT / "docs" / "results"
+FAMILY_PAGE = ROOT / "docs" / "families.md"
+METHOD_PAGE = ROOT / "docs" / "methods.md"
+POCKET_PAGE = ROOT / "docs" / "pockets.md"
 MATRIX_PAGE = ROOT / "docs" / "results_matrix.md"
 KERNEL_PAGE = ROOT / "docs" / "kernels.md"
-RESULTS_INTRO = (
-    "PSNR in dB, higher is better, at two, two and a half and three times fewer computed transformer blocks (where "
-    "attention is sparse, less computed work, from 1.25 times), against the plain pipeline at the same steps and "
-    "against the converged solution; bold is best. Ours with default settings "
-    "and a varied threshold; of the rivals the best of each kind at each place; empty where a curve does not reach. "
-    "Every curve, with intervals, margins, times and what was lost: [docs/results.md](docs/results.md)."
+AIM = 2.5
+"""Times fewer blocks at which the README shows a comparison."""
+INDEX_INTRO = (
+    "PSNR in dB, higher is better, at some times fewer computed transformer blocks (where attention is sparse, less "
+    "computed work, from 1.25 times), against the plain pipeline at the same steps and against the converged solution; "
+    "bold is best. Ours with default settings and a varied threshold; of the rivals the best of each kind at each "
+    "place; empty where a curve does not reach. How to read them: [honest numbers](honest_numbers.md). Every curve, "
+    "with intervals, margins, times and what was lost, has a page of its own:"
 )
 
 
 def families() -> str:
-    """The supported model families and the transformers each covers."""
+    """The supported model families and the transformers each covers, in one paragraph."""
+    from outpace.accel import FAMILIES
+
+    said = [f"{name} ({', '.join(f'`{t}`' for t in family.transformers)})" for name, family in FAMILIES.items()]
+    return "; ".join(said) + "."
+
+
+def family_page() -> str:
+    """docs/families.md: the same as a table."""
     from outpace.accel import FAMILIES
 
     rows = [f"| {name} | {', '.join(f'`{t}`' for t in family.transformers)} |" for name, family in FAMILIES.items()]
-    return "\n".join(["| family | diffusers transformers |", "| --- | --- |", *rows])
+    head = (
+        "# Supported transformers\n\nWritten by `make readme` from the registry. Each is tested on a tiny random "
+        "configuration of the real diffusers class; a class of your own takes [ten lines](adding_a_family.md)."
+    )
+    return "\n".join([head, "", "| family | diffusers transformers |", "| --- | --- |", *rows]) + "\n"
+
+
+def methods() -> str:
+    """The methods by the name of their class, in one sentence."""
+    from outpace.accel import METHODS
+
+    return "Methods: " + ", ".join(f"`{method.__name__}`" for _, method in METHODS.items()) + "."
+
+
+def method_page() -> str:
+    """docs/methods.md: what each method does, and the presets, from the registries."""
+    from outpace.accel import METHODS, PRESETS
+
+    rows = []
+    for name, method in METHODS.items():
+        said = (method.__doc__ or "").strip().split("\n\n")[0]
+        rows.append(f"| `{method.__name__}` (`{name}`) | {' '.join(said.split())} |")
+    lines = [
+        "# Methods and presets",
+        "",
+        "Written by `make readme` from the registries; `outpace methods` lists every setting with its range "
+        "and its price.",
+        "",
+        "| method | what it does |",
+        "| --- | --- |",
+        *rows,
+        "",
+        "| preset | what to expect |",
+        "| --- | --- |",
+        *(f"| `{name}` | {preset.summary} |" for name, preset in PRESETS.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def pockets() -> str:
@@ -50,12 +101,75 @@ def pockets() -> str:
     return "\n".join(lines)
 
 
+def pocket_page() -> str:
+    """docs/pockets.md: the pockets, and the sisters that figures are reported on too."""
+    from outpace.pipelines.pocket.sisters import SISTERS
+
+    said = (
+        "# Pockets\n\nWritten by `make readme`. Small but real pipelines, trained by the code in this repository and "
+        "shipped with it, so that everything here can be tried, tested and measured without a download; "
+        "`outpace pocket train NAME --out FOLDER` makes each again from nothing."
+    )
+    rows = [f"| `outpace pocket train {name} --sister` | {recipe(sister)} |" for name, sister in SISTERS.items()]
+    sisters = (
+        "## Sisters\n\nSettings were chosen on the pockets, so figures taken there flatter them. A sister is trained "
+        "by the same code from other seeds, at another depth and width, on another split of the data, and nobody looks "
+        "at it while choosing. It is not shipped; `outpace compare FOLDER` takes it like any pipeline."
+    )
+    table = "\n".join(["| made by | how it differs |", "| --- | --- |", *rows])
+    return "\n\n".join([said, pockets(), sisters, table]) + "\n"
+
+
+def recipe(sister: Any) -> str:
+    """How a sister differs, as the docstring of its recipe says it."""
+    from outpace.pipelines.pocket import sisters
+
+    return getattr(sisters, f"{sister.name.removesuffix('-sister')}_recipe").__doc__.strip().rstrip(".")
+
+
 def results(folder: Path = RESULTS) -> str:
-    """What every committed comparison found in brief, with its hardware, in the order of the file names."""
-    found = comparisons(folder)
+    """One row a committed comparison: ours near AIM times fewer blocks, beside the best rivals there."""
+    found = [data for data in comparisons(folder) if AIM in data["speedups"] and at_aim(data)]
     if not found:
         return "No comparison has been committed yet; `make bench` makes them."
-    return "\n\n".join([RESULTS_INTRO, *(in_brief(data) for data in found)])
+    heads = ["pipeline", "seconds a sample, plain", "ours", "blocks", "dB, mean (worst)", "fewer steps", "best rival"]
+    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * 5 + " --- |"]
+    lines += [in_one_row(data) for data in sorted(found, key=lambda data: "sister" not in data["pipeline"]["name"])]
+    machines = {data["environment"].get("device", "") for data in found}
+    prompts = sorted({data["study"]["samples"] for data in found})
+    return "\n".join([*lines, "", f"{' to '.join(map(str, prompts))} held-out prompts; {', '.join(sorted(machines))}."])
+
+
+def at_aim(data: dict[str, Any]) -> dict[str, Any] | None:
+    """The timed contender on the first curve of ours whose blocks come nearest to AIM times fewer."""
+    ours = [c for c in data["contenders"] if data["kinds"][c["kind"]]["ours"] and not c["error"] and c["time"]]
+    first = [c for c in ours if c["curve"] == ours[0]["curve"] and c["kind"] == "gated"] if ours else []
+    return min(first, key=lambda c: abs(c["speedup"]["value"] - AIM), default=None)
+
+
+def in_one_row(data: dict[str, Any]) -> str:
+    """A comparison as a row of the README."""
+    ours = at_aim(data)
+    assert ours is not None
+    plain, made = (median(pair[side]["wall"] for pair in ours["time"]["pairs"]) for side in ("plain", "contender"))
+    psnr = ours["metrics"][data["study"]["plain"]]["psnr"]
+    rivals = [
+        (cell["quality"]["value"], cell["kind"], cell["curve"])
+        for cell in data["cells"][data["study"]["plain"]]
+        if cell["speedup"] == AIM and cell["quality"] and not data["kinds"][cell["kind"]]["ours"]
+    ]
+    fewer = [value for value, kind, _ in rivals if kind == "fewer-steps"]
+    best = max((rival for rival in rivals if rival[1] != "fewer-steps"), default=None)
+    cells = [
+        f"{data['pipeline']['name']}, {data['pipeline']['steps']} steps",
+        f"{plain:.2f}",
+        f"{made:.2f} ({plain / made:.1f}x)",
+        f"{ours['speedup']['value']:.1f}x fewer",
+        f"{psnr['value']:.1f} ({psnr['worst']:.1f})",
+        f"{fewer[0]:.1f}" if fewer else "",
+        f"{best[0]:.1f}, {best[2]}" if best else "",
+    ]
+    return "| " + " | ".join(cells) + " |"
 
 
 def comparisons(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -115,19 +229,36 @@ def best_of_kinds(data: dict[str, Any], reference: str, speedup: float) -> dict[
     return found
 
 
-def whole_page(folder: Path = RESULTS) -> str:
-    """docs/results.md: every committed comparison in full."""
+def page_name(data: dict[str, Any]) -> str:
+    """The file in docs/results that a comparison has."""
+    return f"{data['pipeline']['name']}.md"
+
+
+def index_page(folder: Path = RESULTS) -> str:
+    """docs/results.md: every committed comparison in brief, with where it is told in full."""
+    found = comparisons(folder)
+    names = list(dict.fromkeys(data["pipeline"]["name"] for data in found))
+    links = " · ".join(f"[{name}](results/{name}.md)" for name in names)
+    intro = f"# Results\n\nWritten by `make readme` from benchmarks/results. {INDEX_INTRO} {links}."
+    return "\n\n".join([intro, *(in_brief(data) for data in found)]) + "\n"
+
+
+def full_pages(folder: Path = RESULTS) -> dict[str, str]:
+    """docs/results/NAME.md by file name: every committed comparison of a pipeline in full."""
     from outpace.evaluation.report.markdown import markdown
 
+    pages: dict[str, list[str]] = {}
+    for data in comparisons(folder):
+        section = f"{markdown(data).rstrip()}\n\n{conditions(data)}."
+        pages.setdefault(page_name(data), []).append(re.sub(r"^#", "##", section, flags=re.MULTILINE))
     intro = (
-        "# Results in full\n\nWritten by `make readme` from benchmarks/results; how to read them: "
-        "[honest numbers](honest_numbers.md)."
+        "# {name}: results in full\n\nWritten by `make readme` from benchmarks/results; how to read them: "
+        "[honest numbers](../honest_numbers.md)."
     )
-    sections = [
-        re.sub(r"^#", "##", f"{markdown(data).rstrip()}\n\n{conditions(data)}.", flags=re.MULTILINE)
-        for data in comparisons(folder)
-    ]
-    return "\n\n".join([intro, *sections]) + "\n"
+    return {
+        name: "\n\n".join([intro.format(name=name.removesuffix(".md")), *sections]) + "\n"
+        for name, sections in pages.items()
+    }
 
 
 def matrix_page(folder: Path = RESULTS) -> str:
@@ -147,7 +278,7 @@ def matrix_page(folder: Path = RESULTS) -> str:
     return "\n\n".join([intro, *(sections or ["None has been committed yet."])]) + "\n"
 
 
-TABLES: dict[str, Callable[[], str]] = {"families": families, "pockets": pockets, "results": results}
+TABLES: dict[str, Callable[[], str]] = {"families": families, "methods": methods, "results": results}
 
 
 def kernel_page() -> str:
@@ -170,10 +301,21 @@ def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
     return text
 
 
+def generated_pages() -> dict[Path, str]:
+    """Every page of docs that is written from registries and committed results, with its text."""
+    made = {INDEX: index_page(), MATRIX_PAGE: matrix_page(), KERNEL_PAGE: kernel_page()}
+    made |= {FAMILY_PAGE: family_page(), METHOD_PAGE: method_page(), POCKET_PAGE: pocket_page()}
+    return made | {PAGES / name: text for name, text in full_pages().items()}
+
+
 def main() -> None:
     readme = ROOT / "README.md"
-    made = {readme: rewritten(readme.read_text(encoding="utf-8")), PAGE: whole_page(), MATRIX_PAGE: matrix_page()}
-    made[KERNEL_PAGE] = kernel_page()
+    made = {readme: rewritten(readme.read_text(encoding="utf-8")), **generated_pages()}
+    for old in set(PAGES.glob("*.md")) - set(made):
+        if "--check" in sys.argv:
+            raise SystemExit(f"{old.name} in docs/results belongs to no committed comparison; run `make readme`")
+        old.unlink()
+    PAGES.mkdir(exist_ok=True)
     for path, text in made.items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             if "--check" in sys.argv:
