@@ -6,29 +6,13 @@ To add a family see docs/adding_a_family.md; `register_family` does it from outs
 
 from __future__ import annotations
 
-from . import (
-    auraflow,
-    chroma,
-    cogvideox,
-    cogview,
-    dit,
-    dit3d,
-    flux,
-    flux2,
-    hunyuan,
-    lego,
-    ltx,
-    lumina,
-    mochi,
-    pixart,
-    qwen,
-    sana,
-    sd3,
-    vdt,
-    wan,
-    z_image,
-)
+import importlib
+import pkgutil
+
 from .family import FAMILIES, IMAGE_THEN_TEXT, TEXT_THEN_IMAGE, Family, Stack, find_family, register_family
+
+for _module in pkgutil.iter_modules(__path__):  # each registers itself
+    importlib.import_module(f"{__name__}.{_module.name}")
 
 __all__ = [
     "FAMILIES",
@@ -36,26 +20,6 @@ __all__ = [
     "TEXT_THEN_IMAGE",
     "Family",
     "Stack",
-    "auraflow",
-    "chroma",
-    "cogvideox",
-    "cogview",
-    "dit",
-    "dit3d",
     "find_family",
-    "flux",
-    "flux2",
-    "hunyuan",
-    "lego",
-    "ltx",
-    "lumina",
-    "mochi",
-    "pixart",
-    "qwen",
     "register_family",
-    "sana",
-    "sd3",
-    "vdt",
-    "wan",
-    "z_image",
 ]

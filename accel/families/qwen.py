@@ -1,4 +1,4 @@
-"""Qwen-Image: joint blocks all the way, cond and uncond in separate calls."""
+"""Qwen-Image: joint blocks all the way; Qwen-Image 2.1: one sequence of text, references and picture over a cache."""
 
 from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
 
@@ -7,5 +7,12 @@ register_family(
         name="qwen",
         transformers=("QwenImageTransformer2DModel",),
         stacks=(Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),),
+    )
+)
+register_family(
+    Family(
+        name="qwen21",
+        transformers=("QwenImage21Transformer2DModel",),
+        stacks=(Stack(path="transformer_blocks", shared=("rotary_emb", "target_token_mask", "modulation")),),
     )
 )

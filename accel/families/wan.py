@@ -1,4 +1,4 @@
-"""Wan 2.1 and 2.2, SkyReels-V2, ChronoEdit: one stack, cond and uncond in separate calls."""
+"""Wan 2.1 and 2.2, VACE, Animate, SkyReels-V2, ChronoEdit: one stack, cond and uncond in separate calls."""
 
 from .family import Family, Stack, register_family
 
@@ -9,6 +9,8 @@ register_family(
             "WanTransformer3DModel",
             "SkyReelsV2Transformer3DModel",
             "ChronoEditTransformer3DModel",
+            "WanAnimateTransformer3DModel",
+            "WanVACETransformer3DModel",
         ),
         stacks=(Stack(path="blocks"),),
     )

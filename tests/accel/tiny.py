@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from tiny_models import OWN_MODELS, TINY_MODELS, WIDTH, TinyModel
+from tiny_models import SPECIMENS, WIDTH, TinyModel
 from torch import nn
 
 TEXT_TOKENS = 5
@@ -40,7 +40,7 @@ class TinyPipeline:
     def __init__(
         self, cls: str | TinyModel, scheduler: Any = None, *, boundary: float | None = None, **settings: Any
     ) -> None:
-        self.model = {**TINY_MODELS, **OWN_MODELS}[cls] if isinstance(cls, str) else cls
+        self.model = SPECIMENS[cls] if isinstance(cls, str) else cls
         self.transformer: Any = self.model.build(**settings)
         self.scheduler = scheduler or FlowMatchEulerDiscreteScheduler()
         self.boundary = boundary

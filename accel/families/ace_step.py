@@ -1,0 +1,11 @@
+"""ACE-Step: blocks over seconds of sound, windowed and full attention by turns."""
+
+from .family import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="ace_step",
+        transformers=("AceStepTransformer1DModel",),
+        stacks=(Stack(path="layers", attention=("self_attn",), shared=("position_embeddings", "attention_mask")),),
+    )
+)

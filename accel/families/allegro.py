@@ -1,0 +1,11 @@
+"""Allegro: cross-attention blocks over a video's patches."""
+
+from .family import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="allegro",
+        transformers=("AllegroTransformer3DModel",),
+        stacks=(Stack(path="transformer_blocks"),),
+    )
+)

@@ -1,0 +1,21 @@
+"""Bria FIBO: double, then single blocks, each with text of its own; FIBO 2: one stack, text let in at some blocks."""
+
+from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="bria_fibo",
+        transformers=("BriaFiboTransformer2DModel",),
+        stacks=(
+            Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
+            Stack(path="single_transformer_blocks"),
+        ),
+    )
+)
+register_family(
+    Family(
+        name="bria_fibo2",
+        transformers=("BriaFibo2Transformer2DModel",),
+        stacks=(Stack(path="layers", hidden="x", returns=("x",), attention=("attention",)),),
+    )
+)

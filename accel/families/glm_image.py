@@ -1,0 +1,11 @@
+"""GLM-Image: joint picture and text blocks; keys of reference pictures lie in a cache."""
+
+from .family import IMAGE_THEN_TEXT, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="glm_image",
+        transformers=("GlmImageTransformer2DModel",),
+        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, attention=("attn1",)),),
+    )
+)

@@ -1,0 +1,11 @@
+"""Ideogram 4: one stack over text and picture in one sequence."""
+
+from .family import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="ideogram4",
+        transformers=("Ideogram4Transformer2DModel",),
+        stacks=(Stack(path="layers", attention=("attention",), shared=()),),
+    )
+)

@@ -1,0 +1,19 @@
+"""JoyImage-Edit and -Edit-Plus: joint blocks over the pictures and the text."""
+
+from .family import IMAGE_THEN_TEXT, Family, Stack, register_family
+
+register_family(
+    Family(
+        name="joyimage",
+        transformers=("JoyImageEditTransformer3DModel",),
+        stacks=(Stack(path="double_blocks", returns=IMAGE_THEN_TEXT, text="end"),),
+    )
+)
+register_family(
+    Family(
+        name="joyimage_plus",
+        transformers=("JoyImageEditPlusTransformer3DModel",),
+        # The pictures of a sample differ in shape, so that every sample brings positions of its own.
+        stacks=(Stack(path="double_blocks", returns=IMAGE_THEN_TEXT, text="end", shared=()),),
+    )
+)

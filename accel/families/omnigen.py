@@ -1,0 +1,11 @@
+"""OmniGen: one stack over text, reference pictures, time and picture in one sequence."""
+
+from .family import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="omnigen",
+        transformers=("OmniGenTransformer2DModel",),
+        stacks=(Stack(path="layers", attention=("self_attn",)),),
+    )
+)

@@ -1,0 +1,18 @@
+"""Sana-WM: linear and full attention by turns, following a camera; its refiner is LTX-2 without sound."""
+
+from .family import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="sana_wm",
+        transformers=("SanaWMTransformer3DModel",),
+        stacks=(Stack(path="blocks", hidden="x", returns=("x",), shared=("rotary_emb",)),),
+    )
+)
+register_family(
+    Family(
+        name="sana_wm_refiner",
+        transformers=("SanaWMLTX2RefinerTransformer3DModel",),
+        stacks=(Stack(path="transformer_blocks", attention=("attn1",), shared=()),),
+    )
+)
