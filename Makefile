@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow parity lint typecheck format links readme docs bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 mutation wheel clean
+.PHONY: help install demo test test-slow parity lint typecheck format links readme docs counts bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 mutation wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -80,6 +80,9 @@ readme: $(READY) ## write the generated tables of README.md again
 docs: $(READY) ## the pages as a site in build/site, without a warning, and every link of it followed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	$(BIN)/python docs/check_links.py build/site
+
+counts: $(READY) ## what `outpace flops NAME` looks up, counted again: accel/estimate/counted.json
+	$(BIN)/python benchmarks/counts.py
 
 bench: $(READY) ## the committed figures, again, on this machine (an hour or more): benchmarks/results/
 	$(BIN)/python benchmarks/run.py

@@ -1,6 +1,14 @@
-"""What changes a pipeline: `accelerate`, the methods, the family adapters."""
+"""What changes a pipeline: `accelerate`, the methods, the family adapters.
 
-from .apply import Acceleration, accelerate
+Methods, presets and families are plain data and are here at once, registered and without torch; what runs a pipeline
+is imported when it is first touched.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from .families import FAMILIES, Family, Stack, find_family, register_family
 from .methods import METHODS, Method, settings_help
 from .methods.adaspa import AdaSpa
@@ -9,8 +17,15 @@ from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.solver import Solver
 from .presets import PRESETS, Preset
-from .profile import Profile
-from .trace import Call, Trace
+
+if TYPE_CHECKING:
+    from .apply import Acceleration as Acceleration
+    from .apply import accelerate as accelerate
+    from .profile import Profile as Profile
+    from .trace import Call as Call
+    from .trace import Trace as Trace
+
+_HOME = {"Acceleration": ".apply", "accelerate": ".apply", "Profile": ".profile", "Call": ".trace", "Trace": ".trace"}
 
 __all__ = [
     "FAMILIES",
@@ -35,3 +50,13 @@ __all__ = [
     "register_family",
     "settings_help",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name], __name__), name)
+    raise AttributeError(f"module 'outpace.accel' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ..files import write_bytes
+from ..errors import InputError
+from ..files import said, write_bytes
 from .atomic import make_folder, read_json, write_json
 from .contender import Request, Result
 
@@ -85,9 +88,17 @@ class Records:
         write_bytes(self.cell(contender) / f"{index:04d}.npz", buffer.getvalue())
 
     def load_reference(self, contender: str, index: int) -> dict[str, np.ndarray]:
-        """{"media", "latents"} of a reference's answer to request `index`."""
-        with np.load(self.cell(contender) / f"{index:04d}.npz") as kept:
-            return {name: kept[name] for name in kept.files}
+        """{"media", "latents"} of a reference's answer to request `index`.
+
+        Raises: InputError where the file is damaged.
+        """
+        path = self.cell(contender) / f"{index:04d}.npz"
+        try:
+            with np.load(path) as kept:
+                return {name: kept[name] for name in kept.files}
+        except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"'{path}' is damaged ({said(error)}); remove it, and the same command goes on") from error
 
     def has_reference(self, contender: str, indices: Sequence[int]) -> bool:
-        return all((self.cell(contender) / f"{i:04d}.npz").is_file() for i in indices)
+        """False where one is missing, or was cut short: a zip file has its contents listed at its end."""
+        return all(zipfile.is_zipfile(self.cell(contender) / f"{i:04d}.npz") for i in indices)

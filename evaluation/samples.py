@@ -121,7 +121,9 @@ def load_batch(
     kept = records.load(records.batch_file(contender.name, batch), mark_of(study, contender, batch))
     if contender.name in study.references and not records.has_reference(contender.name, [r.index for r in batch]):
         return None
-    return None if kept is None else [{"work": sample["blocks"], **sample} for sample in kept]
+    if not isinstance(kept, list) or [s.get("index") for s in kept if isinstance(s, dict)] != [r.index for r in batch]:
+        return None  # nothing is there, or it was cut or edited
+    return [{"work": sample["blocks"], **sample} for sample in kept]
 
 
 def make_batch(study: Study, records: Records, contender: Contender, batch: list[Request]) -> list[dict[str, Any]]:

@@ -149,12 +149,20 @@ def check_regular(path: Path) -> None:
         raise InputError(f"cannot write '{path}': it is a device or a pipe, not a file; choose another --out")
 
 
+def is_there(path: str | Path) -> bool:
+    """True where something has that name; a text that no path could be is nowhere."""
+    try:
+        return Path(path).expanduser().exists()
+    except (OSError, ValueError, RuntimeError):  # too long for a name, a NUL in it, no such home
+        return False
+
+
 def read_bytes(path: str | Path, what: str = "") -> bytes:
     """What is in a file. Raises: InputError, naming it, where it cannot be read."""
     try:
         place = Path(path).expanduser()
         if place.exists() and not place.is_file():
-            raise OSError(errno.EINVAL, "it is not a file")
+            raise OSError(errno.EINVAL, "it is a directory" if place.is_dir() else "it is a device or a pipe")
         return place.read_bytes()
     except (OSError, ValueError, RuntimeError) as error:
         raise InputError(f"cannot read {what + ' ' if what else ''}'{path}': {said(error)}") from error

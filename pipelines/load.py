@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError, UnknownNameError
+from ..files import is_there
+from .folder import check_parts, notes_on, read_card, read_index, told_as_input
 from .parts import converted_parts, pipeline_class
 from .quiet import quiet_loading
 
@@ -57,6 +58,8 @@ class Loaded:
     """"prompt", or "class_labels" where the pipeline takes classes."""
     steps: int = 50
     """Steps when none are asked for."""
+    notes: tuple[str, ...] = ()
+    """What a user should know of it, such as files in its folder that were not loaded."""
 
 
 def find_pipeline(name: str) -> Source:
@@ -69,29 +72,34 @@ def find_pipeline(name: str) -> Source:
 
     if name in POCKETS:
         return Source(name=name, kind="pocket")
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    folder = Path(name).expanduser() if is_there(name) else Path()
+    if name and is_there(name) and folder.is_dir():
         if not (folder / "model_index.json").is_file():
             raise InputError(
                 f"the folder '{name}' holds no diffusers pipeline: it has no model_index.json "
                 "(pipe.save_pretrained(folder) writes one)"
             )
-        _check_index(folder)
+        read_index(folder)
         return Source(name=name, kind="folder")
-    if folder.is_file():
+    if name and is_there(name):
         raise InputError(f"'{name}' is a file; give the folder that model_index.json lies in")
     if _HUB_ID.fullmatch(name):
         return Source(name=name, kind="hub")
     near = difflib.get_close_matches(name, list(POCKETS), n=1)
     raise UnknownNameError(
-        f"no pipeline '{name}'"
+        f"no pipeline '{name if len(name) <= 80 else name[:80] + '...'}'"
         + (f"; did you mean '{near[0]}'?" if near else ";")
         + f" give a pocket ({', '.join(POCKETS)}), a folder written by save_pretrained, or a hub id such as owner/model"
     )
 
 
 def load_pipeline(
-    name: str, *, dtype: torch.dtype | None = None, device: str = "auto", progress: bool = True
+    name: str,
+    *,
+    dtype: torch.dtype | None = None,
+    device: str = "auto",
+    progress: bool = True,
+    variant: str | None = None,
 ) -> Loaded:
     """Load what `name` means and move it to `device`.
 
@@ -100,6 +108,7 @@ def load_pipeline(
         dtype: of the weights; None: float32 on a CPU and for pockets, bfloat16 elsewhere.
         device: "auto" (CUDA where there is one, else CPU) or what torch calls it ("cpu", "cuda:1", "mps").
         progress: show diffusers' bar while the parts are loaded.
+        variant: of the files of weights, such as "fp16" for diffusion_pytorch_model.fp16.safetensors.
 
     Raises: UnknownNameError, InputError: where nothing can be loaded from there, or there is no such device.
     """
@@ -112,60 +121,70 @@ def load_pipeline(
         dtype = torch.float32 if pocket is not None or place.type == "cpu" else torch.bfloat16
     with quiet_loading(progress):
         if pocket is not None:
-            return _load_pocket(pocket, source, dtype, place)
-        return _load_folder_or_hub(source, dtype, place)
+            return _load_pocket(pocket, source, dtype, place, variant)
+        return _load_folder_or_hub(source, dtype, place, variant)
 
 
-def _load_pocket(name: str, source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:
-    from .pocket.sisters import trained
+def _load_pocket(
+    name: str, source: Source, dtype: torch.dtype, place: torch.device, variant: str | None = None
+) -> Loaded:
+    from .pocket.recipes import POCKETS
     from .pocket.store import load_pocket
 
-    pocket = trained(name)
+    pocket = POCKETS[name]
+    if variant is not None:
+        raise InputError(f"'{source.name}' is a pocket, whose weights have no variants; leave --variant out")
     where = name if source.kind == "pocket" else Path(source.name).expanduser()
+    with told_as_input(source.name, None if source.kind == "pocket" else Path(where)):
+        pipe = load_pocket(where, torch_dtype=dtype)
     return Loaded(
-        pipe=load_pocket(where, torch_dtype=dtype).to(place),
+        pipe=_placed(pipe, place),
         source=source,
         pocket=pocket,
         call=dict(pocket.call),
         prompt_argument=pocket.prompt_argument,
         steps=pocket.steps,
+        notes=notes_on(Path(where)) if source.kind == "folder" else (),
     )
 
 
 def _pocket_of(source: Source) -> str | None:
     # A pocket that someone trained again is called as the shipped one; its card says which it is.
     from .pocket.recipes import POCKETS
-    from .pocket.sisters import is_sister
 
     if source.kind != "folder":
         return source.name if source.kind == "pocket" else None
-    try:
-        card = json.loads((Path(source.name).expanduser() / "card.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    name = card.get("pocket") if isinstance(card, dict) else None
-    return name if isinstance(name, str) and (name in POCKETS or is_sister(name)) else None
+    name = (read_card(Path(source.name).expanduser()) or {}).get("pocket")
+    return name if name in POCKETS else None
 
 
-def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device) -> Loaded:
+def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device, variant: str | None = None) -> Loaded:
     from diffusers import DiffusionPipeline
 
-    where = str(Path(source.name).expanduser()) if source.kind == "folder" else source.name
-    try:
-        local = source.kind == "folder"
-        parts = converted_parts(Path(where), torch_dtype=dtype) if local else {}
-        loader = pipeline_class(Path(where)) if local else DiffusionPipeline
-        pipe = loader.from_pretrained(where, torch_dtype=dtype, **parts)
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:
-        raise InputError(_why_not(source, error)) from error
+    local = Path(source.name).expanduser() if source.kind == "folder" else None
+    options: dict[str, Any] = {"torch_dtype": dtype, **({"variant": variant} if variant else {})}
+    with told_as_input(source.name, local, variant):
+        if local is not None:
+            check_parts(local)
+        parts = converted_parts(local, **options) if local is not None else {}
+        loader = pipeline_class(local) if local is not None else DiffusionPipeline
+        pipe = loader.from_pretrained(str(local or source.name), **options, **parts)
     return Loaded(
-        pipe=pipe.to(place),
+        pipe=_placed(pipe, place),
         source=source,
         prompt_argument="class_labels" if "class_labels" in accepted_by(pipe) else "prompt",
         steps=_default_steps(pipe),
+        notes=notes_on(local) if local is not None else (),
     )
+
+
+def _placed(pipe: Any, place: torch.device) -> Any:
+    try:
+        return pipe.to(place)
+    except (RuntimeError, ValueError) as error:
+        if "memory" in str(error):
+            raise
+        raise InputError(f"cannot move the pipeline to '{place}': {_first_sentence(error)}") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -176,13 +195,15 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
+        if device.type == "meta":
+            raise RuntimeError("nothing is computed there")
     except RuntimeError as error:
-        raise InputError(f"'{name}' is no device; write auto, cpu, cuda, cuda:1 or mps") from error
+        raise InputError(f"'{name[:40]}' is no device; write auto, cpu, cuda, cuda:1 or mps") from error
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError, ImportError) as error:
         raise InputError(
-            f"cannot use the device '{name}': {str(error).splitlines()[0]} ('outpace doctor' lists what there is)"
+            f"cannot use the device '{name}': {_first_sentence(error)} ('outpace doctor' lists what there is)"
         ) from error
     return device
 
@@ -223,7 +244,19 @@ def call_arguments(loaded: Loaded, **settings: Any) -> dict[str, Any]:
         if ARGUMENTS[word] not in accepted:
             raise InputError(f"{type(loaded.pipe).__name__} takes no --{word}; leave it out")
         arguments[ARGUMENTS[word]] = value
+    check_size(loaded.pipe, arguments)
     return arguments
+
+
+def check_size(pipe: Any, arguments: dict[str, Any]) -> None:
+    """Raises: InputError for a side of less than two latents, which no transformer has a token for."""
+    factor = getattr(pipe, "vae_scale_factor_spatial", None) or getattr(pipe, "vae_scale_factor", None) or 1
+    if not isinstance(factor, int):
+        return
+    for word in ("height", "width"):
+        value = arguments.get(word)
+        if isinstance(value, int) and value < 2 * factor:
+            raise InputError(f"--{word} {value} is too small for {type(pipe).__name__}: take {2 * factor} or more")
 
 
 def makes_clips(loaded: Loaded) -> bool:
@@ -253,8 +286,8 @@ def call_pipeline(loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], 
         given |= loaded.pocket.given(prompts, seeds)
     try:
         return loaded.pipe(**given)
-    except ValueError as error:
-        raise InputError(f"{type(loaded.pipe).__name__} refused: {error}") from error
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{type(loaded.pipe).__name__} refused: {_first_sentence(error)}") from error
 
 
 def media_of(loaded: Loaded, made: Any) -> list[np.ndarray]:
@@ -281,15 +314,6 @@ def run_pipeline(
     return media_of(loaded, call_pipeline(loaded, prompts, seeds, arguments))
 
 
-def _check_index(folder: Path) -> None:
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read '{folder}/model_index.json': {error}") from error
-    if not isinstance(index, dict) or not isinstance(index.get("_class_name"), str):
-        raise InputError(f"'{folder}/model_index.json' names no pipeline class; is it a diffusers pipeline?")
-
-
 def accepted_by(pipe: DiffusionPipeline | type[DiffusionPipeline]) -> set[str]:
     """Names of the arguments that a pipeline, or a class of pipelines, takes."""
     kind = pipe if isinstance(pipe, type) else type(pipe)
@@ -299,15 +323,6 @@ def accepted_by(pipe: DiffusionPipeline | type[DiffusionPipeline]) -> set[str]:
 def _default_steps(pipe: DiffusionPipeline) -> int:
     parameter = inspect.signature(type(pipe).__call__).parameters.get("num_inference_steps")
     return parameter.default if parameter is not None and isinstance(parameter.default, int) else 50
-
-
-def _why_not(source: Source, error: Exception) -> str:
-    if source.kind == "hub":
-        return (
-            f"cannot load '{source.name}': the hub does not have it, or is out of reach and it is not in the cache "
-            "(--debug shows the hub's answer; 'outpace pocket list' shows what needs no network)"
-        )
-    return f"cannot load a pipeline from the folder '{source.name}': {str(error).splitlines()[0]}"
 
 
 def _check_words(loaded: Loaded, texts: Sequence[str]) -> None:
@@ -329,3 +344,9 @@ def _check_words(loaded: Loaded, texts: Sequence[str]) -> None:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"[\w-]+", text.lower())
+
+
+def _first_sentence(error: Exception) -> str:
+    """What a library says first; advice to its own authors follows for a page."""
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return line.split(". ")[0][:300].rstrip(".")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from .folder import class_or_refusal, read_index
 
 OWN = {
     "DiT3DPipeline": "dit3d",
@@ -21,12 +22,13 @@ def pipeline_class(folder: Path) -> Any:
 
     diffusers loads parts of classes that were imported already, so importing the pipeline is all that its parts need.
     """
-    name = json.loads((folder / "model_index.json").read_text(encoding="utf-8")).get("_class_name")
+    name = read_index(folder)["_class_name"]
     if name in OWN:
         return getattr(import_module(f"..{OWN[name]}", __name__), name)
-    from diffusers import DiffusionPipeline
+    import diffusers
 
-    return DiffusionPipeline
+    class_or_refusal(folder, diffusers, name)
+    return diffusers.DiffusionPipeline
 
 
 def converted_parts(folder: Path, **options: Any) -> dict[str, Any]:
@@ -39,7 +41,7 @@ def converted_parts(folder: Path, **options: Any) -> dict[str, Any]:
 
     Raises: InputError where a part was not written to the end.
     """
-    index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    index = read_index(folder)
     named = {name: entry[0] for name, entry in index.items() if isinstance(entry, list) and len(entry) == 2}
     if not any(isinstance(library, str) and library.startswith("outpace.") for library in named.values()):
         return {}

@@ -60,7 +60,7 @@ def test_a_folder_is_new_or_empty(tmp_path: Path) -> None:
 def test_reading_says_which_file_and_why(tmp_path: Path) -> None:
     for path, why in (
         (tmp_path / "no", "No such file"),
-        (tmp_path, "not a file"),
+        (tmp_path, "a directory"),
         (tmp_path / ("n" * 300), "too long"),
     ):
         with pytest.raises(InputError, match=f"cannot read the card '.*': .*{why}"):

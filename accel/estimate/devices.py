@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import torch
+from typing import TYPE_CHECKING
 
 from ...errors import InputError, UnknownNameError
 from ...registry import Registry, suggestion
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +98,8 @@ def find_device(name: str) -> Device:
 
     Raises: UnknownNameError with what there is.
     """
+    import torch
+
     if name == "cpu":
         return measure(torch.device("cpu"))
     if name in ("auto", "this"):
@@ -122,6 +126,8 @@ def measure(place: torch.device) -> Device:
 
     Raises: InputError where the device cannot be used.
     """
+    import torch
+
     from ...kernels.attention import block_mass, dense_attention, sparse_attention
     from ...kernels.block_index import BlockIndex
 
@@ -160,6 +166,8 @@ def measure(place: torch.device) -> Device:
 
 
 def _seconds(work: Callable[[], object], place: torch.device, *, budget: float = 0.4) -> float:
+    import torch
+
     # The best of a few: what else runs on the machine only ever adds.
     best, spent = float("inf"), 0.0
     work()

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 
 from torch import nn
 
 from ..families import Stack, find_family
+from .account import Piece
 from .recording import Recording
 
 SELF, CROSS = "self-attention", "text and cross-attention"
@@ -38,18 +38,6 @@ _OUTSIDE = (
     (MODULATION, r"modulation|block_routers|distilled_guidance_layer|time_proj|adaln_single|^time_embed\.linear"),
     (EMBEDDERS, ""),
 )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """One part of one stack of blocks, or of what is outside of them."""
-
-    stack: str
-    part: str
-    flops: int
-    """Of one call for one sample."""
-    parameters: int
-    """Numbers in its state."""
 
 
 def part_of(path: str, stack: Stack | None) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from ...errors import ConfigError, UnsupportedModelError
-from ...registry import Registry, suggestion
+from ...registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
 
 TEXT_THEN_IMAGE = ("encoder_hidden_states", "hidden_states")
 IMAGE_THEN_TEXT = ("hidden_states", "encoder_hidden_states")
@@ -96,15 +98,21 @@ def find_family(transformer: nn.Module) -> Family:
 
     Raises: UnsupportedModelError with what is missing and how to add it.
     """
+    from torch import nn
+
     names = [cls.__name__ for cls in type(transformer).__mro__]
     for name in names:
         for _, family in FAMILIES.items():
             if name in family.transformers:
                 return family
+    if hasattr(transformer, "_orig_mod"):
+        raise UnsupportedModelError(
+            "the transformer as a whole was compiled (torch.compile(transformer)), and its blocks cannot be seen any "
+            "more; compile it in place instead, transformer.compile(), or its blocks: compile_repeated_blocks()"
+        )
     lists = [n for n, child in transformer.named_children() if isinstance(child, nn.ModuleList) and len(child) > 1]
-    known = [t for _, f in FAMILIES.items() for t in f.transformers]
     raise UnsupportedModelError(
-        f"no family adapter covers {names[0]}{suggestion(names[0], known)}. Its lists of blocks are: "
+        f"{names[0]} cannot be accelerated: no family adapter covers it. Its lists of blocks are: "
         f"{', '.join(lists) or 'none found'}. If one of them is run in order from embedding to output head, register "
         f"it: outpace.register_family(Family(name=..., transformers=('{names[0]}',), "
         "stacks=(Stack(path=..., returns=(...)),))); see docs/adding_a_family.md"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...files import write_text
-from ..atomic import make_folder, read_json
+from ...files import is_there, read_bytes, write_text
+from ..atomic import make_folder
 from ..calibration import KIND as CALIBRATION
 from ..results import SCHEMA
+from ..shape import check_results
 from .calibration import calibration_markdown, calibration_page
 from .markdown import markdown
 from .page import page
@@ -32,8 +34,7 @@ def render(results: dict[str, Any], folder: Path | str) -> Path:
         write_text(home / "report.md", calibration_markdown(results))
         write_text(home / "report.html", calibration_page(results))
         return home / "report.html"
-    if results.get("schema") != SCHEMA:
-        raise InputError(f"these results have schema {results.get('schema')!r}; this outpace reads schema {SCHEMA}")
+    check_schema(results)
     home = make_folder(Path(folder))
     write_text(home / "report.md", markdown(results))
     path = home / "report.html"
@@ -42,11 +43,37 @@ def render(results: dict[str, Any], folder: Path | str) -> Path:
 
 
 def load_results(folder: Path | str) -> dict[str, Any]:
-    """results.json of `folder`, or that file itself. Raises: InputError where there is none, or it cannot be read."""
-    path = Path(folder) if Path(folder).is_file() else Path(folder) / "results.json"
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; make it with 'outpace compare PIPELINE --out {folder}'")
-    results = read_json(path)
+    """results.json of `folder`, or that file itself, held to its shape.
+
+    Raises: InputError where there is none, it cannot be read, or something in it is missing or of another kind.
+    """
+    path = Path(folder) if is_there(folder) and Path(folder).is_file() else Path(folder) / "results.json"
+    again = f"make it again with 'outpace compare PIPELINE --out {folder}'"
+    if not is_there(path):
+        raise InputError(f"'{path}' does not exist; make it with 'outpace compare PIPELINE --out {folder}'")
+    try:
+        results = json.loads(read_bytes(path).decode("utf-8-sig"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"'{path}' is not JSON ({str(error)[:80]}); {again}") from error
     if not isinstance(results, dict):
-        raise InputError(f"{path} is not JSON; make it again with 'outpace compare PIPELINE --out {folder}'")
+        raise InputError(f"'{path}' holds no JSON object; {again}")
+    calibration = results.get("kind") == CALIBRATION
+    if not calibration:
+        check_schema(results)
+    try:
+        check_results(results, calibration=calibration)
+    except InputError as error:
+        raise InputError(f"'{path}' is damaged: {error}; {again}") from error
     return results
+
+
+def check_schema(results: dict[str, Any]) -> None:
+    """Raises: InputError for results of another schema."""
+    if results.get("schema") != SCHEMA:
+        raise InputError(f"these results have schema {results.get('schema')!r}; this outpace reads schema {SCHEMA}")
+
+
+def _refuse(word: str) -> None:
+    raise ValueError(f"{word} is no number of JSON")

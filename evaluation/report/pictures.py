@@ -64,9 +64,14 @@ class Album:
         return sum(map(len, self.rules))
 
     def open(self, contender: str, index: int) -> Image.Image | None:
-        """The saved picture, or None where there is none."""
+        """The saved picture, or None where there is none that is whole."""
         path = self.folder / "pictures" / contender / f"{index:04d}.png"
-        return Image.open(path) if path.is_file() else None
+        try:
+            found = Image.open(path)
+            found.load()
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return None
+        return found
 
     def picture(self, contender: str, index: int) -> Picture | None:
         """What `contender` made for request `index`, or None."""

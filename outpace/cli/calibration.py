@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from outpace.cli.options.numbers import COUNT, STEPS
 from outpace.cli.terminal import show_traceback_option
 
 EPILOG = """\b
@@ -25,8 +26,8 @@ results.json; 'outpace report DIR' writes the pages again. 'make bench-ladine' a
 @click.command(epilog=EPILOG, short_help="Accuracy and calibration of LaDiNE under corruption.")
 @click.argument("pipeline", default="ladine")
 @click.option("--corruption", "names", multiple=True, metavar="NAME", help="One of docs/ladine.md; may be repeated.")
-@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True, help="Reverse diffusion steps.")
-@click.option("--samples", type=click.IntRange(min=1), help="Samples of a member [default: the pipeline's].")
+@click.option("--steps", type=STEPS, default=20, show_default=True, help="Reverse diffusion steps.")
+@click.option("--samples", type=COUNT, help="Samples of a member [default: the pipeline's].")
 @click.option("--out", default="out/calibration", show_default=True, metavar="DIR", help="Where the report goes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of text.")
 @show_traceback_option

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from outpace.cli.options.numbers import COUNT, MOST_STEPS, NUMBER, SEED, FiniteRange, WholeRange, size_options
 from outpace.cli.options.workers import EPILOG as WORKERS_EPILOG
 from outpace.cli.options.workers import workers_option
-from outpace.cli.terminal import FiniteRange, command_line, show_traceback_option
+from outpace.cli.terminal import command_line, show_traceback_option
 
 if TYPE_CHECKING:
     from outpace.evaluation.acceptance import Accepted
@@ -81,24 +82,32 @@ Results are kept as they come: the same command in the same folder continues whe
 @click.option(
     "--prompts", default="8", show_default=True, metavar="N|FILE", help="How many of the pocket's, or a file."
 )
-@click.option("--steps", type=click.IntRange(min=2), metavar="N", help="Denoising steps [default: the pipeline's].")
+@click.option("--steps", type=WholeRange(2, MOST_STEPS), metavar="N", help="Denoising steps [default: the pipeline's].")
 @click.option("--out", default="out/compare", show_default=True, metavar="DIR", help="Where results are kept.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first prompt.")
-@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="Prompts a call.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first prompt.")
+@click.option("--batch", type=COUNT, default=8, show_default=True, metavar="N", help="Prompts a call.")
 @click.option(
-    "--timing-prompts", type=click.IntRange(min=0), default=2, show_default=True, metavar="N", help="Timed at batch 1."
+    "--timing-prompts",
+    type=NUMBER,
+    default=2,
+    show_default=True,
+    metavar="N",
+    help="Timed at batch 1.",
 )
-@click.option("--timing-rounds", type=click.IntRange(min=1), default=1, show_default=True, metavar="N", help="Repeats.")
+@click.option("--timing-rounds", type=COUNT, default=1, show_default=True, metavar="N", help="Repeats.")
 @click.option(
     "--time-every", is_flag=True, help="Time every contender, not only those of each curve near the compared speed-ups."
 )
 @click.option(
-    "--converged-steps", type=click.IntRange(min=0), default=200, show_default=True, metavar="N", help="0: without it."
+    "--converged-steps",
+    type=WholeRange(0, MOST_STEPS),
+    default=200,
+    show_default=True,
+    metavar="N",
+    help="0: without it.",
 )
-@click.option("--guidance", type=FiniteRange(min=0), metavar="SCALE", help="Classifier-free guidance scale.")
-@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
-@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
-@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the pipeline's].")
+@click.option("--guidance", type=FiniteRange(0, 1000), metavar="SCALE", help="Classifier-free guidance scale.")
+@size_options
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
 @workers_option

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.options.numbers import COUNT, SEED, STEPS, FiniteRange, size_options
+from outpace.cli.terminal import show_traceback_option
 
 if TYPE_CHECKING:
     from outpace.accel.experts import Conversion
@@ -66,7 +67,7 @@ GOAL_OF = {
     show_default=True,
     help="For width: share of the hidden units.",
 )
-@click.option("--drop", type=click.IntRange(min=1), metavar="N", help="For depth: blocks, those missed least.")
+@click.option("--drop", type=COUNT, metavar="N", help="For depth: blocks, those missed least.")
 @click.option("--products", is_flag=True, help="For int8: whole 8-bit products, too; slower without hardware for them.")
 @click.option(
     "--scores", type=click.Choice(["softmax", "sigmoid"]), default="softmax", show_default=True, help="Of the router."
@@ -101,13 +102,11 @@ GOAL_OF = {
     metavar="N|FILE",
     help="To go by: of the pocket's, or a file.",
 )
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="To go by [default: the pipeline's].")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise and routers.")
+@click.option("--steps", type=STEPS, metavar="N", help="To go by [default: the pipeline's].")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of noise and routers.")
 @click.option("--out", metavar="DIR", help="A new folder for the converted pipeline.")
 @click.option("--count", "only_count", is_flag=True, help="Only count parameters and FLOPs, without weights.")
-@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the model's]")
-@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the model's]")
-@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the model's].")
+@size_options
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")

@@ -36,8 +36,11 @@ def diff(before: str, after: str, fail_on_worse: bool, as_json: bool) -> None:
     from outpace.evaluation.diff import diff as compare
     from outpace.evaluation.diff import table
     from outpace.evaluation.report import load_results
+    from outpace.evaluation.shape import readable_results
 
-    found = compare(*(load_results(Path(place).expanduser()) for place in (before, after)))
-    click.echo(json.dumps(found.to_dict(), indent=2) if as_json else table(found))
+    with readable_results("one of the two results.json"):
+        found = compare(*(load_results(Path(place).expanduser()) for place in (before, after)))
+        told = json.dumps(found.to_dict(), indent=2) if as_json else table(found)
+    click.echo(told)
     if fail_on_worse and found.worse:
         raise SystemExit(1)

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.options.numbers import COUNT, SEED, STEPS, FiniteRange, size_options
+from outpace.cli.terminal import show_traceback_option
 
 EPILOG = """\b
 Examples:
@@ -35,22 +36,20 @@ share the parts of a batch (--parts): with the same parts they make the same mod
 @click.option(
     "--stage", "stages", multiple=True, metavar="NAME:STEPS", help="Repeatable, in order [default: joint:1000]."
 )
-@click.option("--batch", type=click.IntRange(min=1), default=32, show_default=True, help="Samples a step.")
-@click.option("--parts", type=click.IntRange(min=1), default=1, show_default=True, help="A batch is computed in.")
-@click.option("--rate", type=FiniteRange(min=0, min_open=True), default=1e-3, show_default=True, help="Of AdamW.")
-@click.option("--features", type=FiniteRange(min=0), default=1.0, show_default=True, help="Weight of block features.")
+@click.option("--batch", type=COUNT, default=32, show_default=True, help="Samples a step.")
+@click.option("--parts", type=COUNT, default=1, show_default=True, help="A batch is computed in.")
+@click.option("--rate", type=FiniteRange(0, 1e4, min_open=True), default=1e-3, show_default=True, help="Of AdamW.")
+@click.option("--features", type=FiniteRange(0, 1e6), default=1.0, show_default=True, help="Weight of block features.")
 @click.option(
-    "--balance", type=FiniteRange(min=0), default=0.1, show_default=True, help="Weight of experts' equal use."
+    "--balance", type=FiniteRange(0, 1e6), default=0.1, show_default=True, help="Weight of experts' equal use."
 )
 @click.option("--average", type=FiniteRange(min=0, max=1), default=0.995, show_default=True, help="Decay of weights.")
 @click.option("--bfloat16", is_flag=True, help="Compute in bfloat16 where torch's autocast does.")
-@click.option("--every", type=FiniteRange(min=0), default=60.0, show_default=True, help="Seconds between checkpoints.")
+@click.option("--every", type=FiniteRange(0, 1e6), default=60.0, show_default=True, help="Seconds between checkpoints.")
 @click.option("--prompts", default="64", show_default=True, metavar="N|FILE", help="Of the pocket's, or a file.")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Of denoising, to record [the pipeline's].")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of noise and order.")
-@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the model's]")
-@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the model's]")
-@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the model's].")
+@click.option("--steps", type=STEPS, metavar="N", help="Of denoising, to record [the pipeline's].")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of noise and order.")
+@size_options
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option

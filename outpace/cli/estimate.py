@@ -7,7 +7,8 @@ import json
 import click
 
 from outpace.cli.options.model import find_source
-from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.options.numbers import COUNT, STEPS, FiniteRange, size_options
+from outpace.cli.terminal import show_traceback_option
 
 EPILOG = """\b
 Examples:
@@ -24,10 +25,8 @@ MODEL: a published model, a pocket ('outpace pocket list'), or a folder of a dif
 
 @click.command(epilog=EPILOG, short_help="Say what sparse attention can gain on a model, without its weights.")
 @click.argument("model")
-@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the model's]")
-@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the model's]")
-@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the model's].")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Denoising steps [default: the model's].")
+@size_options
+@click.option("--steps", type=STEPS, metavar="N", help="Denoising steps [default: the model's].")
 @click.option(
     "--device",
     default="auto",
@@ -44,10 +43,10 @@ MODEL: a published model, a pocket ('outpace pocket list'), or a folder of a dif
 @click.option(
     "--warmup", type=FiniteRange(min=0, max=1), default=0.1, show_default=True, help="Share of steps that stay dense."
 )
-@click.option("--searches", type=click.IntRange(min=1), default=2, show_default=True, help="Searches for blocks a run.")
+@click.option("--searches", type=COUNT, default=2, show_default=True, help="Searches for blocks a run.")
 @click.option("--fresh/--no-fresh", default=True, show_default=True, help="Later searches run dense attention again.")
-@click.option("--text-tokens", type=click.IntRange(min=1), metavar="N", help="Of the prompt [default: the longest].")
-@click.option("--calls", type=click.IntRange(min=1), metavar="N", help="Of the denoiser a step [default: the model's].")
+@click.option("--text-tokens", type=COUNT, metavar="N", help="Of the prompt [default: the longest].")
+@click.option("--calls", type=COUNT, metavar="N", help="Of the denoiser a step [default: the model's].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
 def estimate(
@@ -70,11 +69,11 @@ def estimate(
     The real forward pass runs on torch's meta device: no weights, no network, a few seconds. Times are FLOPs over the
     device's rates, of the denoiser alone.
     """
-    from outpace.accel.estimate import estimate as run
-
     if model == "list":
         _list(as_json)
         return
+    from outpace.accel.estimate import estimate as run
+
     source, given = find_source(model)
     asked = {"height": height, "width": width, "frames": frames, "steps": steps}
     told = run(

@@ -13,9 +13,10 @@ import click
 
 from outpace.cli.making.making import Making, summed
 from outpace.cli.making.order import DEFAULT_PRESET, Order, choose
+from outpace.cli.options.numbers import COUNT, STEPS, FiniteRange, WholeRange, size_options
 from outpace.cli.options.workers import EPILOG as WORKERS_EPILOG
 from outpace.cli.options.workers import check_workers, crew_of, workers_option
-from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.terminal import show_traceback_option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,16 +48,14 @@ same command continues where it stopped; a file with another recipe is an error 
 @click.option("--method", "methods", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="A method; may be repeated.")
 @click.option("--profile", metavar="FILE", help="Settings that 'outpace tune' found, with their number of steps.")
 @click.option("--plain", is_flag=True, help="No acceleration: the pipeline as it is.")
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Denoising steps [default: the pipeline's].")
+@click.option("--steps", type=STEPS, metavar="N", help="Denoising steps [default: the pipeline's].")
 @click.option("--seed", default="0", show_default=True, metavar="INT[,INT-INT]", help="One, or one a prompt.")
-@click.option("--batch", type=click.IntRange(min=1), metavar="N", default=1, show_default=True, help="Prompts a call.")
-@click.option("--guidance", type=FiniteRange(min=0), metavar="SCALE", help="Classifier-free guidance scale.")
-@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
-@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
-@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the pipeline's].")
+@click.option("--batch", type=COUNT, metavar="N", default=1, show_default=True, help="Prompts a call.")
+@click.option("--guidance", type=FiniteRange(0, 1000), metavar="SCALE", help="Classifier-free guidance scale.")
+@size_options
 @click.option(
     "--fps",
-    type=FiniteRange(min=0, min_open=True),
+    type=FiniteRange(0, 1e4, min_open=True),
     default=8.0,
     metavar="RATE",
     show_default=True,
@@ -66,7 +65,7 @@ same command continues where it stopped; a file with another recipe is an error 
 @click.option("--overwrite", is_flag=True, help="With --prompts: also make what is there already.")
 @click.option("--format", type=click.Choice(["png", "mp4", "gif"]), help="[default: png, or mp4 for clips]")
 @click.option(
-    "--enlarge", type=click.IntRange(1, 64), default=1, metavar="N", help="Save each pixel as a square of this size."
+    "--enlarge", type=WholeRange(1, 64), default=1, metavar="N", help="Save each pixel as a square of this size."
 )
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")

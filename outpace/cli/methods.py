@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import textwrap
@@ -44,8 +45,14 @@ def methods(name: str | None, as_json: bool) -> None:
     if name:
         return
     click.secho("presets", bold=True)
-    for key, about in presets.items():
-        click.echo(_block(f"{key}: {about}", "  "))
+    for key, preset in presets.items():
+        click.echo(_block(f"{key}: {preset['about']}", "  "))
+        for method, users in sorted(preset["sets"].items(), key=lambda pair: len(pair[1])):
+            rest = len(users) == max(map(len, preset["sets"].values()))
+            whom = ", ".join(users)
+            if rest:
+                whom = "every model" if len(preset["sets"]) == 1 else "every other model"
+            click.echo(_block(f"{method}  ({whom})", "      "))
     click.echo()
     click.secho("model families", bold=True)
     for key, transformers in families.items():
@@ -62,10 +69,27 @@ def _describe(cls: Any) -> dict[str, Any]:
     return {"about": _first_paragraph(cls), "settings": settings}
 
 
-def _presets() -> dict[str, str]:
-    from outpace.accel import PRESETS
+def _presets() -> dict[str, dict[str, Any]]:
+    """What each preset is for, and the methods that it sets, by the families that it sets them for."""
+    from outpace.accel import FAMILIES, PRESETS
 
-    return {name: preset.summary for name, preset in PRESETS.items()}
+    told: dict[str, dict[str, Any]] = {}
+    for name, preset in PRESETS.items():
+        groups: dict[str, list[str]] = {}
+        for family in FAMILIES:
+            groups.setdefault(" + ".join(map(_spelt, preset.methods(family))), []).append(family)
+        told[name] = {"about": preset.summary, "sets": groups}
+    return told
+
+
+def _spelt(method: Any) -> str:
+    """A method as --method takes it, with the setting it goes by even where that is the default."""
+    given = {key: value for key, value in method.to_dict().items() if key not in ("method", "version")}
+    first = next((f.name for f in dataclasses.fields(method)), None)
+    if first is not None and getattr(method, first) is not None:
+        given = {first: getattr(method, first), **given}
+    words = (f"{key}={'/'.join(map(str, v)) if isinstance(v, (tuple, list)) else v}" for key, v in given.items())
+    return f"{method.name}:{','.join(words)}" if given else method.name
 
 
 def _families() -> dict[str, list[str]]:
@@ -79,4 +103,6 @@ def _first_paragraph(thing: Any) -> str:
 
 
 def _block(text: str, indent: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 110, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.fill(
+        " ".join(text.split()), 110, initial_indent=indent, subsequent_indent=indent, break_long_words=False
+    )

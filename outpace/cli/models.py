@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from outpace.cli.options.numbers import COUNT
 from outpace.cli.terminal import show_traceback_option
 
 EPILOG = """\b
@@ -30,13 +31,9 @@ def models() -> None:
 @show_traceback_option
 def list_models(as_json: bool) -> None:
     """List the models with what was tried of each paper's claim."""
-    from outpace.models import MODELS
-    from outpace.models.trials.trial import read_results
+    from outpace.cli.cards import read_cards, verdict
 
-    rows = {
-        name: {"summary": model.summary, "source": model.source, "claim": _verdict(read_results(name))}
-        for name, model in MODELS.items()
-    }
+    rows = {name: {**card, "claim": verdict(name)} for name, card in read_cards().items()}
     if as_json:
         click.echo(json.dumps(rows, indent=2))
         return
@@ -137,7 +134,7 @@ def remember(name: str | None, every: bool) -> None:
 @click.argument("name")
 @click.option(
     "--seeds",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=5,
     show_default=True,
     help="Runs of every arm; fewer than 5 show nothing.",
@@ -163,10 +160,6 @@ def bench(name: str, seeds: int, more: bool, save: bool, as_json: bool) -> None:
     if save:
         save_results(name, results)
     click.echo(json.dumps(results, indent=2) if as_json else in_words(results))
-
-
-def _verdict(results: dict[str, Any] | None) -> str:
-    return "not tried yet" if results is None else results["verdict"]
 
 
 def _bound(at_most: float) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.options.numbers import COUNT, STEPS, FiniteRange
+from outpace.cli.terminal import show_traceback_option
 
 EPILOG = """\b
 Examples:
@@ -35,7 +36,7 @@ def list_pockets(as_json: bool) -> None:
             "summary": entry.summary,
             "kind": entry.kind,
             "steps": entry.steps,
-            "example": str(entry.prompts(1, "held_out")[0]),
+            "example": entry.example,
             "bytes": _shipped_bytes(name),
         }
         for name, entry in POCKETS.items()
@@ -53,8 +54,8 @@ def list_pockets(as_json: bool) -> None:
 @pocket.command()
 @click.argument("name")
 @click.option("--folder", metavar="FOLDER", help="One made by 'outpace pocket train' [default: the shipped one].")
-@click.option("--samples", type=click.IntRange(min=1), default=32, show_default=True, help="Held-out prompts.")
-@click.option("--steps", type=click.IntRange(min=1), help="Denoising steps [default: the pocket's].")
+@click.option("--samples", type=COUNT, default=32, show_default=True, help="Held-out prompts.")
+@click.option("--steps", type=STEPS, help="Denoising steps [default: the pocket's].")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
 def check(name: str, folder: str | None, samples: int, steps: int | None, as_json: bool) -> None:
@@ -87,11 +88,11 @@ def check(name: str, folder: str | None, samples: int, steps: int | None, as_jso
     help="Train its sister instead: another seed, depth, width and split of the data, to report on what no setting was "
     "chosen on.",
 )
-@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="On a CPU, through gloo.")
+@click.option("--processes", type=COUNT, default=1, show_default=True, help="On a CPU, through gloo.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda, cuda:1 ...")
 @click.option(
     "--budget",
-    type=FiniteRange(min=0, min_open=True),
+    type=FiniteRange(0, 1e4, min_open=True),
     metavar="FACTOR",
     help="Multiplies the recipe's steps; 0.01 is a rehearsal.",
 )

@@ -22,7 +22,13 @@ Examples:
 def report(folder: str, as_json: bool) -> None:
     """Write report.html and report.md again from DIR, where 'outpace compare --out DIR' left results.json."""
     from outpace.evaluation.report import load_results, render
+    from outpace.evaluation.shape import readable_results
+    from outpace.files import check_writable
 
     home = Path(folder).expanduser()
-    page = render(load_results(home), home)
+    results = load_results(home)
+    home = home.parent if home.is_file() else home
+    check_writable(home / "report.html", home / "report.md")
+    with readable_results(f"'{home / 'results.json'}'"):
+        page = render(results, home)
     click.echo(json.dumps({"report": str(page)}) if as_json else f"Report: {page}")

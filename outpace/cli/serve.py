@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from outpace.cli.terminal import FiniteRange, show_traceback_option
+from outpace.cli.options.numbers import COUNT, MOST_PIXELS, MOST_SAMPLES, FiniteRange, WholeRange
+from outpace.cli.terminal import show_traceback_option
 
 if TYPE_CHECKING:
     from outpace.serve.orders import Maker
@@ -32,16 +33,16 @@ Replicas are Ray Serve's: on this machine, or on the cluster of RAY_ADDRESS.
     "--profile", "profiles", multiple=True, metavar="[TIER=]FILE", help="What a tier means, as 'outpace tune' wrote it."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is the world.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
+@click.option("--port", type=WholeRange(0, 65535), default=8000, show_default=True, help="0 takes a free one.")
 @click.option(
     "--replicas",
-    type=click.IntRange(min=0),
+    type=WholeRange(0, MOST_SAMPLES),
     default=1,
     show_default=True,
     metavar="N",
     help="Engines, each a process of Ray Serve; 0: this process is the engine, without Ray.",
 )
-@click.option("--max-batch", type=click.IntRange(min=1), default=8, show_default=True, help="Pictures made together.")
+@click.option("--max-batch", type=COUNT, default=8, show_default=True, help="Pictures made together.")
 @click.option(
     "--wait",
     type=FiniteRange(0, 10),
@@ -50,14 +51,14 @@ Replicas are Ray Serve's: on this machine, or on the cluster of RAY_ADDRESS.
     metavar="SECONDS",
     help="How long the first of a batch waits for company.",
 )
-@click.option("--queue", type=click.IntRange(min=1), default=64, show_default=True, help="Pictures waiting at most.")
+@click.option("--queue", type=COUNT, default=64, show_default=True, help="Pictures waiting at most.")
 @click.option(
     "--timeout", type=FiniteRange(min=1), default=600, show_default=True, metavar="SECONDS", help="For one answer."
 )
 @click.option(
-    "--max-pixels", type=click.IntRange(min=1), metavar="N", help="[default: 4 times the pipeline's own size]"
+    "--max-pixels", type=WholeRange(1, MOST_PIXELS**2), metavar="N", help="[default: 4 times the pipeline's own size]"
 )
-@click.option("--max-steps", type=click.IntRange(min=1), metavar="N", help="[default: 4 times the pipeline's own]")
+@click.option("--max-steps", type=COUNT, metavar="N", help="[default: 4 times the pipeline's own]")
 @click.option("--api-key", envvar="OUTPACE_API_KEY", show_envvar=True, metavar="KEY", help="What clients have to send.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import shlex
 import sys
 import traceback
@@ -18,6 +17,14 @@ from outpace.registry import suggestion
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DEBUG = "outpace.debug"
+_KEPT = "outpace.kept"
+
+
+def tell_if_stopped(kept: str) -> None:
+    """From here on, a command that is stopped with Ctrl-C ends with `kept`: what is kept, and how to go on."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.meta[_KEPT] = kept
 
 
 def show_traceback_option(command: Command) -> Command:
@@ -30,16 +37,6 @@ def show_traceback_option(command: Command) -> Command:
     return click.option(
         "--debug", is_flag=True, is_eager=True, expose_value=False, callback=remember, help="Show tracebacks of errors."
     )(command)
-
-
-class FiniteRange(click.FloatRange):
-    """A range of numbers that NaN and infinity are outside of."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        number = super().convert(value, param, ctx)
-        if not math.isfinite(number):
-            self.fail(f"{value} is not a finite number.", param, ctx)
-        return number
 
 
 def command_line() -> str:
@@ -90,13 +87,19 @@ class Face(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             raise
+        except (click.Abort, KeyboardInterrupt):
+            kept = ctx.meta.get(_KEPT, "")
+            click.echo(f"Stopped.{f' {kept}' if kept else ''}", err=True)
+            sys.exit(130)
         except OutpaceError as error:
             _show_traceback(ctx)
             _end(str(error), 2)
         except Exception as error:  # the last stop before the terminal: a defect, too, ends as one line
             _show_traceback(ctx)
+            if (why := not_ours(error)) is not None:
+                _end(why, 2)
             hint = "" if ctx.meta.get(_DEBUG) else "; run it again with --debug to see where"
             _end(f"{type(error).__name__}: {error} (a defect of outpace or of a library below it{hint})", 1)
 
@@ -113,10 +116,27 @@ class Face(click.Group):
             _end(error.format_message().rstrip(".") + where, 2)
         except click.ClickException as error:
             _end(error.format_message(), 2)
-        except click.Abort:
+        except (click.Abort, KeyboardInterrupt):
             click.echo("Stopped.", err=True)
             sys.exit(130)
         sys.exit(status if isinstance(status, int) else 0)
+
+
+def not_ours(error: Exception) -> str | None:
+    """What to say of an error of the machine, a full disk or memory that does not suffice; None for any other.
+
+    >>> not_ours(OSError(28, "No space left on device", "out/x.png"))
+    "cannot use 'out/x.png': No space left on device"
+    """
+    from outpace.files import is_of_the_disk, said
+
+    words = str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "not enough memory" in words:
+        return "not enough memory for this: take a smaller size, fewer frames, a smaller --batch or another --dtype"
+    if is_of_the_disk(error):
+        name = getattr(error, "filename", None)
+        return f"cannot use '{name}': {said(error)}" if name is not None else said(error)
+    return None
 
 
 def _end(message: str, status: int) -> NoReturn:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from outpace.cli.terminal import FiniteRange, command_line, show_traceback_option
+from outpace.cli.options.numbers import COUNT, MOST_STEPS, SEED, FiniteRange, WholeRange, size_options
+from outpace.cli.terminal import command_line, show_traceback_option
 
 if TYPE_CHECKING:
     from outpace.cli.contenders.bench import Bench
@@ -48,20 +49,18 @@ SHARE = FiniteRange(min=0, max=1, min_open=True, max_open=True)
 )
 @click.option(
     "--calibration",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=16,
     show_default=True,
     metavar="N",
     help="Prompts to choose by.",
 )
 @click.option("--out", default="out/tune/profile.json", show_default=True, metavar="FILE", help="The profile.")
-@click.option("--steps", type=click.IntRange(min=2), metavar="N", help="Of the plain pipeline [default: its own].")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the first prompt.")
-@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, metavar="N", help="Prompts a call.")
-@click.option("--guidance", type=FiniteRange(min=0), metavar="SCALE", help="Classifier-free guidance scale.")
-@click.option("--height", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
-@click.option("--width", type=click.IntRange(min=1), metavar="PIXELS", help="[default: the pipeline's]")
-@click.option("--frames", type=click.IntRange(min=1), metavar="N", help="Frames of a clip [default: the pipeline's].")
+@click.option("--steps", type=WholeRange(2, MOST_STEPS), metavar="N", help="Of the plain pipeline [default: its own].")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first prompt.")
+@click.option("--batch", type=COUNT, default=8, show_default=True, metavar="N", help="Prompts a call.")
+@click.option("--guidance", type=FiniteRange(0, 1000), metavar="SCALE", help="Classifier-free guidance scale.")
+@size_options
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")

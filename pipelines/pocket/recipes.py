@@ -31,6 +31,8 @@ class Pocket:
     """Arguments that a call of the pipeline needs: the size it was trained at, its guidance."""
     prompt_argument: str = "prompt"
     """What the pipeline calls its prompts."""
+    example: str = ""
+    """The first held-out prompt in words; written down, so that listing pockets draws nothing."""
     steps: int = 50
     """Denoising steps unless told otherwise."""
     given: Callable[[Sequence[Any], Sequence[int]], dict[str, Any]] | None = None
@@ -256,6 +258,7 @@ POCKETS.add(
         name="dit",
         summary="handwritten digits by class, in colour, 32 x 32",
         kind="image",
+        example="0",
         prompts=_digit_prompts,
         check=_check_digits,
         features=_digit_features,
@@ -272,6 +275,7 @@ POCKETS.add(
         name="lego",
         summary="handwritten digits by class from three bricks that can be left out, 32 x 32 or any larger size",
         kind="image",
+        example="0",
         prompts=_digit_prompts,
         check=_check_digits,
         features=_digit_features,
@@ -289,6 +293,7 @@ POCKETS.add(
         name="flux",
         summary="captioned scenes of one or two coloured shapes, 48 x 48",
         kind="image",
+        example="a green circle right of a blue circle on black",
         prompts=_scene_prompts,
         check=_check_scenes,
         train=_train_flux,
@@ -303,6 +308,7 @@ POCKETS.add(
         name="flux-large",
         summary="the scenes of flux at 256 x 256, with blocks heavy enough to time",
         kind="image",
+        example="a green circle right of a blue circle on black",
         prompts=_scene_prompts,
         check=_check_large_scenes,
         train=_train_flux_large,
@@ -316,6 +322,7 @@ POCKETS.add(
         name="wan",
         summary="captioned clips of one moving shape, 9 frames of 32 x 32",
         kind="video",
+        example="a purple circle moves right quickly",
         prompts=_clip_prompts,
         check=_check_clips,
         train=_train_wan,
@@ -330,6 +337,7 @@ POCKETS.add(
         name="wan-long",
         summary="captioned clips of one moving shape, 33 frames of 64 x 64: attention over 4352 tokens",
         kind="video",
+        example="a purple circle moves right quickly",
         prompts=_clip_prompts,
         check=_check_long_clips,
         train=_train_wan_long,
@@ -346,6 +354,7 @@ POCKETS.add(
         name="vdt",
         summary="clips of a moving digit, 8 frames of 16 x 16: predicted, interpolated, animated, completed or new",
         kind="video",
+        example="unconditional",
         prompts=_task_prompts,
         given=_known_clips,
         check=_check_moving_digits,
@@ -361,6 +370,7 @@ POCKETS.add(
         name="dit3d",
         summary="point clouds of spheres, boxes, tori and cylinders, 256 points",
         kind="image",
+        example="sphere",
         prompts=_shape_prompts,
         check=_check_shapes,
         train=_train_dit3d,
@@ -376,6 +386,7 @@ POCKETS.add(
         name="ladine",
         summary="charts of what a handwritten digit may be, with probabilities and intervals, clean or made worse",
         kind="image",
+        example="0 clean",
         prompts=_ladine_prompts,
         given=_ladine_pictures,
         forecasts=False,

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
 from ..parts import converted_parts, pipeline_class
 from ..quiet import quiet_loading
+
+if TYPE_CHECKING:
+    import torch
 
 WEIGHTS = Path(__file__).parent / "weights"
 LARGEST_BYTES = 12_000_000
@@ -35,12 +36,12 @@ def pocket_path(name: str) -> Path:
     return folder
 
 
-def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> Any:
+def load_pocket(name: str | Path, torch_dtype: torch.dtype | None = None) -> Any:
     """A trained pocket on the CPU, as the diffusers pipeline that its model_index.json names.
 
     Args:
         name: a pocket ("flux"), or a folder that `train_pocket` or `save_pipeline` wrote.
-        torch_dtype: of the weights; they are stored in bfloat16.
+        torch_dtype: of the weights, float32 by default; they are stored in bfloat16.
 
     Raises: UnknownNameError, InputError: where there is no such pocket or nothing to load.
 
@@ -54,6 +55,9 @@ def load_pocket(name: str | Path, torch_dtype: torch.dtype = torch.float32) -> A
         raise InputError(
             f"the folder '{folder}' holds no pipeline: it has no model_index.json (is it trained to the end?)"
         )
+    import torch
+
+    torch_dtype = torch_dtype or torch.float32
     with quiet_loading():
         parts = converted_parts(folder, torch_dtype=torch_dtype)
         loader = pipeline_class(folder)
@@ -77,6 +81,8 @@ def save_pipeline(pipe: Any, folder: Path) -> None:
 
     Other files in `folder` stay. It can be loaded only once everything is written: model_index.json comes last.
     """
+    import torch
+
     part = folder / ".part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import outpace
 from outpace.accel.estimate import MODELS, SIGNATURES, Account, estimate, flops
-from outpace.accel.estimate.account import ceilings
+from outpace.accel.estimate.counting import ceilings
 from outpace.accel.estimate.parts import FUSED, OUTSIDE, REST, SELF
 from outpace.accel.estimate.source import build_on_meta, settings_of
 from outpace.accel.families import find_family

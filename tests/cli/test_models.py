@@ -18,7 +18,7 @@ def run(*words: str) -> Result:
 
 def test_every_model_is_listed() -> None:
     text, data = run("list").stdout, json.loads(run("list", "--json").stdout)
-    assert list(data) == list(MODELS)
+    assert list(data) == sorted(MODELS)
     assert all(model.summary in text and name in text for name, model in MODELS.items())
 
 

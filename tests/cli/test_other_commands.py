@@ -63,7 +63,7 @@ def test_no_words_at_all_show_the_help() -> None:
         (["pocket", "check", "dit", "--samples", "0"], "--samples"),
         (["pocket", "train", "dit"], "--out"),
         (["pocket", "train", "dit", "--out", "x", "--budget", "nan"], "--budget"),
-        (["report", "no-such-folder"], "results.json does not exist"),
+        (["report", "no-such-folder"], "results.json' does not exist"),
     ],
 )
 def test_slips_end_in_one_line(words: list[str], says: str) -> None:

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 def find_source(model: str) -> tuple[str, dict[str, int]]:
     """What `estimate` and `flops` are given for MODEL, and the size and steps that a pocket's recipe knows.
 
     Raises: UnknownNameError for a name that is no published model, pocket or folder.
     """
-    from pathlib import Path
-
     from outpace.accel.estimate import MODELS
     from outpace.errors import UnknownNameError
+    from outpace.files import is_there
     from outpace.pipelines.pocket.recipes import POCKETS
     from outpace.registry import suggestion
 
-    if model in POCKETS and model not in MODELS:
-        from outpace.pipelines import pocket_path
-
+    folder = folder_of(model)
+    if folder is not None:
         pocket = POCKETS[model]
         words = {"height": "height", "width": "width", "num_frames": "frames"}
         given = {word: pocket.call[key] for key, word in words.items() if key in pocket.call}
-        return str(pocket_path(model)), {**given, "steps": pocket.steps}
-    if model not in MODELS and not Path(model).expanduser().exists():
+        return str(folder), {**given, "steps": pocket.steps}
+    if model not in MODELS and not is_there(model):
         raise UnknownNameError(f"no model '{model}'{suggestion(model, [*MODELS, *POCKETS])}")
     return model, {}
+
+
+def folder_of(model: str) -> Path | None:
+    """Where the pocket MODEL lies, or None where it is no pocket. Raises: InputError where it is not installed."""
+    from outpace.accel.estimate import MODELS
+    from outpace.pipelines.pocket.recipes import POCKETS
+
+    if model not in POCKETS or model in MODELS:
+        return None
+    from outpace.pipelines import pocket_path
+
+    return pocket_path(model)

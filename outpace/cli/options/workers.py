@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from outpace.cli.options.numbers import COUNT
 from outpace.errors import ConfigError, InputError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def workers_option(command: Command) -> Command:
     """Add `--workers` to a command."""
     return click.option(
         "--workers",
-        type=click.IntRange(min=1),
+        type=COUNT,
         metavar="N",
         help="Share the work between N workers of Ray [default: this process does it].",
     )(command)
