@@ -12,7 +12,7 @@ from .contender import KINDS
 from .intervals import percentile_interval, resamples
 from .pareto import at_speedup, at_speedup_of_draws
 
-SPEEDUPS = (2.0, 2.5, 3.0)
+SPEEDUPS = (2.0, 2.5, 3.0, 4.0, 5.0)
 DRAWS = 1000
 
 
@@ -46,6 +46,12 @@ def reach(curve: Curve, speedup: float, draws_BR: np.ndarray) -> tuple[float, np
     return at_speedup(*curve.points(), speedup), at_speedup_of_draws(*curve.points_of_draws(draws_BR), speedup)
 
 
+def worst_at(curve: Curve, speedup: float) -> float | None:
+    """Quality of the worst request of `curve` at `speedup`, between its points; None where not reached."""
+    found = at_speedup(curve.points()[0], curve.quality_PR.min(axis=1), speedup)
+    return float(found) if np.isfinite(found) else None
+
+
 def interval(value: float, draws: np.ndarray) -> dict[str, Any] | None:
     """{"value", "low", "high"}; None where the value is missing; no range where most draws miss it."""
     if not np.isfinite(value):
@@ -74,6 +80,7 @@ def compare_at(curves: Sequence[Curve], speedups: Sequence[float] = SPEEDUPS) ->
                 "kind": curve.kind,
                 "speedup": speedup,
                 "quality": interval(value, spread),
+                "worst": worst_at(curve, speedup),
                 "margins": {},
             }
             if KINDS[curve.kind].ours and entry["quality"]:

@@ -13,6 +13,7 @@ from ..calibration import KIND as CALIBRATION
 from ..results import SCHEMA
 from ..shape import check_results
 from .calibration import calibration_markdown, calibration_page
+from .contact import contact_sheet
 from .markdown import markdown
 from .page import page
 
@@ -20,7 +21,7 @@ __all__ = ["load_results", "markdown", "render"]
 
 
 def render(results: dict[str, Any], folder: Path | str) -> Path:
-    """Write report.html and report.md into `folder`, whose `pictures/` are shown; nothing is run.
+    """Write report.html, report.md and contact.png into `folder`, whose `pictures/` are shown; nothing is run.
 
     Args:
         results: what `build_results` or `calibration_results` made, or `load_results` read.
@@ -39,6 +40,9 @@ def render(results: dict[str, Any], folder: Path | str) -> Path:
     write_text(home / "report.md", markdown(results))
     path = home / "report.html"
     write_text(path, page(results, home))
+    sheet = contact_sheet(results, home)
+    if sheet is not None:
+        sheet.save(home / "contact.png")
     return path
 
 

@@ -12,8 +12,9 @@ from .attention import attention_section
 from .attention_drawings import percent
 from .curves import styles
 from .equal import equal_section
+from .first import first_screen
 from .matrix import matrix_section
-from .pictures import AMPLIFIED, gallery
+from .pictures import AMPLIFIED, Album, gallery
 from .plot import lines_of, scatter
 from .routing import routing_section
 from .tables import cell_table, contender_table, margin_table, paired_table
@@ -50,7 +51,19 @@ def page(results: dict[str, Any], folder: Path) -> str:
         }
         for reference in study["references"]
     ]
+    pair = Album(folder, 320, clips=results["pipeline"]["kind"] == "video", prefix="f")
+    first = first_screen(results)
+    if first is not None and first["index"] is not None:
+        request = next(r for r in results["requests"] if r["index"] == first["index"])
+        first |= {"before": pair.picture(first["plain"], first["index"]), "prompt": request["prompt"]}
+        first |= {"after": pair.picture(first["name"], first["index"])}
     return environment.get_template("report.html.j2").render(
+        first=first,
+        first_rules=pair.rules,
+        opening={
+            "wide": Markup(draw(results, study["plain"], style_of, width=700, height=360, direct_labels=True)),
+            "narrow": Markup(draw(results, study["plain"], style_of, width=380, height=250, direct_labels=False)),
+        },
         results=results,
         study=study,
         metric=metric,

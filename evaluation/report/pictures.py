@@ -51,10 +51,11 @@ class Album:
         folder: the study's folder, with `pictures/<contender>/<index>.png`.
         widest: pixels; what is wider is scaled down.
         clips: whether these are strips of frames.
+        prefix: of the names of the rules, another one for every album of a page.
     """
 
-    def __init__(self, folder: Path, widest: int, *, clips: bool) -> None:
-        self.folder, self.widest, self.clips = Path(folder), widest, clips
+    def __init__(self, folder: Path, widest: int, *, clips: bool, prefix: str = "p") -> None:
+        self.folder, self.widest, self.clips, self.prefix = Path(folder), widest, clips, prefix
         self.held: dict[tuple[str, ...], Picture | None] = {}
         self.rules: list[str] = []
 
@@ -101,7 +102,9 @@ class Album:
     def embed(self, picture: Image.Image, frames: int) -> Picture:
         """Add a rule that shows `picture`."""
         widest = frames * self.widest // 2 if frames > 1 else self.widest
-        held = Picture(name=f"p{len(self.rules)}", ratio=picture.width / frames / picture.height, frames=frames)
+        held = Picture(
+            name=f"{self.prefix}{len(self.rules)}", ratio=picture.width / frames / picture.height, frames=frames
+        )
         self.rules.append(f".{held.name}{{background-image:url({data_address(picture, widest)})}}")
         return held
 

@@ -182,14 +182,15 @@ def scatter(
         return '<p class="none">Nothing to plot: no contender has a finite mean here.</p>'
     values = [v for m in marks for v in (m.y_low, m.y_high)] + ([level[0]] if level else [])
     pad = max(0.04 * (max(values) - min(values)), 0.5)
+    named = [line for line in lines if not line.style.rest]
     if direct_labels:
-        height = max(height, LINE_HEIGHT * len(lines) + 70)  # every curve has a line for its name
+        height = max(height, LINE_HEIGHT * len(named) + 70)  # every coloured curve has a line for its name
     frame = Frame(
         width=width,
         height=height,
         x_range=(min(1.0, *(m.x_low for m in marks)), max(m.x_high for m in marks) * 1.04),
         y_range=(min(values) - pad, max(values) + pad),
-        right=min(max(190.0, LETTER * max(len(line.label) for line in lines) + 12), 0.3 * width)
+        right=min(max(150.0, LETTER * max((len(line.label) for line in named or lines), default=0) + 12), 0.3 * width)
         if direct_labels
         else 14.0,
     )
@@ -200,13 +201,19 @@ def scatter(
         y = frame.y(level[0])
         drawing.line(frame.left, y, edge, y, "level")
     draw_front(drawing, frame, [m for m in marks if m.front])
-    ends = [frame.y(line.marks[-1].y) for line in lines]
-    heights = spread_labels(ends, frame.top + 6, frame.height - frame.bottom)
-    for line, at in sorted(zip(lines, heights, strict=True), key=lambda entry: entry[0].style.ours):
-        drawing.parts.append('<g class="line">')
+    ends = [frame.y(line.marks[-1].y) for line in named]
+    heights = {
+        line.label: at
+        for line, at in zip(named, spread_labels(ends, frame.top + 6, frame.height - frame.bottom), strict=True)
+    }
+    for line in sorted(lines, key=lambda line: (not line.style.rest, line.style.ours)):
+        rest = " rest" if line.style.rest else ""
+        drawing.parts.append(f'<g class="line{rest}" tabindex="0">')
         draw_line(drawing, frame, line)
-        if direct_labels:
-            draw_label(drawing, frame, line, at)
+        if line.style.rest:
+            drawing.text(frame.left + 8, frame.top + 12, line.label, "hush")  # shown while the curve is pointed at
+        elif direct_labels:
+            draw_label(drawing, frame, line, heights[line.label])
         drawing.parts.append("</g>")
     if level:
         drawing.text(frame.left + 6, frame.y(level[0]) - 6, level[1], "note")

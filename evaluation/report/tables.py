@@ -15,7 +15,9 @@ def cell_table(results: dict[str, Any], reference: str, source: str = "cells") -
     speedups = results["speedups"]
     cells = results.get(source, {}).get(reference, [])
     columns = [{cell["curve"]: cell for cell in cells if cell["speedup"] == s} for s in speedups]
-    return {"speedups": speedups, "rows": rows_of(results, columns, "quality", len(speedups) // 2)}
+    target = results["study"]["target"]
+    middle = min(range(len(speedups)), key=lambda place: abs(speedups[place] - target))
+    return {"speedups": speedups, "rows": rows_of(results, columns, "quality", middle)}
 
 
 def rows_of(
@@ -37,6 +39,7 @@ def rows_of(
         cells = [
             {
                 key: e[key],
+                "worst": e.get("worst"),
                 "best": bool(e[key]) and e[key]["value"] == top,
                 "behind": [rival for rival, m in e["margins"].items() if m["verdict"] == "behind"],
             }

@@ -53,7 +53,7 @@ def without_effect(results: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def headline_cell(results: dict[str, Any], reference: str) -> dict[str, Any] | None:
-    """The cell the summary speaks of: our first curve of the fitting kind, at the middle speed-up it reaches.
+    """The cell the summary speaks of: our first curve of the fitting kind, at the speed-up nearest to that looked at.
 
     Against the plain pipeline that is a gate on the same solver; against the converged solution, a gate on the
     second-order solver where there is one. Where attention is sparse, that is what the study is about.
@@ -61,8 +61,8 @@ def headline_cell(results: dict[str, Any], reference: str) -> dict[str, Any] | N
     wanted = ("gated", "gated+solver") if reference == results["study"]["plain"] else ("gated+solver", "gated")
     if counts_work(results):
         wanted = ("gated+sparse", "sparse", *wanted)
-    speedups = results["speedups"]
-    order = sorted(speedups, key=lambda s: abs(speedups.index(s) - len(speedups) // 2))
+    target = results["study"]["target"]
+    order = sorted(results["speedups"], key=lambda speedup: abs(speedup - target))
     for kind in wanted:
         for speedup in order:
             for cell in results["cells"].get(reference, []):
@@ -131,12 +131,35 @@ def lost(results: dict[str, Any], spoken_of: set[tuple[str, str]]) -> tuple[list
     return first, others
 
 
+def lost_in_short(results: dict[str, Any]) -> list[str]:
+    """Losses at equal speed, one sentence a curve of ours and reference: to how many rivals, and where it is worst."""
+    unit = results["metrics"][results["study"]["headline"]]["unit"]
+    said = []
+    for reference in results["study"]["references"]:
+        behind: dict[str, list[tuple[float, str, float]]] = {}
+        met: dict[str, set[str]] = {}
+        for cell in results["cells"].get(reference, []):
+            for rival, margin in cell["margins"].items():
+                met.setdefault(cell["curve"], set()).add(rival)
+                if margin["verdict"] == "behind":
+                    behind.setdefault(cell["curve"], []).append((-margin["value"], rival, cell["speedup"]))
+        for curve, losses in behind.items():
+            rivals = {rival for _, rival, _ in losses}
+            size, rival, speedup = max(losses)
+            said.append(
+                f"Against {reference_words(results, reference)}, {curve} is behind {len(rivals)} of {len(met[curve])} "
+                f"rivals somewhere; most behind {rival}, by {size:.1f} {unit} at {speedup:g}x"
+            )
+    return said
+
+
 def verdict(results: dict[str, Any]) -> dict[str, Any]:
     """The result in words.
 
     Returns: "sentences", the summary; "losses", what was lost by the curves it speaks of, then by others of ours;
-        "other_losses", the second part of these; "gaps", what is missing from the comparison; "compared", whether
-        anything of ours met a rival at equal speed; "attention", a line for each contender whose attention is sparse.
+        "other_losses", the second part of these; "in_short", those at equal speed, a sentence a curve; "gaps", what is
+        missing from the comparison; "compared", whether anything of ours met a rival at equal speed; "attention", a
+        line for each contender whose attention is sparse.
     """
     unit = results["metrics"][results["study"]["headline"]]["unit"]
     label = results["metrics"][results["study"]["headline"]]["label"]
@@ -183,11 +206,16 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
         for reason in dict.fromkeys((c.get("memory") or {}).get("missing") for c in results["contenders"])
         if reason
     ]
-    gaps += [f"{m['label']} not run: {m['reason']}" for m in results.get("not_run", []) if m["applies"]]
+    missing: dict[str, list[str]] = {}
+    for metric in results.get("not_run", []):
+        if metric["applies"]:
+            missing.setdefault(metric["reason"], []).append(metric["label"])
+    gaps += [f"{', '.join(labels)} not run: {reason}" for reason, labels in missing.items()]
     return {
         "sentences": sentences,
         "losses": first + others,
         "other_losses": others,
+        "in_short": lost_in_short(results),
         "gaps": gaps,
         "compared": any(cell["margins"] for cells in results["cells"].values() for cell in cells),
         "attention": attention_lines(results),

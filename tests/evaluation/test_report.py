@@ -15,6 +15,9 @@ from outpace.errors import InputError
 from outpace.evaluation import Result, build_results, run_study
 from outpace.evaluation.atomic import write_json
 from outpace.evaluation.report import load_results, render
+from outpace.evaluation.report.contact import contact_sheet
+from outpace.evaluation.report.curves import styles
+from outpace.evaluation.report.first import first_screen
 from outpace.evaluation.report.page import page as page_text
 from outpace.evaluation.report.pictures import shown_requests
 from outpace.evaluation.report.plot import nice_ticks, spread_labels
@@ -30,6 +33,7 @@ SECTIONS = (
     "contenders",
     "paired",
     "timeline",
+    "gaps",
     "environment",
     "command",
 )
@@ -232,8 +236,8 @@ def test_clips_become_strips_that_play(tmp_path, make_study) -> None:
 
 def test_every_picture_is_in_the_page_once(results) -> None:
     text = render(*results).read_text(encoding="utf-8")
-    held = re.findall(r"\.(p\d+)\{background-image:url\((.*)\)\}", text)
-    shown = re.findall(r'class="pic (p\d+)', text) + re.findall(r'data-difference="(p\d+)"', text)
+    held = re.findall(r"\.([pf]\d+)\{background-image:url\((.*)\)\}", text)
+    shown = re.findall(r'class="pic ([pf]\d+)', text) + re.findall(r'data-difference="(p\d+)"', text)
     assert {name for name, _ in held} == set(shown) and len(shown) > len(held)
     assert text.count("data:image/") == len(held)
 
@@ -313,3 +317,81 @@ def test_labels_keep_apart_and_in_order() -> None:
 def test_ticks_are_round_and_inside() -> None:
     assert nice_ticks(31.2, 68.9) == [40.0, 50.0, 60.0]
     assert all(30.2 <= t <= 31.1 for t in nice_ticks(30.2, 31.1))
+
+
+def test_the_first_screen_is_of_our_curve_where_the_study_looks(results) -> None:
+    made, folder = results
+    first = first_screen(made)
+    assert first is not None and first["curve"] == "gated"
+    found = next(c for c in made["contenders"] if c["name"] == first["name"])
+    others = [c for c in made["contenders"] if c["curve"] == "gated" and bool(c["time"]) == bool(found["time"])]
+    assert min(others, key=lambda c: abs(c["speedup"]["value"] - 2.5)) is found
+    worst = min(sample["metrics"]["plain"]["psnr"] for sample in found["samples"])
+    assert first["sentence"].endswith(f"its worst picture lies at {worst:.1f} dB")
+    names = [tile["name"] for tile in first["tiles"]]
+    assert names == ["time", "worst picture", "prompt followed"] and first["tiles"][1]["value"] == f"{worst:.1f} dB"
+    lowest = next(s["index"] for s in found["samples"] if s["metrics"]["plain"]["psnr"] == worst)
+    assert first["index"] == lowest
+    text = page_text(made, folder)
+    assert text.index(first["sentence"]) < text.index('class="tiles"') < text.index('class="pair"') < text.index("<svg")
+    assert text.index("<svg") < text.index("In words") < text.index("Did not run, or has no result")
+
+
+def test_without_anything_of_ours_there_is_no_hero(results) -> None:
+    made = copy.deepcopy(results[0])
+    for c in made["contenders"]:
+        if made["kinds"][c["kind"]]["ours"]:
+            c["error"] = "gone"
+    assert first_screen(made) is None and contact_sheet(made, results[1]) is None
+    assert "speed against fidelity</h1>" in page_text(made, results[1])
+
+
+def test_what_was_not_measured_is_said_on_the_tiles(results) -> None:
+    made = copy.deepcopy(results[0])
+    for c in made["contenders"]:
+        c.update(time=None, checks={})
+    first = first_screen(made)
+    assert first is not None
+    assert [tile["value"] for tile in first["tiles"]][::2] == ["not measured", "not checked"]
+
+
+def test_a_contact_sheet_lies_beside_the_report(results) -> None:
+    made, folder = results
+    render(made, folder)
+    with Image.open(folder / "contact.png") as sheet:
+        assert sheet.width >= 700 and sheet.height > 400
+        assert len(sheet.convert("RGB").quantize(64).getcolors()) > 8
+    assert contact_sheet(made, folder / "no pictures") is None
+
+
+def test_six_curves_have_a_colour_and_the_others_are_grey(results) -> None:
+    made = copy.deepcopy(results[0])
+    base = next(c for c in made["contenders"] if c["kind"] == "fewer-steps")
+    for number in range(9):
+        made["contenders"].append(base | {"name": f"peer-{number}", "curve": f"peer {number}", "kind": "peer"})
+        best = {"curve": f"peer {number}", "kind": "peer", "speedup": 2.5, "margins": {}, "worst": None}
+        made["cells"]["plain"].append(best | {"quality": {"value": 1.0 * number, "low": None, "high": None}})
+    found = styles(made)
+    coloured = [curve for curve, style in found.items() if not style.rest and curve not in ("plain", "converged")]
+    assert len(coloured) == 6 and "gated" in coloured and "peer 8" in coloured and "peer 0" not in coloured
+    assert len({found[curve].colour for curve in coloured}) == 6
+    assert {style.colour for style in found.values() if style.rest} == {"var(--rest)"}
+    few = styles(results[0])
+    assert sum(not style.rest for style in few.values()) >= 6
+
+
+def test_losses_are_grouped_a_curve(results) -> None:
+    made = results[0]
+    said = verdict(made)["in_short"]
+    behind = {
+        (reference, cell["curve"])
+        for reference, cells in made["cells"].items()
+        for cell in cells
+        if any(margin["verdict"] == "behind" for margin in cell["margins"].values())
+    }
+    assert behind and len(said) == len(behind)
+    assert re.match(
+        r"Against the plain pipeline, .+ is behind \d+ of \d+ rivals somewhere; most behind .+ dB at", said[0]
+    )
+    reasons = [{"label": name, "reason": "not installed: x", "applies": True} for name in ("A", "B")]
+    assert "A, B not run: not installed: x" in verdict(made | {"not_run": reasons})["gaps"]

@@ -98,3 +98,35 @@ def test_the_viewer_slides_flickers_and_shows_differences(seen) -> None:
 
 def test_a_narrow_page_does_not_scroll_sideways(seen) -> None:
     assert seen["overflow"] <= 0 and seen["copy"] == "Copy"
+
+
+MEASURE = """
+const boxes = [...document.querySelectorAll(".opening svg")].filter((s) => s.getBoundingClientRect().width)
+  .map((s) => [...s.querySelectorAll("text.label, text.tick")].map((t) => t.getBoundingClientRect()))[0];
+const touch = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3;
+const drawn = [...document.querySelectorAll(".opening svg")].map((s) => s.getBoundingClientRect());
+const plot = drawn.find((box) => box.width);
+document.title = JSON.stringify({
+  bottom: plot.bottom, height: innerHeight, wide: document.documentElement.scrollWidth - innerWidth,
+  overlaps: boxes.flatMap((a, i) => boxes.slice(i + 1).filter((b) => touch(a, b))).length,
+  tiles: document.querySelectorAll(".tile").length, pictures: document.querySelectorAll(".pair .pic").length,
+});
+"""
+
+
+@pytest.mark.parametrize("size", ["1400,900", "500,900"])
+def test_the_first_screen_holds_sentence_tiles_pictures_and_plot(page, tmp_path, size: str) -> None:
+    acted = tmp_path / "first.html"
+    text = page.read_text(encoding="utf-8")
+    acted.write_text(text.replace("</body>", f"<script>{{{MEASURE}}}</script></body>"), encoding="utf-8")
+    command = [str(CHROMIUM), "--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={size}", "--dump-dom"]
+    done = subprocess.run(
+        [*command, f"--user-data-dir={tmp_path / 'profile'}", acted.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    found = json.loads(unescape(re.findall(r"<title>(.*?)</title>", done.stdout, flags=re.DOTALL)[0]))
+    assert found["bottom"] <= found["height"] + 8 and found["wide"] <= 0, found
+    assert found["overlaps"] == 0 and found["tiles"] == 3 and found["pictures"] == 2, found
