@@ -50,6 +50,7 @@ from . import (
 )
 from .companion import MODELS, Check, Companion, Size, check, checks_of, count_parameters, trial_of
 from .create import config_of, configuration, create, load, save
+from .published import load_published
 
 __all__ = [
     "MODELS",
@@ -81,6 +82,7 @@ __all__ = [
     "hybrid",
     "liger",
     "load",
+    "load_published",
     "massive",
     "maxim",
     "moat",

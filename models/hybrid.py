@@ -50,6 +50,10 @@ class HybridConfig:
     """Of the full layers."""
     hidden: int | None = None
     """Units of the feed-forward network; 8 D / 3 rounded up to a multiple of 256 where None."""
+    tied: bool = True
+    """Whether the head is the embedding; models of flash-linear-attention have one of their own."""
+    norm_eps: float = 1e-5
+    """What norms add to a mean square; flash-linear-attention takes 1e-6."""
 
     def __post_init__(self) -> None:
         if not self.layer_types:
@@ -95,7 +99,11 @@ class HybridLanguageModel(Generates, nn.Module):
         self.config = config
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.blocks = nn.ModuleList(HybridBlock(config, kind) for kind in config.layer_types)
-        self.norm = nn.RMSNorm(config.width, eps=1e-5)
+        self.norm = nn.RMSNorm(config.width)
+        self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.RMSNorm) and not name.endswith(("query_norm", "key_norm")):
+                module.eps = config.norm_eps
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -110,7 +118,8 @@ class HybridLanguageModel(Generates, nn.Module):
         for i, block in enumerate(self.blocks):
             x, one = block(x, None if state is None else state[i])
             kept.append(one)
-        return F.linear(self.norm(x), self.tokens.weight), tuple(kept)
+        head = self.tokens.weight if self.head is None else self.head.weight
+        return F.linear(self.norm(x), head), tuple(kept)
 
 
 HYBRID = MODELS.add(

@@ -219,12 +219,9 @@ PUBLISHED = (
 """Names of ClearerVoice's weights, part by part, as ours."""
 
 
-def load_published(model: Mossformer, weights: Mapping[str, Tensor]) -> None:
-    """Take weights of ClearerVoice's MossFormer or MossFormer2 (a `state_dict` of its `MossFormer`).
-
-    Raises: ConfigError: they are of another model or size.
-    """
-    own, taken = model.state_dict(), {}
+def by_our_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of ClearerVoice's MossFormer or MossFormer2 (a `state_dict` of its `MossFormer`), as ours are named."""
+    taken = {}
     for name, value in weights.items():
         if name.endswith("inv_freq"):  # computed
             continue
@@ -238,10 +235,7 @@ def load_published(model: Mossformer, weights: Mapping[str, Tensor]) -> None:
         )
         name = re.sub(r"(filters|norms|activations)\.(\d)", lambda found: f"{found[1]}.{int(found[2]) - 1}", name)
         taken[name] = value
-    odd = sorted(own.keys() ^ taken.keys()) or [n for n in own if own[n].numel() != taken[n].numel()]
-    if odd:
-        raise ConfigError(f"these weights are of another model or size: {', '.join(odd[:3])} and {len(odd)} in all")
-    model.load_state_dict({name: value.reshape(own[name].shape) for name, value in taken.items()})
+    return taken
 
 
 def _size(parameters: int, said: str, width: int, blocks: int) -> Size:
@@ -266,7 +260,7 @@ MOSSFORMER = MODELS.add(
         example=lambda config: (numbers((2, 100), dtype=torch.float32),),
         done=(
             "the model with any number of speakers, samples and frames",
-            "weights of ClearerVoice's own code (`load_published`)",
+            "weights of ClearerVoice's own code (`outpace.models.load_published`)",
             "the loss: SI-SDR in the best order of speakers (`layers.separation`)",
         ),
         left_out=(

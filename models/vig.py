@@ -35,6 +35,8 @@ class VigConfig:
     """Of each stage."""
     activated: bool = True
     """Whether SiLU follows the convolution and comes before the last matrix of a mixer (the plain tiny model only)."""
+    norm_eps: float = 1e-5
+    """What the plain model's norms before mixers and networks add to a mean square; published models have 1e-6."""
     picture: int = 224
     """Pixels of a side, which sizes the plain model's positions; the hierarchical one has none."""
     channels: int = 3
@@ -104,8 +106,8 @@ class BidirectionalMixer(nn.Module):
 class ChannelRms(nn.RMSNorm):
     """RMS norm over the channels of (B, C, Y, X)."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=1e-5)
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
@@ -167,6 +169,9 @@ class Vig(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.norm = norm(last)
         self.head = nn.Linear(last, config.classes)
+        for part in self.modules():
+            if isinstance(part, ChannelRms):
+                part.eps = config.norm_eps
         self.apply(_draw)
 
     def forward(self, x_BCYX: Tensor) -> Tensor:

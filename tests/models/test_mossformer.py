@@ -17,8 +17,9 @@ from torch import Tensor
 
 from outpace.errors import ConfigError
 from outpace.kernels.attention.local_global import local_global_attention, reference_local_global_attention
+from outpace.models import load_published
 from outpace.models.layers.separation import in_best_order
-from outpace.models.mossformer import Mossformer, MossformerConfig, load_published
+from outpace.models.mossformer import Mossformer, MossformerConfig
 from outpace.models.mossformer2 import Mossformer2Config, build_mossformer2
 from outpace.models.trials.voices import mixtures, voices
 

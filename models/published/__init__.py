@@ -1,0 +1,26 @@
+"""Weights as papers' own code has published them, put into models of ours; one file a layout.
+
+    model = create("hornet", "tiny")
+    load_published(model, torch.load("hornet_tiny_7x7.pth")["model"])
+
+`LAYOUTS` has a function for each; `difference` says what a model must be created with so that it is theirs.
+"""
+
+from . import crate, dlgsanet_craft, fla, hornet, mosaic_bert, mossformer, predformer, styleswin, svt, swin, vig
+from .taking import LAYOUTS, load_published
+
+__all__ = [
+    "LAYOUTS",
+    "crate",
+    "dlgsanet_craft",
+    "fla",
+    "hornet",
+    "load_published",
+    "mosaic_bert",
+    "mossformer",
+    "predformer",
+    "styleswin",
+    "svt",
+    "swin",
+    "vig",
+]
