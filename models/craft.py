@@ -212,7 +212,12 @@ CRAFT = MODELS.add(
         config=CraftConfig,
         toy=CraftConfig(width=12, groups=1, blocks=1, heads=2, window=(2, 8)),
         example=lambda config: (picture_batch(16, 24),),
-        done=("the model at three scales", "windows with and without a mask", "the ablation without high frequencies"),
+        done=(
+            "weights of the published code (`outpace.models.load_published`)",
+            "the model at three scales",
+            "windows with and without a mask",
+            "the ablation without high frequencies",
+        ),
         left_out=("training on DIV2K", "quantisation after training"),
         claim="high frequencies as the query refine what attention in windows finds",
         limits=(

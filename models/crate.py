@@ -182,6 +182,7 @@ CRATE = MODELS.add(
         toy=CrateConfig(width=16, layers=2, heads=2, picture=8, patch=4, classes=5),
         example=lambda config: (picture_batch(config.picture),),
         done=(
+            "weights of the published code (`outpace.models.load_published`)",
             "the model of the published code, with the tokens after every layer",
             "the paper's own step of compression, the coding rate, and the step of sparse coding",
         ),

@@ -199,6 +199,7 @@ DLGSANET = MODELS.add(
         toy=DlgsanetConfig(width=12, groups=1, blocks=1, heads=2, filter_channels=3),
         example=lambda config: (picture_batch(9, 12),),
         done=(
+            "weights of the published code (`outpace.models.load_published`); its tests tile: tile=96, 72 or 48",
             "the three models at three scales",
             "attention in tiles, beside each other as in the published tests, for any batch",
         ),

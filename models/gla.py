@@ -26,6 +26,8 @@ GLA = MODELS.add(
         toy=HybridConfig(layer_types=("gla", "gla"), width=16, heads=2, vocabulary=32, hidden=24),
         example=tokens_for,
         done=(
+            "weights of flash-linear-attention (`outpace.models.load_published`): create with norm_eps=1e-6, and "
+            "tied=False where the head is its own",
             "the layer and the model, decoding included",
             "training in chunks, finite under any gate: outpace.kernels.linear_attention",
             "a Triton kernel of the forward pass",

@@ -166,7 +166,11 @@ HORNET = MODELS.add(
         config=HorNetConfig,
         toy=HorNetConfig(width=16, depths=(1, 1, 1), orders=(2, 3, 3), global_filters=True, picture=32, classes=5),
         example=lambda config: (picture_batch(config.picture),),
-        done=("the model with 7 x 7 convolutions and with global filters", "global filters resized to other pictures"),
+        done=(
+            "weights of the published code (`outpace.models.load_published`)",
+            "the model with 7 x 7 convolutions and with global filters",
+            "global filters resized to other pictures",
+        ),
         left_out=("stochastic depth and training on ImageNet", "detection and segmentation heads"),
         claim="a mixer of order n captures interactions of order n + 1, and none above",
         limits=("order n is degree n + 1 in the mixer's input only: the norm of the global filters ends that",),

@@ -155,6 +155,8 @@ HYBRID = MODELS.add(
         ),
         example=tokens_for,
         done=(
+            "weights of flash-linear-attention (`outpace.models.load_published`): create with norm_eps=1e-6, and "
+            "tied=False where the head is its own",
             "six linear mixers (HGRN, RetNet, GLA, HGRN-2, DeltaNet, gated DeltaNet) and full attention, any pattern",
             "decoding token by token with one state a layer",
         ),

@@ -188,6 +188,7 @@ MOSAIC_BERT = MODELS.add(
         toy=MosaicBertConfig(vocabulary=32, width=16, layers=2, heads=2, hidden=24),
         example=tokens_for,
         done=(
+            "weights of mosaicml/examples and the hub (`outpace.models.load_published`)",
             "ALiBi, GeGLU, no work on padding, logits of masked tokens only, layer norms in low precision, masking",
             "BERT's own positions and network as settings, for comparisons",
         ),

@@ -58,6 +58,8 @@ class PredFormerConfig:
     """Hidden units of a block's gated network over its width."""
     dropout: float = 0.0
     """Share of numbers dropped in training."""
+    legacy_order: bool = False
+    """Read patches by frame where they lie by patch, as the published code of "fac-st" does before its head."""
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
@@ -72,6 +74,8 @@ class PredFormerConfig:
                 f"a PredFormer has at least one frame, channel and hidden unit and drops a share in [0, 1), not "
                 f"{self.frames}, {self.channels}, {self.expansion} and {self.dropout}"
             )
+        if self.legacy_order and self.layout != "fac-st":
+            raise ConfigError(f"legacy_order is of the layout 'fac-st' alone, not '{self.layout}'")
 
 
 class GatedBlock(nn.Module):
@@ -157,6 +161,8 @@ class PredFormer(nn.Module):
         batch = x_BTCYX.shape[:2]
         patches = into_patches(x_BTCYX.flatten(0, 1), config.patch).unflatten(0, batch)
         x = self.stacks(self.embed(patches) + self.get_buffer("positions_TND"))
+        if config.legacy_order:
+            x = x.transpose(1, 2).reshape(x.shape)
         return from_patches(self.head(x).flatten(0, 1), config.patch, config.picture).unflatten(0, batch)
 
     def predict(self, x_BTCYX: Tensor, count: int) -> Tensor:
@@ -216,7 +222,11 @@ PREDFORMER = MODELS.add(
         config=PredFormerConfig,
         toy=PredFormerConfig(frames=2, picture=(8, 8), patch=4, blocks=4, width=16, heads=2),
         example=lambda config: (numbers((2, config.frames, config.channels, *config.picture), dtype=torch.float32),),
-        done=("all nine arrangements", "rolling out further than it was built for"),
+        done=(
+            "weights of the published code (`outpace.models.load_published`); those of fac-st need legacy_order=True",
+            "all nine arrangements",
+            "rolling out further than it was built for",
+        ),
         left_out=(
             "stochastic depth",
             "the extra skip of the published Human3.6M triplets",

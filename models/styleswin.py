@@ -300,6 +300,7 @@ STYLESWIN = MODELS.add(
         toy=StyleSwinConfig(widths=(16, 16, 8), style=12, mapping=2, window=4),
         example=lambda config: (numbers((2, config.style), dtype=torch.float32),),
         done=(
+            "weights of the published code (`outpace.models.load_published`), the generator's and the critic's",
             "generator, critic of wavelets or of pixels, losses and gradient penalty",
             "the published code's numbers with its weights, for both, at 32 x 32 (compared once: it is not a package)",
         ),

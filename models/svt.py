@@ -273,6 +273,7 @@ SVT = MODELS.add(
         ),
         example=lambda config: (picture_batch(config.picture),),
         done=(
+            "weights of the published code (`outpace.models.load_published`), for the sizes '...-released'",
             "the model with mixing over channels, and over channels and tokens (of the paper's table)",
             "the dual-tree transform of one level and its inverse (`outpace.kernels.wavelets`), no package needed",
         ),

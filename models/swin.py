@@ -139,6 +139,7 @@ SWIN = MODELS.add(
         toy=SwinSettings(width=12, depths=(1, 2), heads=(3, 6), window=4, picture=32, classes=5),
         example=lambda settings: (picture_batch(settings.picture),),
         done=(
+            "weights of the published code and of timm (`outpace.models.load_published`)",
             "our attention in transformers' Swin through its attention interface, and in any model that has one",
             "the windows, shifts, masks and bias as one kernel, equal to transformers' layer",
         ),

@@ -231,7 +231,11 @@ VIG = MODELS.add(
         config=VigConfig,
         toy=VigConfig(widths=(8, 16), depths=(1, 1), heads=(1, 2), activated=False, picture=32, classes=5),
         example=lambda config: (picture_batch(config.picture),),
-        done=("plain and hierarchical models", "attention in both directions with a gate of each"),
+        done=(
+            "weights of the published code (`outpace.models.load_published`): create plain models with norm_eps=1e-6",
+            "plain and hierarchical models",
+            "attention in both directions with a gate of each",
+        ),
         left_out=("one fused kernel for both directions", "training on ImageNet"),
         claim="both directions see what one cannot",
         limits=("tokens are read row by row: what is near in a column is far in the sequence",),

@@ -18,6 +18,7 @@ def layouts() -> list[Tensor]:
         blocks = len(pattern) * 2
         model = filled_model("predformer", layout=layout, frames=3, channels=2, picture=(8, 12), blocks=blocks)
         found.append(model(x))
+    found.append(filled_model("predformer", layout="fac-st", legacy_order=True)(numbers((2, 2, 1, 8, 8))))
     return found
 
 

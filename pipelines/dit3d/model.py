@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from ...errors import ConfigError
 from ...registry import Registry
 from ..boxes import BoxAttention, ReducedAttention
+from ..published import shift_frequencies
 from .voxel import devoxelize, voxel_places, voxelize
 
 ATTENTIONS: Registry[Callable[[int, int], Any]] = Registry("attention of DiT-3D")
@@ -44,6 +45,8 @@ class DiT3DTransformerModel(ModelMixin, ConfigMixin):
             volume, each window summed up in one key and value.
         window_blocks: the blocks that "window" and "sr" are for; None takes every third, from the first.
         num_embeds_ada_norm: classes; the class of that number means any.
+        freq_shift: of the frequencies that times are told by; 1 as in diffusers' DiT, 0 in the authors' code, whose
+            weights want `norm_eps=1e-6` and `activation_fn="gelu"`, too.
 
     Shapes: (B, N, C) in and out.
     """
@@ -66,6 +69,7 @@ class DiT3DTransformerModel(ModelMixin, ConfigMixin):
         window_blocks: Sequence[int] | None = None,
         activation_fn: str = "gelu-approximate",
         norm_eps: float = 1e-5,
+        freq_shift: float = 1.0,
     ) -> None:
         super().__init__()
         if voxel_size % patch_size:
@@ -105,6 +109,7 @@ class DiT3DTransformerModel(ModelMixin, ConfigMixin):
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.proj_out_1 = nn.Linear(width, 2 * width)
         self.proj_out_2 = nn.Linear(width, patch_size**3 * in_channels)
+        shift_frequencies(self, freq_shift)
 
     @classmethod
     def from_image(cls, image_model: Any, **settings: Any) -> DiT3DTransformerModel:

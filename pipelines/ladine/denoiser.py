@@ -29,19 +29,19 @@ class LadineMember(nn.Module):
     """One estimator of the noise in labels, or of the labels under it.
 
     Source: arXiv:2310.15952, section III-C; layers as in Han et al., "CARD", NeurIPS 2022, arXiv:2206.07275.
-    Differs: layer norm in place of batch norm, so that an answer does not depend on what shares its batch.
+    Differs: layer norm in place of batch norm, so that an answer does not depend on what shares its batch; two layers
+    read a picture, where the released network and CARD's have three (`picture_layers=3`).
     """
 
-    def __init__(self, pixels: int, classes: int, width: int, times: int, in_mean: bool) -> None:
+    def __init__(
+        self, pixels: int, classes: int, width: int, times: int, in_mean: bool, picture_layers: int = 2
+    ) -> None:
         super().__init__()
-        self.picture = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(pixels, width),
-            nn.LayerNorm(width),
-            nn.Softplus(),
-            nn.Linear(width, width),
-            nn.LayerNorm(width),
-        )
+        parts: list[nn.Module] = [nn.Flatten()]
+        for layer in range(picture_layers):
+            parts += [nn.Softplus()] if layer else []
+            parts += [nn.Linear(width if layer else pixels, width), nn.LayerNorm(width)]
+        self.picture = nn.Sequential(*parts)
         self.first = TimedLinear(2 * classes, width, times)
         self.second = TimedLinear(width, width, times)
         self.third = TimedLinear(width, width, times)
@@ -59,6 +59,7 @@ class LadineDenoiser(ModelMixin, ConfigMixin):
     Args:
         encoded_mean: the paper's prior mean, z + Enc(x); False is that of the released code, z alone, where Enc(x)
             only multiplies inside the network.
+        picture_layers: of the network that reads a picture; the released one has 3.
     """
 
     @register_to_config
@@ -71,13 +72,17 @@ class LadineDenoiser(ModelMixin, ConfigMixin):
         width: int = 64,
         num_train_timesteps: int = 100,
         encoded_mean: bool = False,
+        picture_layers: int = 2,
     ) -> None:
         super().__init__()
-        if members < 1:
-            raise ConfigError(f"{members} members; a mixture has at least 1")
+        if members < 1 or picture_layers < 1:
+            raise ConfigError(
+                f"{members} members that read a picture in {picture_layers} layers; a mixture has at least 1 of each"
+            )
         pixels = in_channels * sample_size**2
         self.parts = nn.ModuleList(
-            LadineMember(pixels, num_classes, width, num_train_timesteps, encoded_mean) for _ in range(members)
+            LadineMember(pixels, num_classes, width, num_train_timesteps, encoded_mean, picture_layers)
+            for _ in range(members)
         )
 
     @property

@@ -18,7 +18,7 @@ class LadineMapping(ModelMixin, ConfigMixin):
     Early blocks change least where a picture is perturbed, so the first K blocks are read.
 
     Source: arXiv:2310.15952, section III. Flattened tokens make the first matrix large (616 M weights for ViT-B/16):
-    `pool` reads their mean instead.
+    `pool` reads their mean instead. The released networks have `layers=4` and apply no dropout (`dropout=0`).
     """
 
     @register_to_config
@@ -31,19 +31,16 @@ class LadineMapping(ModelMixin, ConfigMixin):
         num_classes: int = 10,
         dropout: float = 0.2,
         pool: bool = False,
+        layers: int = 3,
     ) -> None:
         super().__init__()
-        if members < 1:
-            raise ConfigError(f"{members} members; a mixture has at least 1")
+        if members < 1 or layers < 2:
+            raise ConfigError(f"{members} members of {layers} layers; a mixture has at least 1 of at least 2")
+        inputs = [token_width if pool else tokens * token_width, *[width] * (layers - 1)]
         self.networks = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(token_width if pool else tokens * token_width, width),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
-                nn.ReLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, num_classes),
+                *(part for size in inputs[:-1] for part in (nn.Linear(size, width), nn.ReLU(), nn.Dropout(dropout))),
+                nn.Linear(inputs[-1], num_classes),
             )
             for _ in range(members)
         )

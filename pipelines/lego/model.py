@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from ...errors import ConfigError
 from ...kernels.tiles import Tiles
+from ..published import shift_frequencies
 from .sizes import SIZES
 
 
@@ -116,6 +117,8 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
         num_embeds_ada_norm: classes; the number itself stands for no class.
         sigma_data: standard deviation of the data, for the loss and for schedulers that are not EDM's.
         class_dropout: share of labels dropped in train mode.
+        freq_shift: of the frequencies that times are told by; 1 as in diffusers' DiT, 0 in the authors' code.
+        down_first: whether the first channel of coordinates counts down, as in the authors' code, or across.
 
     Raises: ConfigError for bricks that do not fit.
     """
@@ -136,6 +139,8 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
         num_embeds_ada_norm: int = 10,
         sigma_data: float = 0.5,
         class_dropout: float = 0.1,
+        freq_shift: float = 1.0,
+        down_first: bool = False,
     ) -> None:
         super().__init__()
         if not brick_sizes or not len(brick_sizes) == len(patch_sizes) == len(num_layers):
@@ -161,6 +166,7 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
             )
             for index, (size, patch, layers) in enumerate(zip(brick_sizes, patch_sizes, num_layers, strict=True))
         )
+        shift_frequencies(self, freq_shift)
 
     @classmethod
     def named(cls, name: str, **changes: Any) -> LegoTransformer2DModel:
@@ -212,7 +218,8 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
         if class_labels is None:
             class_labels = torch.full((batch,), self.config["num_embeds_ada_norm"], device=hidden_states.device)
         condition = self.condition(timestep.expand(batch), class_labels, hidden_dtype=hidden_states.dtype)
-        sample = torch.cat([hidden_states, coordinates(hidden_states)], 1)
+        places = coordinates(hidden_states)
+        sample = torch.cat([hidden_states, places.flip(1) if self.config["down_first"] else places], 1)
         answer, answers = torch.zeros_like(hidden_states), []
         larger = max(size) > self.config["sample_size"]
         for brick, side in zip(self.bricks, self.config["brick_sizes"], strict=True):

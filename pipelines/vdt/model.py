@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ...errors import ConfigError
 from ..boxes import BoxAttention, Three
+from ..published import shift_frequencies
 
 SHARED_WITH_DIT = (
     "num_attention_heads",
@@ -78,7 +79,12 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
     Differs from the paper: places in time are told to the attention over time alone, and that attention starts at zero,
     so that a VDT made `from_image` is the image model frame by frame until it is trained, at any number of frames.
 
+    The authors' weights were trained with `norm_eps=1e-6` and `freq_shift=0.0`.
+
     Shapes: (B, C, T, Y, X) in and out.
+
+    Args:
+        freq_shift: of the frequencies that times are told by; 1 as in diffusers' DiT, 0 in the authors' code.
     """
 
     _no_split_modules: ClassVar[list[str]] = ["VDTBlock"]
@@ -98,6 +104,7 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
         activation_fn: str = "gelu-approximate",
         num_embeds_ada_norm: int = 1,
         norm_eps: float = 1e-5,
+        freq_shift: float = 1.0,
     ) -> None:
         super().__init__()
         if sample_size % patch_size:
@@ -119,6 +126,7 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.proj_out_1 = nn.Linear(width, 2 * width)
         self.proj_out_2 = nn.Linear(width, patch_size**2 * self.out_channels)
+        shift_frequencies(self, freq_shift)
 
     @classmethod
     def from_image(cls, image_model: Any, *, num_frames: int = 16) -> VDTTransformer3DModel:

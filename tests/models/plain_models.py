@@ -156,6 +156,9 @@ def predformer(b: Book, x: Tensor, *, layout: str, width: int, heads: int, patch
     if layout == "fac-ts":
         b("space_transformer.norm.weight", width, kind="norm")  # is held first and runs last
         z = over("space_transformer", over("temporal_transformer", z, repeats), repeats)
+    elif layout == "fac-st":  # what comes by patch is read by frame
+        z = over("temporal_transformer", over("space_transformer", z, repeats), repeats)
+        z = z.transpose(1, 2).reshape(z.shape)
     else:
         for block in range(repeats):
             for name in STACKS[layout]:

@@ -35,8 +35,9 @@ def hornet(*, gf: bool) -> tuple[nn.Module, Tensor, Callable[[plain.Book, Tensor
 
 
 def predformer(layout: str) -> tuple[nn.Module, Tensor, Callable[[plain.Book, Tensor], Tensor]]:
-    letters = {"bin-ts": 2, "fac-ts": 2, "triplet-sts": 3, "quad-tsst": 4}[layout]
-    model = create("predformer", "toy", layout=layout, blocks=2 * letters, channels=2, picture=(8, 12), frames=3)
+    letters = {"bin-ts": 2, "fac-ts": 2, "fac-st": 2, "triplet-sts": 3, "quad-tsst": 4}[layout]
+    model = create("predformer", "toy", layout=layout, blocks=2 * letters, channels=2, picture=(8, 12), frames=3,
+                   legacy_order=layout == "fac-st")  # fmt: skip
     x = torch.rand(2, 3, 2, 8, 12, generator=torch.Generator().manual_seed(1))
     return model, x, lambda b, x: plain.predformer(b, x, layout=layout, width=16, heads=2, patch=4, repeats=2)
 
@@ -97,7 +98,7 @@ CASES: dict[str, Callable[[], tuple[nn.Module, Tensor, Callable[[plain.Book, Ten
     ),
     **{
         f"predformer, {name}": lambda name=name: predformer(name)
-        for name in ("bin-ts", "fac-ts", "triplet-sts", "quad-tsst")
+        for name in ("bin-ts", "fac-ts", "fac-st", "triplet-sts", "quad-tsst")
     },
     "svt": lambda: svt(tokens=True),
     "svt, over channels alone": lambda: svt(tokens=False),

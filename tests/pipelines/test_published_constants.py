@@ -1,0 +1,81 @@
+"""Settings that take away each difference from published weights; the defaults stay what the shipped pockets have."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from outpace.errors import ConfigError
+from outpace.pipelines.dit3d import DiT3DTransformerModel
+from outpace.pipelines.ladine import LadineDenoiser, LadineMapping
+from outpace.pipelines.lego import LegoTransformer2DModel
+from outpace.pipelines.vdt import VDTTransformer3DModel
+
+torch.set_num_threads(1)
+SMALL: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 8}
+MODELS: dict[str, Any] = {
+    "vdt": lambda **more: VDTTransformer3DModel(**SMALL, num_layers=2, sample_size=8, in_channels=3, **more),
+    "dit3d": lambda **more: DiT3DTransformerModel(**SMALL, num_layers=2, voxel_size=8, **more),
+    "lego": lambda **more: LegoTransformer2DModel(
+        **SMALL, sample_size=8, brick_sizes=(4, 8), patch_sizes=(2, 2), num_layers=(1, 1), **more
+    ),
+}
+
+
+def times_told(model: nn.Module) -> torch.Tensor:
+    part: Any = next(part for part in model.modules() if type(part).__name__ == "Timesteps")
+    return part(torch.tensor([1.0, 37.5]))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_times_are_told_as_published_where_asked(name: str) -> None:
+    half = 128
+    for shift, of in ((0.0, half), (1.0, half - 1)):
+        rates = torch.exp(-math.log(10_000) * torch.arange(half) / of)
+        angles = torch.tensor([[1.0], [37.5]]) * rates
+        model = MODELS[name](freq_shift=shift)
+        torch.testing.assert_close(times_told(model), torch.cat([angles.cos(), angles.sin()], -1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(times_told(MODELS[name]()), times_told(MODELS[name](freq_shift=1.0)))
+
+
+@pytest.mark.parametrize("name", ["vdt", "dit3d"])
+def test_norms_and_gelu_are_settings(name: str) -> None:
+    model = MODELS[name](norm_eps=1e-6, activation_fn="gelu")
+    for block in model.transformer_blocks:
+        assert block.norm3.eps == 1e-6
+        assert block.ff.net[0].approximate == "none"
+
+
+@torch.no_grad()
+def test_coordinates_of_lego_may_count_down_first() -> None:
+    torch.manual_seed(0)
+    across = MODELS["lego"]().eval()
+    down = MODELS["lego"](down_first=True).eval()
+    weights = across.state_dict()
+    for name, value in weights.items():
+        if name.endswith("patches.weight"):  # the two last channels are the coordinates
+            weights[name] = torch.cat([value[:, :-2], value[:, -2:].flip(1)], 1)
+    down.load_state_dict(weights)
+    x, time = torch.randn(2, 3, 8, 8), torch.tensor(0.3)
+    torch.testing.assert_close(down(x, time).sample, across(x, time).sample)
+    down.load_state_dict(across.state_dict())
+    assert float((down(x, time).sample - across(x, time).sample).abs().max()) > 1e-4
+
+
+def test_layers_of_ladine_are_settings() -> None:
+    def linears(part: nn.Module) -> int:
+        return sum(isinstance(layer, nn.Linear) for layer in part.modules())
+
+    released = LadineDenoiser(members=1, picture_layers=3)
+    assert [linears(LadineDenoiser(members=1).parts[0].picture), linears(released.parts[0].picture)] == [2, 3]
+    kinds = [type(layer).__name__ for layer in released.parts[0].picture]
+    assert kinds == ["Flatten", *["Linear", "LayerNorm", "Softplus"] * 2, "Linear", "LayerNorm"]
+    assert [linears(LadineMapping(members=1, layers=n)) for n in (3, 4)] == [3, 4]
+    assert list(LadineMapping(members=1).state_dict()) == list(LadineMapping(members=1, layers=3).state_dict())
+    for make in (lambda: LadineDenoiser(picture_layers=0), lambda: LadineMapping(layers=1)):
+        with pytest.raises(ConfigError, match="layers"):
+            make()
