@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow parity lint typecheck format links readme docs counts bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 mutation wheel clean
+.PHONY: help install demo test test-slow test-serve parity lint typecheck format links readme docs counts bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 bench-serve mutation wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -50,6 +50,9 @@ test-slow: $(READY) ## the claims that take minutes (accuracy of the shipped pip
 	$(BIN)/python -m pytest -m slow
 
 # Their dependencies are not wanted, only their files: of another torch, some of them.
+test-serve: $(READY) ## the server with Ray: 200 strangers, a replica killed, bad weather; ten minutes
+	$(BIN)/python -m pytest tests/serve
+
 parity: $(READY) ## models beside packages that hold them, kept apart in build/parity (clearvoice, timm, pytorch_wavelets)
 	$(BIN)/python -m pip install -q $(PIP_OPTIONS) --no-deps --upgrade --target build/parity \
 	  clearvoice einops rotary-embedding-torch timm pytorch_wavelets PyWavelets
@@ -125,6 +128,9 @@ mutation: $(READY) ## 200 one-term changes and which of them checks and fast tes
 
 bench-int8: $(READY) ## what 8-bit codes of two pockets save and cost, some minutes: docs/results_int8.md
 	$(BIN)/python benchmarks/int8.py
+
+bench-serve: $(READY) ## what serving strangers together brings and costs, ten minutes: docs/results_serve.md
+	$(BIN)/python benchmarks/serve.py
 
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .

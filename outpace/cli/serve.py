@@ -81,7 +81,7 @@ def serve(
     device: str,
 ) -> None:
     """Answer OpenAI's image API with PIPELINE: strangers share batches, and each has a quality of their own."""
-    from outpace.errors import ConfigError, InputError, MissingDependencyError
+    from outpace.errors import ConfigError, MissingDependencyError
     from outpace.pipelines.load import find_pipeline
     from outpace.serve.tiers import read_profiles, tier_named
 
@@ -90,53 +90,30 @@ def serve(
     if missing and (replicas or missing != ["ray[serve]"]):
         raise MissingDependencyError(f"serving needs {', '.join(missing)}: pip install 'outpace[serve]'")
     find_pipeline(pipeline)  # slips are answered before torch is imported
-    usual = tier_named(quality, "medium")
-    if api_key is not None and not api_key.strip():
-        raise ConfigError("--api-key is empty; give a key, or leave it out")
+    usual, tuned = tier_named(quality, "medium"), read_profiles(profiles)
+    if api_key is not None and not (api_key.strip() and api_key.isascii()):
+        raise ConfigError("--api-key is empty, or has letters that no header holds; give another key, or leave it out")
 
-    import signal
-    import socket
-    import sys
-
-    import uvicorn
-
-    from outpace.serve.app import ServeSettings, create_app
+    from outpace.accel import Profile
+    from outpace.serve.app import ServeSettings
     from outpace.serve.engine import EngineSettings
+    from outpace.serve.running import LOOPBACK, make_maker, run
 
+    for _, file in tuned:
+        Profile.load(file)
     settings = ServeSettings(
         usual=usual, queue=queue, seconds=timeout, max_pixels=max_pixels, max_steps=max_steps, api_key=api_key
     )
-    engine = EngineSettings(pipeline=pipeline, device=device, dtype=dtype, profiles=read_profiles(profiles))
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind((host, port))
-        except OSError as error:
-            raise InputError(f"cannot listen at {host}:{port}: {error.strerror}; choose another --port") from error
+    engine = EngineSettings(pipeline=pipeline, device=device, dtype=dtype, profiles=tuned)
+
+    def make() -> Maker:
         click.echo(f"loading {pipeline} ...", err=True)
-        maker = make_maker(engine, replicas, max_batch, wait)
-        try:
-            app = create_app(maker, settings)
-            config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=5)
-            count = f"{replicas} replica{'s' * (replicas != 1)}" if replicas else "this process"
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn ends itself, then passes the signal on
-            click.echo(f"{pipeline} is served at http://{host}:{listening.getsockname()[1]} by {count}; Ctrl-C ends it")
-            uvicorn.Server(config).run(sockets=[listening])
-        finally:
-            maker.close()
+        return make_maker(engine, replicas, max_batch, wait)
 
+    def tell(address: str) -> None:
+        count = f"{replicas} replica{'s' * (replicas != 1)}" if replicas else "this process"
+        click.echo(f"{pipeline} is served at {address} by {count}; Ctrl-C ends it")
+        if host not in LOOPBACK and api_key is None:
+            click.echo("note: whoever reaches this address can use it; --api-key asks for a key", err=True)
 
-def make_maker(engine: object, replicas: int, size: int, patience: float) -> Maker:
-    """Who makes what is asked for."""
-    from outpace.serve.engine import EngineSettings
-    from outpace.serve.local import LocalMaker
-    from outpace.serve.replicas import RayMaker
-
-    assert isinstance(engine, EngineSettings)
-    if not replicas:
-        return LocalMaker(engine, size=size, patience=patience)
-    import torch
-
-    gpus = int(engine.device.startswith("cuda") or (engine.device == "auto" and torch.cuda.is_available()))
-    return RayMaker(engine, replicas=replicas, size=size, patience=patience, gpus=gpus)
+    run(host, port, make, settings, tell)

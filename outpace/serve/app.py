@@ -21,6 +21,7 @@ from starlette.requests import ClientDisconnect
 
 from outpace import __version__
 from outpace.serve.asked import Asked, Turned, orders_of, read_asked, read_json
+from outpace.serve.batches import failed
 from outpace.serve.limits import Kept, Room, read_body, read_form, while_there
 from outpace.serve.metrics import Metrics
 from outpace.serve.orders import Event, Failed, Made, Maker, Order, Progress, Refused
@@ -135,7 +136,7 @@ class Service:
                     async for event in events:
                         queue.put_nowait((place, event))
             except Exception as error:
-                queue.put_nowait((place, Failed(message=f"{type(error).__name__}: {error}")))
+                queue.put_nowait((place, failed(error)))
 
         tasks = [asyncio.create_task(follow(place, order)) for place, order in enumerate(orders)]
         left = len(orders)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import AsyncGenerator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -132,6 +133,11 @@ class Batches:
                         await self._make([ticket])
                 return
             known = isinstance(error, OutpaceError)
-            made = [Refused(message=str(error)) if known else Failed(message=f"{type(error).__name__}: {error}")]
+            made = [Refused(message=str(error)) if known else failed(error)]
         for ticket, event in zip(batch, made, strict=True):
             ticket.events.put_nowait(event)
+
+
+def failed(error: Exception) -> Failed:
+    """What the log is told of a defect."""
+    return Failed(message="".join(traceback.format_exception(error)).rstrip())

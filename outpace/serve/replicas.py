@@ -72,6 +72,7 @@ class RayMaker:
             self.serve: Any = importlib.import_module("ray.serve")
         except ImportError as error:
             raise MissingDependencyError("replicas need Ray Serve: pip install 'outpace[serve]'") from error
+        self.unavailable: Any = importlib.import_module("ray.serve.exceptions").DeploymentUnavailableError
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         self.name, self.replicas = f"outpace-{secrets.token_hex(4)}", replicas
         self.at_close = ExitStack()
@@ -116,7 +117,7 @@ class RayMaker:
                     yield event
                     if not isinstance(event, Progress):
                         return
-            except (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError) as error:
+            except (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, self.unavailable) as error:
                 log.warning("a replica died over an order, which is sent again: %s", type(error).__name__)
                 await asyncio.sleep(0.2 * (attempt + 1))
             finally:
