@@ -3,6 +3,7 @@
     make bench       # or: python benchmarks/run.py [PIPELINE ...] [--prompts N] [--steps N ...] [--methods METHODS]
     python benchmarks/run.py wan-long     # sparse attention: 4352 tokens, a clip takes half a minute and more
     python benchmarks/run.py --matrix     # every combination of parts, at 50 steps: docs/results_matrix.md
+    python benchmarks/run.py --sisters    # pipelines that no setting was chosen on, trained where they are missing
 
 Runs `outpace compare` for each and keeps its results.json as benchmarks/results/YYYY-MM_DEVICE_PIPELINE-STEPS.json and
 its report as docs/reports/PIPELINE-STEPS.html; the tables of README.md are then written from those files. An
@@ -70,6 +71,31 @@ MATRIX_PLANS = {
 }
 
 
+SISTERS = Plan(
+    methods="gated,gated+solver,interval,interval-order2,fewer-steps,dpm++,unipc,spectrum,spectrum-mixed,easycache,"
+    "teacache,taylorseer-lite,first-block-cache,seacache,magcache,cache-dit,cache-dit-taylor",
+    prompts=16,
+)
+"""How sisters are compared: our defaults beside every rival."""
+SISTERS_AT = ROOT / "out" / "sisters"
+
+
+def sister(name: str) -> str:
+    """The folder of the sister of `name`, trained unless it is there; fingerprint and card are kept beside recipes."""
+    from outpace.cli.contenders.bench import weights_digest
+    from outpace.pipelines import load_pocket, train_pocket
+    from outpace.pipelines.pocket.sisters import SISTER_FACTS, sister_of
+
+    folder = SISTERS_AT / name
+    if not (folder / "card.json").is_file():
+        train_pocket(sister_of(name).name, folder)
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    facts = json.loads(SISTER_FACTS.read_text(encoding="utf-8")) if SISTER_FACTS.is_file() else {}
+    facts[sister_of(name).name] = {"weights": weights_digest(load_pocket(folder)), **card}
+    SISTER_FACTS.write_text(json.dumps(dict(sorted(facts.items())), indent=1) + "\n", encoding="utf-8")
+    return str(folder.relative_to(ROOT))
+
+
 def compare(pipeline: str, steps: int, prompts: int, methods: str, options: tuple[str, ...], out: Path) -> Path:
     """Run one comparison; the path of its results."""
     command = ["compare", pipeline, "--methods", methods, "--prompts", str(prompts), "--steps", str(steps)]
@@ -109,12 +135,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, nargs="*")
     parser.add_argument("--methods", help="as `outpace compare --methods`")
     parser.add_argument("--matrix", action="store_true", help="every combination of parts instead of curves")
+    parser.add_argument("--sisters", action="store_true", help="the sisters of the pipelines instead")
     chosen = parser.parse_args()
-    for pipeline in chosen.pipelines:
-        plan = MATRIX_PLANS.get(pipeline, MATRIX) if chosen.matrix else PLANS.get(pipeline, Plan())
+    for name in chosen.pipelines:
+        pipeline = sister(name) if chosen.sisters else name
+        plan = MATRIX_PLANS.get(name, MATRIX) if chosen.matrix else PLANS.get(name, Plan())
+        plan = SISTERS if chosen.sisters else plan
         options = (*plan.options, "--matrix") if chosen.matrix else plan.options
         for steps in chosen.steps or plan.steps:
-            out = ROOT / "out" / "bench" / f"{'matrix-' if chosen.matrix else ''}{pipeline}-{steps}"
+            out = (
+                ROOT
+                / "out"
+                / "bench"
+                / f"{'matrix-' if chosen.matrix else ''}{name}{'-sister' * chosen.sisters}-{steps}"
+            )
             methods, prompts = chosen.methods or plan.methods, chosen.prompts or plan.prompts
             print(keep(compare(pipeline, steps, prompts, methods, options, out)))
     subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py")], check=True, cwd=ROOT)

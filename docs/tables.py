@@ -103,21 +103,33 @@ def pockets() -> str:
 
 def pocket_page() -> str:
     """docs/pockets.md: the pockets, and the sisters that figures are reported on too."""
-    from outpace.pipelines.pocket.sisters import SISTERS
+    from outpace.pipelines.pocket.sisters import SISTER_FACTS, SISTERS
 
     said = (
         "# Pockets\n\nWritten by `make readme`. Small but real pipelines, trained by the code in this repository and "
         "shipped with it, so that everything here can be tried, tested and measured without a download; "
         "`outpace pocket train NAME --out FOLDER` makes each again from nothing."
     )
-    rows = [f"| `outpace pocket train {name} --sister` | {recipe(sister)} |" for name, sister in SISTERS.items()]
+    facts = json.loads(SISTER_FACTS.read_text(encoding="utf-8")) if SISTER_FACTS.is_file() else {}
+    rows = [
+        f"| `outpace pocket train {name} --sister` | {recipe(sister)} | {in_card(facts.get(sister.name))} |"
+        for name, sister in SISTERS.items()
+    ]
     sisters = (
         "## Sisters\n\nSettings were chosen on the pockets, so figures taken there flatter them. A sister is trained "
         "by the same code from other seeds, at another depth and width, on another split of the data, and nobody looks "
         "at it while choosing. It is not shipped; `outpace compare FOLDER` takes it like any pipeline."
     )
-    table = "\n".join(["| made by | how it differs |", "| --- | --- |", *rows])
+    table = "\n".join(["| made by | how it differs | held-out prompts obeyed | weights |", "| --- " * 4 + "|", *rows])
     return "\n\n".join([said, pockets(), sisters, table]) + "\n"
+
+
+def in_card(facts: dict[str, Any] | None) -> str:
+    """What the card of a sister says that figures were taken with, as two cells."""
+    if facts is None:
+        return "no figures were taken with one yet | "
+    obeyed = ", ".join(f"{key} {value:.2f}" for key, value in facts["check"]["accuracy"].items())
+    return f"{obeyed} (n = {facts['check']['n']}) | `{facts['weights']}`"
 
 
 def recipe(sister: Any) -> str:

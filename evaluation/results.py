@@ -217,6 +217,7 @@ def describe(row: Row, plain_R: np.ndarray, study: Study) -> dict[str, Any]:
         else None
     )
     entry["memory"] = row.memory.as_dict() if row.memory else None
+    entry["stages"] = row.stages
     entry["timeline"] = timeline(row.samples)
     entry["attention"] = merge([s["trace"]["attention"] for s in row.samples if (s["trace"] or {}).get("attention")])
     entry["routing"] = routing.merge([s["trace"]["routing"] for s in row.samples if (s["trace"] or {}).get("routing")])

@@ -19,6 +19,7 @@ from .memory import Memory, peak_memory
 from .pareto import nearest_of_each
 from .records import Records, fingerprint
 from .samples import BatchMaker, mark_of, run_stage
+from .stages import Parts, stages_of
 from .timing import Pair, Span, time_pairs
 from .workers import Alone, Crew
 
@@ -37,6 +38,9 @@ class Row:
     pairs: list[Pair] = field(default_factory=list)
     memory: Memory | None = None
     """What one call at batch 1 takes; None for who was not timed."""
+
+    stages: dict[str, float] | None = None
+    """Seconds of one call at batch 1 by stage; None for who was not timed."""
 
     error: str | None = None
     """Why there is nothing, for a contender that failed."""
@@ -91,6 +95,9 @@ class Study:
 
     device: str = "cpu"
     """Where the contenders run, for the clock."""
+
+    parts: Parts = field(default_factory=dict)
+    """What of a call is timed apart, such as {"text": (pipe, "encode_prompt")}; the rest is denoising."""
 
     identity: dict[str, Any] = field(default_factory=dict)
     """Plain data that tells this pipeline from others; kept results of another identity are made again."""
@@ -169,6 +176,9 @@ def run_study(study: Study, *, crew: Crew | None = None, progress: bool = True) 
         for row in [plain, *timed] if timed else []:
             bar.set_postfix_str(f"memory of {row.contender.name}")
             row.memory = run_memory(study, records, row.contender, chosen, warm)
+        for row in [plain, *timed] if timed and study.parts else []:
+            bar.set_postfix_str(f"stages of {row.contender.name}")
+            row.stages = run_stages(study, records, row.contender, chosen, warm)
         for row in rows if study.timing_requests else []:  # what was measured before costs nothing more
             row.pairs = row.pairs or kept_timing(study, records, row.contender, chosen) or []
             row.memory = row.memory or kept_memory(study, records, row.contender, chosen)
@@ -249,6 +259,21 @@ def kept_memory(study: Study, records: Records, contender: Contender, requests: 
     """Peak memory that an earlier run measured, or None."""
     kept = records.load(records.cell(contender.name) / "memory.json", memory_mark(study, contender, requests))
     return None if kept is None else Memory(**kept)
+
+
+def run_stages(
+    study: Study, records: Records, contender: Contender, requests: list[Request], warm: set[str]
+) -> dict[str, float] | None:
+    """Seconds of one call of a contender at batch 1 by stage, from disk where they are kept."""
+    path = records.cell(contender.name) / "stages.json"
+    mark = fingerprint(mark_of(study, contender, requests[:1]), study.device, sorted(study.parts))
+    kept = records.load(path, mark)
+    if kept is None:
+        warm_up(contender, requests, warm)
+        run = contender.timed or contender.generate
+        kept = {"stages": stages_of(lambda: run([requests[0]]), study.parts, study.device)}
+        records.save(path, mark, kept)
+    return kept["stages"]
 
 
 def run_memory(study: Study, records: Records, contender: Contender, requests: list[Request], warm: set[str]) -> Memory:

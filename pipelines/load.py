@@ -128,10 +128,10 @@ def load_pipeline(
 def _load_pocket(
     name: str, source: Source, dtype: torch.dtype, place: torch.device, variant: str | None = None
 ) -> Loaded:
-    from .pocket.recipes import POCKETS
+    from .pocket.sisters import trained
     from .pocket.store import load_pocket
 
-    pocket = POCKETS[name]
+    pocket = trained(name)
     if variant is not None:
         raise InputError(f"'{source.name}' is a pocket, whose weights have no variants; leave --variant out")
     where = name if source.kind == "pocket" else Path(source.name).expanduser()
@@ -151,11 +151,12 @@ def _load_pocket(
 def _pocket_of(source: Source) -> str | None:
     # A pocket that someone trained again is called as the shipped one; its card says which it is.
     from .pocket.recipes import POCKETS
+    from .pocket.sisters import is_sister
 
     if source.kind != "folder":
         return source.name if source.kind == "pocket" else None
     name = (read_card(Path(source.name).expanduser()) or {}).get("pocket")
-    return name if name in POCKETS else None
+    return name if isinstance(name, str) and (name in POCKETS or is_sister(name)) else None
 
 
 def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device, variant: str | None = None) -> Loaded:

@@ -17,7 +17,7 @@ from .matrix import matrix_section
 from .pictures import AMPLIFIED, Album, gallery
 from .plot import lines_of, scatter
 from .routing import routing_section
-from .tables import cell_table, contender_table, margin_table, paired_table
+from .tables import cell_table, contender_table, margin_table, paired_table, stage_table
 from .timelines import timelines
 from .verdict import memory_in_words, reference_words, span, verdict
 
@@ -73,6 +73,7 @@ def page(results: dict[str, Any], folder: Path) -> str:
         panels=panels,
         contenders=contender_table(results),
         paired=paired_table(results),
+        stages=stage_table(results),
         not_run=results.get("not_run", []),
         gallery=gallery(results, folder),
         amplified=AMPLIFIED,

@@ -121,6 +121,32 @@ def paired_table(results: dict[str, Any]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows if heads else []}
 
 
+def stage_table(results: dict[str, Any]) -> dict[str, Any]:
+    """Where the time of a call goes: {"heads", "rows": [{"label", "curve", "ours", "seconds", "denoising", "whole"}]}.
+
+    "denoising" and "whole" are how many times as fast these are as the plain pipeline's. Empty where nothing was timed.
+    """
+    timed = [c for c in results["contenders"] if c.get("stages")]
+    plain = next((c["stages"] for c in timed if c["name"] == results["study"]["plain"]), None)
+    if plain is None:
+        return {"heads": [], "rows": []}
+    heads = [name for name in ("text", "denoising", "decoding") if name in plain]
+    rows = [
+        {
+            "label": c["label"],
+            "curve": c["curve"],
+            "ours": results["kinds"][c["kind"]]["ours"],
+            "seconds": [c["stages"].get(name) for name in (*heads, "whole")],
+            **{
+                name: plain[name] / c["stages"][name] if c["stages"].get(name) else None
+                for name in ("denoising", "whole")
+            },
+        }
+        for c in timed
+    ]
+    return {"heads": [*heads, "end to end"], "rows": rows}
+
+
 def label_of(results: dict[str, Any], key: str) -> str:
     """The label of a metric, or the name of a check."""
     return results["metrics"][key]["label"] if key in results["metrics"] else key

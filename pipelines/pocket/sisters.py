@@ -1,8 +1,8 @@
 """Sisters of the pockets that settings are chosen on: another seed, depth, width and split of the data, the same code.
 
 A default, a preset or a weight that was chosen on `flux` fits `flux`. Figures are therefore reported on its sister
-too, which nobody looks at while choosing. Sisters are not shipped; their recipes are here, and what one trained run of
-each weighed and obeyed lies in SISTER_FACTS.
+too, which nobody looks at while choosing. Sisters are not shipped; their recipes are here, and the fingerprints
+of those that committed figures were taken with, and what their cards say, lie in SISTER_FACTS.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from typing import Any
 from ...errors import InputError
 from ...registry import Registry
 from .recipes import POCKETS, Pocket, Split, scaled
+
+SISTER_FACTS = Path(__file__).parent / "weights" / "sisters.json"
+"""By name: "weights", the digest that results carry too, and the card; `benchmarks/run.py --sisters` writes it."""
 
 SEED = 1000
 """Added to every seed of a pocket, that of its weights and those of its training."""

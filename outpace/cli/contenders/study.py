@@ -70,9 +70,16 @@ def build_study(
         speedups=SPARSE_SPEEDUPS if sparse else BRICK_SPEEDUPS if bricks else SPEEDUPS,
         converged="converged" if converged_steps else None,
         device=loaded.pipe.device.type,
+        parts=parts_of(loaded.pipe),
         identity=identity(bench),
     )
     return study, bench, plan
+
+
+def parts_of(pipe: Any) -> dict[str, tuple[Any, str]]:
+    """What is timed apart from denoising: the encoding of prompts and the decoder, where the pipeline has them."""
+    found = {"text": (pipe, "encode_prompt"), "decoding": (getattr(pipe, "vae", None), "decode")}
+    return {name: (owner, method) for name, (owner, method) in found.items() if hasattr(owner, method)}
 
 
 def batch_maker(**told: Any) -> BatchMaker:
@@ -97,10 +104,13 @@ def identity(bench: Bench) -> dict[str, Any]:
 
 def describe(bench: Bench) -> dict[str, Any]:
     """The pipeline as the report names it."""
-    pipe = bench.loaded.pipe
+    from outpace.pipelines.pocket.sisters import is_sister
+
+    pipe, pocket = bench.loaded.pipe, bench.loaded.pocket
     call = {k: v for k, v in bench.arguments.items() if k != "num_inference_steps"}
     return {
-        "name": bench.loaded.source.name,
+        "name": pocket.name if pocket is not None and is_sister(pocket.name) else bench.loaded.source.name,
+        "weights": weights_digest(pipe),
         "class": type(pipe).__name__,
         "kind": "video" if makes_clips(bench.loaded) else "image",
         "scheduler": type(pipe.scheduler).__name__,
