@@ -67,6 +67,33 @@ class Acceleration:
         """Forget what is remembered of the run under way, as at the start of a new one."""
         self._conductor.release()
 
+    def assign(self, methods: Sequence[Method]) -> None:
+        """Give each sample of the batches to come a method of its own, in the place of one that is at work.
+
+        Samples keep separate histories and are decided one by one, so each comes out as it would alone under its
+        method: a server can mix strangers' dials in one batch. What is remembered of the run under way is forgotten.
+
+        Args:
+            methods: one for each sample, or a single one for all; all of them forecast, the rest stays as it is.
+
+        Raises: ConfigError where there is none, or no such part; ConflictError for what is decided for whole batches.
+
+        >>> run = accelerate(pipe, GatedTaylor())  # doctest: +SKIP
+        >>> run.assign([GatedTaylor(threshold=0), GatedTaylor(threshold=0.2)])  # doctest: +SKIP
+        >>> exact, fast = pipe(["a red circle"] * 2, num_inference_steps=50).images  # doctest: +SKIP
+        """
+        places = {method.place for method in methods}
+        found = [part for part in self._conductor.parts if part.place in places]
+        if len(places) != 1 or len(found) != 1:
+            raise ConfigError(
+                "assign takes one method for each sample, all of the place of one given to accelerate; this has "
+                f"{', '.join(sorted(places)) or 'none'}, and at work are {', '.join(m.name for m in self.methods)}"
+            )
+        found[0].assign(methods)
+        kept = [method for method in self.methods if method.place not in places]
+        self.trace.methods = [method.to_dict() for method in (*kept, *dict.fromkeys(methods))]
+        self.reset()
+
     def restore(self) -> None:
         """Leave the pipeline exactly as it was found. Calling it twice does nothing more."""
         self._conductor.detach()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ..errors import ConflictError
 from .clock import Clock
 from .denoiser import Denoiser, Proceed, Rows, Site
 from .families import Stack
@@ -104,6 +105,10 @@ class Part:
     def site(self, denoiser: Denoiser, index: int, site: Site) -> Site:
         """The call of block `index` with this part around it; asked once, when the denoiser is attached."""
         return site
+
+    def assign(self, methods: Sequence[Any]) -> None:
+        """Follow `methods[i]` in sample i of every batch to come. Raises: ConflictError where that cannot be."""
+        raise ConflictError(f"what takes the {self.place} of a pipeline is one for all samples of a batch")
 
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""

@@ -11,10 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConfigError, MissingDependencyError, UnknownNameError
 from ..registry import Registry, suggestion
+
+Made = TypeVar("Made")
+
+
+class Unfit(Exception):
+    """A backend found, once it ran, that it cannot take inputs of this kind; the message says why."""
 
 
 def _nothing(*_inputs: Any) -> str | None:
@@ -58,6 +64,8 @@ class Operation:
     """(device type, dtype, width of the first input) -> name of the backend last chosen for it; for reports."""
     last: str | None = None
     """Name of the backend chosen last."""
+    unfit: dict[tuple[Any, ...], str] = field(default_factory=dict)
+    """(backend, kind of every input) -> why it gave up when it ran."""
 
     def names(self) -> list[str]:
         """Names of all backends, first choice first."""
@@ -78,14 +86,36 @@ class Operation:
         if backend != "auto":
             return self._record(self._named(backend, *inputs), *inputs)
         for candidate in self.backends:
-            if candidate.objection(*inputs) is None:
+            if self._objection(candidate, *inputs) is None:
                 return self._record(candidate, *inputs)
         reasons = "; ".join(f"{name}: {reason}" for name, reason in self.explain(*inputs))
         raise ConfigError(f"no backend of {self.name} can take these inputs ({reasons})")
 
     def explain(self, *inputs: Any) -> list[tuple[str, str | None]]:
         """(name, why "auto" passes over it or None) of every backend, in order of preference."""
-        return [(backend.name, backend.objection(*inputs)) for backend in self.backends]
+        return [(backend.name, self._objection(backend, *inputs)) for backend in self.backends]
+
+    def run(self, call: Callable[[Callable[..., Any]], Made], *inputs: Any, backend: str = "auto") -> Made:
+        """What `call` makes of the chosen backend's `run`; of the next one's, where that gives up with `Unfit`.
+
+        Inputs of the same kind (type, width, blocks) then go to the next one at once.
+
+        Raises: as `choose`; ConfigError where a backend asked for by name gives up.
+        """
+        while True:
+            chosen = self.choose(*inputs, backend=backend)
+            try:
+                return call(chosen.run)
+            except Unfit as unfit:
+                if backend != "auto":
+                    raise ConfigError(
+                        f"backend '{backend}' of {self.name} cannot take these inputs: {unfit}; use backend='auto'"
+                    ) from unfit
+                self.unfit[(chosen.name, *map(_kind, inputs))] = str(unfit)
+
+    def _objection(self, backend: Backend, *inputs: Any) -> str | None:
+        known = self.unfit.get((backend.name, *map(_kind, inputs))) if self.unfit else None
+        return known or backend.objection(*inputs)
 
     def _named(self, name: str, *inputs: Any) -> Backend:
         found = next((backend for backend in self.backends if backend.name == name), None)
@@ -107,6 +137,15 @@ class Operation:
             first = inputs[0]
             self.chosen[first.device.type, str(first.dtype).removeprefix("torch."), first.shape[-1]] = backend.name
         return backend
+
+
+def _kind(one: Any) -> Any:
+    """What a kernel is compiled for, of one input."""
+    if hasattr(one, "dtype") and hasattr(one, "shape"):
+        return str(one.device), one.dtype, one.shape[-1:]
+    if hasattr(one, "query_block"):
+        return one.query_block, one.key_block
+    return one if isinstance(one, (bool, int, float, str)) else None
 
 
 OPERATIONS: Registry[Operation] = Registry("operation")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .dispatch import Backend, deferred, not_installed
+from .dispatch import Backend, Unfit, deferred, not_installed
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -69,3 +70,20 @@ def precision(x: Tensor, *, interpreted: bool) -> str:
         return "ieee"
     # As torch's own products: TF32 only where it was allowed. Three of them make up float32, on the tensor cores.
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+
+
+@contextmanager
+def within_the_card() -> Iterator[None]:
+    """Around a launch. Raises: Unfit where the compiled kernel needs more of a multiprocessor than the card has.
+
+    Plans of launches are held to what the compiler makes of them for cards that are known; others may come.
+    """
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "OutOfResources":  # told by its name: only kernels import Triton
+            raise
+        needs: Any = error
+        raise Unfit(
+            f"compiled for this card it needs {needs.required} of {needs.name}, which has {needs.limit}"
+        ) from error

@@ -25,7 +25,7 @@ from ..timing import now
 from ..trace import Call
 from .errors import measure
 from .history import History
-from .policy import Policy
+from .policy import Forecasting, Policy
 from .prediction import Prediction
 from .replay import Entry, Replay
 
@@ -95,6 +95,7 @@ class Forecaster(Part):
         super().__init__(shared)
         self.makers, self.trace, self.clock = list(makers), shared.trace, shared.clock
         self.asks_first_block = any(make().probes for make in makers)
+        self._corrects = [correct] * len(self.makers)
         self._policies: list[Policy] = []
         self.replay = Replay(self.trace, self._degree_of, self._observe) if correct else None
         self._branches: dict[tuple[str, str], Branch] = {}
@@ -104,6 +105,23 @@ class Forecaster(Part):
         self._used: dict[int, tuple[list[int], list[float]]] = {}
         self._active: Active | None = None
         self._parts_before = 0.0
+
+    def assign(self, methods: Sequence[Forecasting]) -> None:
+        """Give each sample of the batches to come a method of its own; a single one is for all.
+
+        Raises: ConflictError where a part that is there already was told that the first block is not asked for.
+        """
+        makers = [method.policy for method in methods]
+        asks = any(make().probes for make in makers)
+        if asks and not self.asks_first_block and any(part.place == "bricks" for part in self.shared.parts):
+            raise ConflictError("a forecast that measures the first block joins bricks late; give it to accelerate")
+        self.release()
+        self.makers, self._corrects = makers, [method.correct for method in methods]
+        if any(self._corrects) and self.replay is None:
+            self.replay = Replay(self.trace, self._degree_of, self._observe)
+
+    def _is_corrected(self, sample: int) -> bool:
+        return self._corrects[sample if len(self._corrects) > 1 else 0]
 
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
@@ -223,7 +241,9 @@ class Forecaster(Part):
         """Decide what can be decided before the first block; an empty reason is left for the gate."""
         moment = active.current.moment
         batch = hidden.shape[0]
-        if batch % active.tie:
+        if len(self.makers) > 1 and batch % len(self.makers) == 0:
+            active.tie = batch // len(self.makers)  # strangers with one seed begin with the same latents, too
+        elif batch % active.tie:
             active.tie = 1
         samples = batch // active.tie
         active.policies = self._policies_of(samples)
@@ -367,11 +387,14 @@ class Forecaster(Part):
     def around_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """One step of the scheduler, corrected where a run of forecasts has just ended."""
         clock = self.clock
-        if self.replay is not None and self._decided is not None and clock.levels is not None:
+        replays = self.replay is not None and any(self._corrects)
+        if self.replay is not None and replays and self._decided is not None and clock.levels is not None:
             begin = time.perf_counter()
             u = clock.levels[clock.place]
+            # To the solver, a sample that is not to be corrected is like one that was computed.
+            decided = [done or not self._is_corrected(sample) for sample, done in enumerate(self._decided)]
             args, kwargs = self.replay.correct(
-                clock.scheduler, step, clock.step, u, self._decided, self._tie, self._used, args, kwargs
+                clock.scheduler, step, clock.step, u, decided, self._tie, self._used, args, kwargs
             )
             result = step(*args, **kwargs)
             self.replay.remember_result(result)

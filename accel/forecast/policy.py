@@ -9,6 +9,19 @@ from .errors import Measured
 from .history import History
 
 
+class Forecasting(Protocol):
+    """A method that says, by its policy, when samples are forecast."""
+
+    @property
+    def correct(self) -> bool:
+        """True where the solver is told of forecasts (see replay.py)."""
+        ...
+
+    def policy(self) -> Policy:
+        """Its decisions, for one sample and run."""
+        ...
+
+
 class Policy(Protocol):
     """Decides when one sample may be forecast, over one run. Made by a method; knows nothing of models."""
 

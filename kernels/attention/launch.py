@@ -1,39 +1,124 @@
-"""How attention kernels meet a GPU: tiles that fit its shared memory, and which rows they work on, in which order."""
+"""How attention kernels meet a GPU: what one program takes at a time, what that needs of the card, and in which order.
+
+Every figure here is held to what Triton's compiler makes of the kernels, for every generation, type, width and block:
+`tests/kernels/test_compiled_kernels.py`.
+"""
 
 from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ..block_index import BlockIndex
 
+HOPPER = 90
+"""Compute capability from which a group of four warps multiplies straight out of shared memory."""
+RESERVED_BYTES = 1 << 10
+"""Of shared memory, by the driver for every program; barriers of the pipeline fit in as much again."""
+INTERPRETED_SHARED_BYTES = 227 << 10
+AMD_SHARED_BYTES = 64 << 10
+AMD = 0
+"""In place of a compute capability."""
 
-def tiling(
-    query_block: int, key_block: int, width: int, item_bytes: int, shared_bytes: int, *, tensors: int
-) -> tuple[int, int, int]:
-    """(keys a tile, pipeline stages, warps) that fit a GPU whose blocks of threads share `shared_bytes`.
 
-    Three stages keep two tiles on their way while one is used; a tile is the whole block of keys where three of them
-    fit, else a part of it. Blocks of 64 queries and fewer leave room for a second program on the same multiprocessor,
-    whose softmax then runs under the first one's products; 128 queries are two groups of four warps that do this for
-    each other.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Card:
+    """What matters of a GPU."""
 
-    Args:
-        width: of a head, padded to a power of two.
-        item_bytes: of one number.
-        tensors: tiles loaded for every block: 2 for keys and values, 1 for keys.
+    capability: int
+    """90 for 9.0; AMD for cards of AMD."""
+    shared_bytes: int
+    """What one program may take of a multiprocessor's shared memory."""
+
+    @classmethod
+    @functools.cache
+    def of(cls, device: torch.device) -> Card:
+        """That of `device`; a CPU, where Triton's interpreter runs, has what a Hopper card has."""
+        if device.type == "cpu":
+            return cls(capability=HOPPER, shared_bytes=INTERPRETED_SHARED_BYTES)
+        found = torch.cuda.get_device_properties(device)
+        if torch.version.hip:
+            return cls(capability=AMD, shared_bytes=AMD_SHARED_BYTES)
+        return cls(capability=10 * found.major + found.minor, shared_bytes=found.shared_memory_per_block_optin)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How a kernel is launched.
+
+    A warp that owns whole rows of scores sums them up by itself; warps that share rows meet in shared memory for every
+    tile. Triton gives rows to warps where no product has more columns than rows, so the product with the values is cut
+    into pieces that do not.
     """
-    warps = 8 if query_block >= 128 else 4
-    tiles = [tile for tile in (128, 64, 32, 16) if tile == key_block or 32 <= tile < key_block]
-    for stages in (3, 2):
-        # Numbers of 32 bits are split for the tensor cores on their way, which holds one more tile.
-        held = stages + (item_bytes == 4)
-        for programs in (2, 1) if query_block <= 64 else (1,):
-            for tile in tiles:
-                needed = (query_block + held * tensors * tile) * width * item_bytes
-                if needed + 1024 <= shared_bytes // programs:
-                    return tile, stages, warps
-    return tiles[-1], 1, warps
+
+    rows: int
+    """Queries of a program: a block of them, or a part."""
+    tile: int
+    """Keys read at once."""
+    piece: int
+    """Dimensions of the output that one product makes."""
+    stages: int
+    """Of the pipeline: tiles held at once, of which one is used while the others are on their way."""
+    warps: int
+
+    def shared_bytes(self, card: Card, width: int, item_bytes: int, tensors: int) -> int:
+        """Shared memory of one program, at most.
+
+        Args:
+            width: of a head, padded to a power of two.
+            item_bytes: of one number.
+            tensors: tiles loaded for every block: 2 for keys and values, 1 for keys.
+        """
+        direct = self.rows >= 64 and card.capability >= HOPPER
+        tiles = (self.stages if direct else max(1, self.stages - 1)) * tensors
+        # Numbers of 32 bits are split in two for the tensor cores: queries once, for all their keys.
+        queries = self.rows * (2 if item_bytes == 4 else 1)
+        return (queries + tiles * self.tile) * width * item_bytes + RESERVED_BYTES
+
+
+def plan(card: Card, query_block: int, key_block: int, width: int, item_bytes: int, *, tensors: int) -> Plan | None:
+    """The launch of a kernel over blocks of this size; None where no pipeline fits the card.
+
+    128 queries are one program, with keys and values enough in flight for a second program on the same multiprocessor,
+    whose softmax then runs under the first one's products. In 32 bits, 32 queries are one: registers hold no more.
+    """
+    rows = min(query_block, 32 if item_bytes == 4 else 128)
+    if item_bytes == 4 or rows == 16:
+        tile = 16
+    elif rows == 128:
+        tile = 64 if width <= 64 or tensors == 1 else 32
+    else:
+        tile = 64 if rows == 64 and (card.capability >= HOPPER or tensors == 1 or width == 32) else 32
+    wanted = Plan(
+        rows=rows,
+        tile=min(tile, key_block),
+        piece=min(width, max(rows, 16) if rows < 64 else 64),
+        stages=2 if item_bytes == 4 else 3,
+        warps=min(4, rows // 16),
+    )
+    for stages in range(wanted.stages, 0, -1):
+        found = replace(wanted, stages=stages)
+        if found.shared_bytes(card, width, item_bytes, tensors) <= card.shared_bytes:
+            return found
+    return None
+
+
+def refuses_plan(
+    card: Card, query_block: int, key_block: int, width: int, item_bytes: int, *, tensors: int
+) -> str | None:
+    """Why the kernels cannot run with these blocks on `card`, or None."""
+    too_wide = item_bytes == 4 and query_block < 32 and width > 64 and tensors == 2
+    if too_wide:
+        return "blocks of 16 queries in float32 at this head width: registers hold heads of up to 64"
+    if plan(card, query_block, key_block, width, item_bytes, tensors=tensors) is None:
+        return (
+            f"blocks of {query_block} x {key_block} at this head width: they do not fit in the "
+            f"{card.shared_bytes >> 10} KiB of shared memory that a program may take on this card"
+        )
+    return None
 
 
 def full_ends(index: BlockIndex) -> tuple[int, int]:

@@ -56,15 +56,13 @@ def block_mass(
             f"the LSE must be {tuple(q.shape[:3])} on {q.device}, as dense_attention gives it, not {tuple(lse.shape)} "
             f"on {lse.device}"
         )
-    chosen = MASS.choose(q, k, lse, query_block, key_block, backend=backend)
-    return chosen.run(
-        q,
-        k,
-        lse.float(),
-        query_block=query_block,
-        key_block=key_block,
-        scale=scale_or_default(scale, q.shape[-1]),
-        key_lengths=key_lengths,
+    scale = scale_or_default(scale, q.shape[-1])
+    return MASS.run(
+        lambda run: run(
+            q, k, lse.float(), query_block=query_block, key_block=key_block, scale=scale, key_lengths=key_lengths
+        ),
+        *(q, k, lse, query_block, key_block),
+        backend=backend,
     )
 
 

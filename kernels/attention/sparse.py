@@ -48,8 +48,12 @@ def sparse_attention(
     check_index(index, q, k)
     if backend == "auto" and index.is_full:
         return dense_attention(q, k, v, scale=scale, key_lengths=index.key_lengths, return_lse=return_lse)
-    chosen = SPARSE.choose(q, k, v, index, return_lse, backend=backend)
-    out, lse = chosen.run(q, k, v, index, scale=scale_or_default(scale, q.shape[-1]), return_lse=return_lse)
+    scale = scale_or_default(scale, q.shape[-1])
+    out, lse = SPARSE.run(
+        lambda run: run(q, k, v, index, scale=scale, return_lse=return_lse),
+        *(q, k, v, index, return_lse),
+        backend=backend,
+    )
     return (out, lse) if return_lse else out
 
 

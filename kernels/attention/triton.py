@@ -12,7 +12,6 @@ Shapes: B batch, H query heads, G key heads, J head groups of the index, N queri
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -21,13 +20,13 @@ import triton.language as tl
 from torch import Tensor
 
 from ..block_index import BlockIndex
-from ..triton_limits import precision, refuses_device, refuses_type
+from ..triton_limits import precision, refuses_device, refuses_type, within_the_card
 from .dense import dense_attention
-from .launch import full_ends, longest_first, tiling
+from .launch import Card, full_ends, longest_first, plan, refuses_plan
 
 WIDTHS = (32, 64, 96, 128)
-BLOCKS = (16, 32, 64, 128)
-INTERPRETED_SHARED_BYTES = 227 << 10
+BLOCKS = ((16, 16), (32, 32), (64, 64), (128, 64), (128, 128))
+"""Queries x keys."""
 LOG2_E = math.log2(math.e)
 
 
@@ -45,11 +44,14 @@ def _tile(pointers, tokens, dims, room, MASKED: tl.constexpr, PADDED: tl.constex
 
 @triton.jit
 def _attend(
-    acc, total, peak, q, k_pointers, v_pointers, tokens, dims, room, scale,
-    MASKED: tl.constexpr, PADDED: tl.constexpr, D: tl.constexpr, PRECISION: tl.constexpr,
+    acc, total, peak, q, k_pointers, v_pointers, v_d, tokens, dims, room, scale,
+    MASKED: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, PIECE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One tile of keys added to the running (output, denominator, largest score) of a block of queries."""
-    k = _tile(k_pointers, tokens, dims, room, MASKED, PADDED, D)
+    """One tile of keys added to the running (output, denominator, largest score) of some queries.
+
+    The output is a tuple of pieces of PIECE dimensions each, every one a product of its own: see `launch.Plan`.
+    """
+    k = _tile(k_pointers, tokens, dims, room, MASKED, WIDTH != D, D)
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION)
     if MASKED:
         scores = tl.where((tokens < room)[None, :], scores, -1e30)
@@ -59,9 +61,13 @@ def _attend(
     if MASKED:
         weights = tl.where((tokens < room)[None, :], weights, 0.0)
     shrink = tl.exp2(peak - new_peak)
-    v = _tile(v_pointers, tokens, dims, room, MASKED, PADDED, D)
-    acc = tl.dot(weights.to(v.dtype), v, acc * shrink[:, None], input_precision=PRECISION)
-    return acc, total * shrink + tl.sum(weights, 1), new_peak
+    piece_dims = tl.arange(0, PIECE)
+    new_acc = ()
+    for p in tl.static_range(WIDTH // PIECE):
+        pointers = v_pointers + p * PIECE * v_d
+        v = _tile(pointers, tokens, piece_dims, room, MASKED, (p + 1) * PIECE > D, D - p * PIECE)
+        new_acc += (tl.dot(weights.to(v.dtype), v, acc[p] * shrink[:, None], input_precision=PRECISION),)
+    return new_acc, total * shrink + tl.sum(weights, 1), new_peak
 
 
 @triton.jit(do_not_specialize=("heads", "sharing", "groups", "rows", "queries"))
@@ -69,15 +75,21 @@ def _sparse_kernel(
     q, k, v, out, lse, work, indptr, indices, valid_keys,
     q_b, q_h, q_n, q_d, k_b, k_g, k_m, k_d, v_b, v_g, v_m, v_d, o_b, o_h, o_n, o_d,
     heads, sharing, groups, rows, queries, scale,
-    QUERY_BLOCK: tl.constexpr, KEY_BLOCK: tl.constexpr, TILE: tl.constexpr,
+    QUERY_BLOCK: tl.constexpr, KEY_BLOCK: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, PIECE: tl.constexpr,
     D: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One block of queries of one head against its kept blocks of keys. Grid: work items x heads of a group."""
+    """ROWS queries of one block of one head against its kept blocks of keys.
+
+    Grid: work items x heads of a group x parts of a block.
+    """
+    SLICES: tl.constexpr = QUERY_BLOCK // ROWS
     repeats = heads // groups
-    item = tl.load(work + tl.program_id(0) // repeats)
+    part_of_block = tl.program_id(0) % SLICES
+    program = tl.program_id(0) // SLICES
+    item = tl.load(work + program // repeats)
     row = item % rows
     group = item // rows % groups
-    head = group * repeats + tl.program_id(0) % repeats
+    head = group * repeats + program % repeats
     # 64 bits wherever a whole tensor is spanned; offsets inside a tile stay in 32.
     b = (item // rows // groups).to(tl.int64)
     h = head.to(tl.int64)
@@ -89,18 +101,20 @@ def _sparse_kernel(
 
     dims = tl.arange(0, WIDTH)
     tokens = tl.arange(0, TILE)
-    members = tl.arange(0, QUERY_BLOCK)
-    first = row.to(tl.int64) * QUERY_BLOCK
+    members = tl.arange(0, ROWS)
+    first = row.to(tl.int64) * QUERY_BLOCK + part_of_block * ROWS
     inside = members < queries - first
-    PADDED: tl.constexpr = WIDTH != D
     q_pointers = q + b * q_b + h * q_h + first * q_n + members[:, None] * q_n + dims[None, :] * q_d
     query = tl.load(q_pointers, mask=inside[:, None] & (dims < D)[None, :], other=0.0)
+    piece_dims = tl.arange(0, PIECE)
     k_tile = k + b * k_b + g * k_g + tokens[:, None] * k_m + dims[None, :] * k_d
-    v_tile = v + b * v_b + g * v_g + tokens[:, None] * v_m + dims[None, :] * v_d
+    v_tile = v + b * v_b + g * v_g + tokens[:, None] * v_m + piece_dims[None, :] * v_d
 
-    acc = tl.zeros([QUERY_BLOCK, WIDTH], tl.float32)
-    total = tl.zeros([QUERY_BLOCK], tl.float32)
-    peak = tl.full([QUERY_BLOCK], -1e30, tl.float32)
+    acc = ()
+    for _ in tl.static_range(WIDTH // PIECE):
+        acc += (tl.zeros([ROWS, PIECE], tl.float32),)
+    total = tl.zeros([ROWS], tl.float32)
+    peak = tl.full([ROWS], -1e30, tl.float32)
     # Columns ascend, so only the last kept block can be cut by the end of the keys: no mask in the long loop. The loop
     # reads every column one turn ahead, so that the pipeline fetches keys without waiting for their address.
     PARTS: tl.constexpr = KEY_BLOCK // TILE
@@ -109,21 +123,23 @@ def _sparse_kernel(
         at = column.to(tl.int64) * KEY_BLOCK + t % PARTS * TILE
         column = tl.load(indices + (t + 1) // PARTS)
         acc, total, peak = _attend(
-            acc, total, peak, query, k_tile + at * k_m, v_tile + at * v_m, tokens, dims, 0, scale,
-            False, PADDED, D, PRECISION,
+            acc, total, peak, query, k_tile + at * k_m, v_tile + at * v_m, v_d, tokens, dims, 0, scale,
+            False, D, WIDTH, PIECE, PRECISION,
         )  # fmt: skip
     if start < end:
         for part in range(PARTS):
             at = column.to(tl.int64) * KEY_BLOCK + part * TILE
             acc, total, peak = _attend(
-                acc, total, peak, query, k_tile + at * k_m, v_tile + at * v_m, tokens, dims, valid - at, scale,
-                True, PADDED, D, PRECISION,
+                acc, total, peak, query, k_tile + at * k_m, v_tile + at * v_m, v_d, tokens, dims, valid - at, scale,
+                True, D, WIDTH, PIECE, PRECISION,
             )  # fmt: skip
 
     empty = total == 0.0
-    acc = acc / tl.where(empty, 1.0, total)[:, None]
-    o_pointers = out + b * o_b + h * o_h + first * o_n + members[:, None] * o_n + dims[None, :] * o_d
-    tl.store(o_pointers, acc.to(out.dtype.element_ty), mask=inside[:, None] & (dims < D)[None, :])
+    divisors = tl.where(empty, 1.0, total)[:, None]
+    o_pointers = out + b * o_b + h * o_h + first * o_n + members[:, None] * o_n + piece_dims[None, :] * o_d
+    for p in tl.static_range(WIDTH // PIECE):
+        exists = inside[:, None] & (piece_dims < D - p * PIECE)[None, :]
+        tl.store(o_pointers + p * PIECE * o_d, (acc[p] / divisors).to(out.dtype.element_ty), mask=exists)
     LN_2: tl.constexpr = 0.6931471805599453
     logs = tl.where(empty, float("-inf"), (peak + tl.log2(tl.where(empty, 1.0, total))) * LN_2)
     tl.store(lse + (b * heads + h) * queries + first + members, logs, mask=inside)
@@ -147,10 +163,10 @@ def _mass_kernel(
     q, k, lse, mass, valid_keys,
     q_b, q_h, q_n, q_d, k_b, k_g, k_m, k_d, l_b, l_h, l_n,
     heads, sharing, rows, columns, queries, scale,
-    QUERY_BLOCK: tl.constexpr, KEY_BLOCK: tl.constexpr, TILE: tl.constexpr,
+    ROWS: tl.constexpr, KEY_BLOCK: tl.constexpr, TILE: tl.constexpr,
     D: tl.constexpr, WIDTH: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """One row of blocks of one head. Grid: rows of a head next to each other, so that they share its keys in cache."""
+    """ROWS queries of one head, a row of `mass`. Grid: rows of a head beside each other, to share its keys in cache."""
     row = tl.program_id(0) % rows
     head = tl.program_id(0) // rows % heads
     b = (tl.program_id(0) // rows // heads).to(tl.int64)
@@ -160,8 +176,8 @@ def _mass_kernel(
 
     dims = tl.arange(0, WIDTH)
     tokens = tl.arange(0, TILE)
-    members = tl.arange(0, QUERY_BLOCK)
-    first = row.to(tl.int64) * QUERY_BLOCK
+    members = tl.arange(0, ROWS)
+    first = row.to(tl.int64) * ROWS
     inside = members < queries - first
     PADDED: tl.constexpr = WIDTH != D
     q_pointers = q + b * q_b + h * q_h + first * q_n + members[:, None] * q_n + dims[None, :] * q_d
@@ -211,17 +227,19 @@ def sparse(
     valid = index.derived("valid", lambda: index.valid_keys().clamp(0, index.keys).to(torch.int32))
     if scale < 0:  # the kernel takes the largest score before it scales
         q, scale = -q, -scale
-    tile, stages, warps = tiling(
-        index.query_block, index.key_block, _padded(q.shape[3]), q.element_size(), _shared_bytes(q.device), tensors=2
-    )
-    with torch.cuda.device_of(q):
-        _sparse_kernel[(work.numel() * (q.shape[1] // index.groups),)](
+    width = _padded(q.shape[3])
+    chosen = plan(Card.of(q.device), index.query_block, index.key_block, width, q.element_size(), tensors=2)
+    assert chosen is not None, "asked for without asking `sparse_refuses`"
+    programs = work.numel() * (q.shape[1] // index.groups) * (index.query_block // chosen.rows)
+    with torch.cuda.device_of(q), within_the_card():
+        _sparse_kernel[(programs,)](
             q, k, v, out, lse, work, index.indptr.contiguous(), index.indices.contiguous(), valid,
             *q.stride(), *k.stride(), *v.stride(), *out.stride(),
             q.shape[1], q.shape[1] // k.shape[1], index.groups, index.rows, index.queries, scale * LOG2_E,
-            QUERY_BLOCK=index.query_block, KEY_BLOCK=index.key_block, TILE=tile,
-            D=q.shape[3], WIDTH=_padded(q.shape[3]), PRECISION=precision(q, interpreted=INTERPRETED),
-            num_warps=warps, num_stages=stages,
+            QUERY_BLOCK=index.query_block, KEY_BLOCK=index.key_block,
+            ROWS=chosen.rows, TILE=chosen.tile, PIECE=chosen.piece,
+            D=q.shape[3], WIDTH=width, PRECISION=precision(q, interpreted=INTERPRETED),
+            num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     return out, lse
 
@@ -231,54 +249,51 @@ def mass(
 ) -> Tensor:
     """float32 (B, H, R, C)."""
     batch, heads, queries, width = q.shape
-    rows, columns = -(-queries // query_block), -(-k.shape[2] // key_block)
+    chosen = plan(Card.of(q.device), query_block, key_block, _padded(width), q.element_size(), tensors=1)
+    assert chosen is not None, "asked for without asking `mass_refuses`"
+    slices = query_block // chosen.rows
+    rows, columns = -(-queries // query_block) * slices, -(-k.shape[2] // key_block)
     if key_lengths is None:
         key_lengths = torch.full((batch,), k.shape[2], dtype=torch.int32, device=q.device)
     weights = q.new_zeros((batch, heads, rows, columns), dtype=torch.float32)
-    tile, stages, warps = tiling(
-        query_block, key_block, _padded(width), q.element_size(), _shared_bytes(q.device), tensors=1
-    )
-    with torch.cuda.device_of(q):
+    with torch.cuda.device_of(q), within_the_card():
         _mass_kernel[(batch * heads * rows,)](
             q, k, lse, weights, key_lengths.clamp(0, k.shape[2]).to(torch.int32),
             *q.stride(), *k.stride(), *lse.stride(),
             heads, heads // k.shape[1], rows, columns, queries, scale * LOG2_E,
-            QUERY_BLOCK=query_block, KEY_BLOCK=key_block, TILE=tile,
+            ROWS=chosen.rows, KEY_BLOCK=key_block, TILE=chosen.tile,
             D=width, WIDTH=_padded(width), PRECISION=precision(q, interpreted=INTERPRETED),
-            num_warps=warps, num_stages=stages,
+            num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
-    return weights
+    return weights if slices == 1 else weights.unflatten(2, (-1, slices)).sum(3)
 
 
 def sparse_refuses(q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, return_lse: bool) -> str | None:
     """Why `sparse` cannot take these inputs, or None."""
-    return _refuses(q, k, v, blocks=(index.query_block, index.key_block))
+    return _refuses(q, k, v, blocks=(index.query_block, index.key_block), loads=2)
 
 
 def mass_refuses(q: Tensor, k: Tensor, lse: Tensor, query_block: int, key_block: int) -> str | None:
     """Why `mass` cannot take these inputs, or None."""
-    return _refuses(q, k, lse, blocks=(query_block, key_block))
+    return _refuses(q, k, lse, blocks=(query_block, key_block), loads=1)
 
 
-def _refuses(*tensors: Tensor, blocks: tuple[int, int]) -> str | None:
+def _refuses(*tensors: Tensor, blocks: tuple[int, int], loads: int) -> str | None:
     q = tensors[0]
     if refuses_type(q) is not None:
         return refuses_type(q)
     if q.shape[-1] not in WIDTHS:
         return f"head width {q.shape[-1]}: has {', '.join(map(str, WIDTHS))}"
-    if not set(blocks) <= set(BLOCKS):
-        return f"blocks of {blocks[0]} x {blocks[1]}: has {', '.join(map(str, BLOCKS))} on either side"
+    if blocks not in BLOCKS:
+        known = ", ".join(f"{queries} x {keys}" for queries, keys in BLOCKS)
+        return f"blocks of {blocks[0]} x {blocks[1]}: has {known}"
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "it has no gradients; call it under torch.no_grad()"
-    return refuses_device(q, interpreted=INTERPRETED)
+    reason = refuses_device(q, interpreted=INTERPRETED)
+    if reason is None:
+        reason = refuses_plan(Card.of(q.device), *blocks, _padded(q.shape[-1]), q.element_size(), tensors=loads)
+    return reason
 
 
 def _padded(width: int) -> int:
     return 1 << (width - 1).bit_length()
-
-
-@functools.cache
-def _shared_bytes(device: torch.device) -> int:
-    if device.type == "cpu":
-        return INTERPRETED_SHARED_BYTES
-    return torch.cuda.get_device_properties(device).shared_memory_per_block_optin

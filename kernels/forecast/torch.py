@@ -1,47 +1,58 @@
-"""Weighted sums of past values and the error of a forecast, accumulated in float32."""
+"""Weighted sums and errors in plain torch, a chunk at a time: float32 numbers are never held of a whole tensor."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from .weights import lagrange_weights
+CHUNK = 1 << 20
+"""Numbers worked on at once: 4 MB of float32, which stay in a processor's cache."""
 
 
 def combine(values: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
-    """sum_j weights[j] * values[j], accumulated in float32 (float64 stays), in a new tensor of the values' type.
-
-    Differences of values kept in bfloat16 cancel badly, which is why values are stored and not their differences.
-
-    Shapes: every value the same, any; the result likewise.
-    """
-    wide = torch.promote_types(values[0].dtype, torch.float32)
-    total: torch.Tensor | None = None
-    for value, weight in zip(values, weights, strict=True):
-        if weight == 0.0:
-            continue
-        total = value.to(wide) * weight if total is None else total.add_(value, alpha=weight)
-    if total is None:
-        return torch.zeros_like(values[0])
-    return total.to(values[0].dtype)
+    """See `weighted.combine`; no weight is 0."""
+    first = values[0]
+    if first.dtype in (torch.float32, torch.float64):  # the result is the only thing made
+        total = first * weights[0]
+        for value, weight in zip(values[1:], weights[1:], strict=True):
+            total.add_(value, alpha=weight)
+        return total
+    out = torch.empty_like(first, memory_format=torch.contiguous_format)
+    wide = _buffer(first)
+    for into, *parts in _chunks(out, *values):
+        into.copy_(_weighted(parts, weights, wide))
+    return out
 
 
-def forecast(values: Sequence[torch.Tensor], nodes: Sequence[float], at: float) -> torch.Tensor:
-    """The polynomial through (node, value) pairs, evaluated at `at`; exact for degree <= len(nodes) - 1.
+def sums(values: Sequence[torch.Tensor], weights: Sequence[float], truth: torch.Tensor) -> torch.Tensor:
+    """See `weighted.error_sums`."""
+    missed = truth.new_zeros((), dtype=torch.float32)
+    whole = torch.zeros_like(missed)
+    wide = _buffer(truth)
+    for true, *parts in _chunks(truth, *values):
+        guess = _weighted(parts, weights, wide)
+        if guess.dtype != true.dtype:  # what would be forecast is a number of the values' type
+            guess.copy_(guess.to(true.dtype))
+        missed += guess.sub_(true).abs_().sum()
+        whole += guess.copy_(true).abs_().sum()
+    return torch.stack([missed, whole])
 
-    Shapes: every value the same, any; the result likewise.
 
-    >>> forecast([torch.tensor(1.0), torch.tensor(9.0)], [1.0, 3.0], 4.0)
-    tensor(13.)
-    """
-    return combine(values, lagrange_weights(nodes, at))
+def _buffer(like: torch.Tensor) -> torch.Tensor:
+    """Room for a chunk in float32, or float64 where `like` is."""
+    return like.new_empty(min(CHUNK, like.numel()), dtype=torch.promote_types(like.dtype, torch.float32))
 
 
-def relative_error(forecast: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """mean |forecast - truth| / mean |truth|, a float32 scalar on the tensors' device; NaN where either holds one.
+def _weighted(parts: Sequence[torch.Tensor], weights: Sequence[float], wide: torch.Tensor) -> torch.Tensor:
+    """Made in `wide`."""
+    total = wide[: parts[0].numel()].copy_(parts[0]).mul_(weights[0])
+    for part, weight in zip(parts[1:], weights[1:], strict=True):
+        total.add_(part, alpha=weight)
+    return total
 
-    Source: the confidence gate of CG-Taylor (2025, arXiv:2508.02240), for one sample.
-    """
-    truth = truth.float()
-    return (forecast.float() - truth).abs().mean() / truth.abs().mean().clamp_min(1e-12)
+
+def _chunks(*tensors: torch.Tensor) -> Iterator[tuple[torch.Tensor, ...]]:
+    """All of them, flat, some numbers of each at a time."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    return zip(*(one.split(CHUNK) for one in flat), strict=True)

@@ -80,10 +80,11 @@ def gated_linear_attention(
     """
     check_inputs(q, k, v, initial_state)
     gate = gate_of(q, log_decay, vector=True)
-    chosen = GATED.choose(q, k, v, gate, initial_state, backend=backend)
-    state = state_or_zeros(q, v, initial_state)
+    given = state_or_zeros(q, v, initial_state)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    out, state = chosen.run(q, k, v, gate, scale=scale, state=state)
+    out, state = GATED.run(
+        lambda run: run(q, k, v, gate, scale=scale, state=given), *(q, k, v, gate, initial_state), backend=backend
+    )
     return (out, state) if return_state else out
 
 

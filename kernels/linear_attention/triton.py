@@ -2,7 +2,8 @@
 
 One program owns one head and a tile of its values, and goes through the tokens in chunks of 16 with the state in
 registers: what comes from before and what is written are products; pairs within a chunk are weighed one key after the
-other, newest first, so that log-decays between two tokens are added up and never subtracted.
+other, newest first, so that log-decays between two tokens are added up and never subtracted. Keys are taken in pieces,
+so that what is worked out of one fits beside the state.
 
 Shapes: B batch, H heads, T tokens, K width of keys, V width of values.
 """
@@ -17,60 +18,77 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_limits import precision, refuses_device, refuses_type
+from ..triton_limits import precision, refuses_device, refuses_type, within_the_card
 
 TOKENS = 16
 """Of a chunk."""
-WIDEST = 256
-"""Keys that a state in registers may have."""
+PIECE = 64
+"""Of a key's width, worked on at once."""
+WIDEST = 128
+"""Keys that a state in registers may have: of 256, a few hundred bytes would not fit."""
+WARPS = {16: 2}
+"""By width of the keys; 4 for wider ones."""
 
 
 @triton.jit
 def _gated_kernel(
     q, k, v, gate, state, out, last,
     scale, tokens, width, value_width, g_t, g_g,
-    TOKENS: tl.constexpr, K: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
+    TOKENS: tl.constexpr, K: tl.constexpr, PIECE: tl.constexpr, V: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """q, k, v, out, state and last are contiguous, one head behind the other; gate is (heads, T, K), any strides."""
     head = tl.program_id(0).to(tl.int64)
-    channel = tl.arange(0, K)
+    channel = tl.arange(0, PIECE)
     column = tl.program_id(1) * V + tl.arange(0, V)
-    has_channel, has_column = channel < width, column < value_width
+    has_column = column < value_width
     row = tl.arange(0, TOKENS)
     at_state = head * width * value_width + channel[:, None] * value_width + column[None, :]
-    inside_state = has_channel[:, None] & has_column[None, :]
-    S = tl.load(state + at_state, mask=inside_state, other=0.0)
+    S = ()
+    for p in tl.static_range(K // PIECE):
+        inside_state = (channel < width - p * PIECE)[:, None] & has_column[None, :]
+        S += (tl.load(state + at_state + p * PIECE * value_width, mask=inside_state, other=0.0),)
     for start in range(0, tokens, TOKENS):
         token = start + row
-        at_key = (head * tokens + token)[:, None] * width + channel[None, :]
         at_value = (head * tokens + token)[:, None] * value_width + column[None, :]
-        inside_key = (token < tokens)[:, None] & has_channel[None, :]
         inside_value = (token < tokens)[:, None] & has_column[None, :]
-        query = tl.load(q + at_key, mask=inside_key, other=0.0).to(tl.float32) * scale
-        key = tl.load(k + at_key, mask=inside_key, other=0.0).to(tl.float32)
         value = tl.load(v + at_value, mask=inside_value, other=0.0).to(tl.float32)
-        at_gate = gate + head * tokens * g_t + token[:, None] * g_t + channel[None, :] * g_g
-        decay = tl.load(at_gate, mask=inside_key, other=0.0).to(tl.float32)
-        later = tl.load(
-            at_gate + g_t, mask=inside_key & (token + 1 < tokens)[:, None] & (row + 1 < TOKENS)[:, None], other=0.0
-        )
-        reads = query * tl.exp(tl.cumsum(decay, 0))
-        writes = key * tl.exp(tl.cumsum(later.to(tl.float32), 0, reverse=True))
-        acc = tl.dot(reads, S, input_precision=PRECISION)
-        since = tl.zeros([TOKENS, K], tl.float32)
-        for back in range(TOKENS):
-            s = TOKENS - 1 - back
-            mine = row == s
-            # `since` holds, for every token behind s + 1, the decay from there on; now from s on.
-            next_decay = tl.sum(tl.where((row == s + 1)[:, None], decay, 0.0), 0)
-            since = tl.where((row > s)[:, None], since + next_decay[None, :], 0.0)
-            one_key = tl.sum(tl.where(mine[:, None], key, 0.0), 0)
-            one_value = tl.sum(tl.where(mine[:, None], value, 0.0), 0)
-            weight = tl.sum(query * one_key[None, :] * tl.exp(since), 1)
-            acc += tl.where(row >= s, weight, 0.0)[:, None] * one_value[None, :]
+        acc = tl.zeros([TOKENS, V], tl.float32)
+        pairs = tl.zeros([TOKENS, TOKENS], tl.float32)
+        new_S = ()
+        for p in tl.static_range(K // PIECE):
+            at_key = (head * tokens + token)[:, None] * width + p * PIECE + channel[None, :]
+            inside_key = (token < tokens)[:, None] & (channel < width - p * PIECE)[None, :]
+            query = tl.load(q + at_key, mask=inside_key, other=0.0).to(tl.float32) * scale
+            key = tl.load(k + at_key, mask=inside_key, other=0.0).to(tl.float32)
+            at_gate = gate + head * tokens * g_t + token[:, None] * g_t + (p * PIECE + channel)[None, :] * g_g
+            decay = tl.load(at_gate, mask=inside_key, other=0.0).to(tl.float32)
+            is_followed = inside_key & ((token + 1 < tokens) & (row + 1 < TOKENS))[:, None]
+            later = tl.load(at_gate + g_t, mask=is_followed, other=0.0).to(tl.float32)
+            reads = query * tl.exp(tl.cumsum(decay, 0))
+            writes = key * tl.exp(tl.cumsum(later, 0, reverse=True))
+            acc = tl.dot(reads, S[p], acc, input_precision=PRECISION)
+            since = tl.zeros([TOKENS, PIECE], tl.float32)
+            for back in range(TOKENS):
+                s = TOKENS - 1 - back
+                # `since` holds, for every token behind s + 1, the decay from there on; now from s on.
+                next_decay = tl.sum(tl.where((row == s + 1)[:, None], decay, 0.0), 0)
+                since = tl.where((row > s)[:, None], since + next_decay[None, :], 0.0)
+                one_key = tl.sum(tl.where((row == s)[:, None], key, 0.0), 0)
+                weight = tl.sum(query * one_key[None, :] * tl.exp(since), 1)
+                pairs += tl.where((row[:, None] >= s) & (row == s)[None, :], weight[:, None], 0.0)
+            kept = tl.exp(tl.sum(decay, 0))[:, None] * S[p]
+            new_S += (tl.dot(tl.trans(writes), value, kept, input_precision=PRECISION),)
+        S = new_S
+        acc = tl.dot(pairs, value, acc, input_precision=PRECISION)
         tl.store(out + at_value, acc.to(out.dtype.element_ty), mask=inside_value)
-        S = tl.exp(tl.sum(decay, 0))[:, None] * S + tl.dot(tl.trans(writes), value, input_precision=PRECISION)
-    tl.store(last + at_state, S, mask=inside_state)
+    for p in tl.static_range(K // PIECE):
+        inside_state = (channel < width - p * PIECE)[:, None] & has_column[None, :]
+        tl.store(last + at_state + p * PIECE * value_width, S[p], mask=inside_state)
+
+
+def values_of_tile(width: int, value_width: int) -> int:
+    """Values that a program takes, so that its state of `width` x so many stays in registers."""
+    return max(16, min(32 if width <= PIECE else 16, triton.next_power_of_2(value_width)))
 
 
 INTERPRETED = not isinstance(_gated_kernel, triton.JITFunction)
@@ -83,14 +101,15 @@ def gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, scale: float, state:
     q, k, v, state = q.contiguous(), k.contiguous(), v.contiguous(), state.contiguous()
     gate = gate.contiguous()
     out, last = v.new_empty(v.shape), torch.empty_like(state)
-    tile = max(16, min(32, triton.next_power_of_2(value_width)))
-    with torch.cuda.device_of(q):
+    padded = max(16, triton.next_power_of_2(width))
+    tile = values_of_tile(padded, value_width)
+    with torch.cuda.device_of(q), within_the_card():
         _gated_kernel[(batch * heads, triton.cdiv(value_width, tile))](
             q, k, v, gate, state, out, last,
             scale, tokens, width, value_width, gate.shape[-1], int(gate.shape[-1] > 1),
-            TOKENS=TOKENS, K=max(16, triton.next_power_of_2(width)), V=tile,
+            TOKENS=TOKENS, K=padded, PIECE=min(PIECE, padded), V=tile,
             # The state is float32 whatever the type of the inputs, so its products are too.
-            PRECISION=precision(state, interpreted=INTERPRETED), num_warps=4,
+            PRECISION=precision(state, interpreted=INTERPRETED), num_warps=WARPS.get(padded, 4),
         )  # fmt: skip
     return out, last
 

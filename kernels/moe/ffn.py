@@ -52,13 +52,15 @@ def expert_ffn(x: Tensor, experts: Experts, expert_index: Tensor, gates: Tensor,
         x, experts = x.to(dtype), experts.to(dtype)
     check_experts(x, experts)
     check_choice(x, expert_index, gates, experts.count)
-    chosen = EXPERT_FFN.choose(x, experts, expert_index, gates, backend=backend)
-    shape = (*x.shape[:-1], experts.down_EHO.shape[2])
-    if not expert_index.numel():
-        return x.new_zeros(shape)
     k = expert_index.shape[-1]
-    out_NO = chosen.run(x.reshape(-1, x.shape[-1]), experts, expert_index.reshape(-1, k), gates.reshape(-1, k))
-    return out_NO.view(shape)
+
+    def every_token(run: Callable[..., Tensor]) -> Tensor:
+        if not expert_index.numel():
+            return x.new_zeros(*x.shape[:-1], experts.down_EHO.shape[2])
+        out_NO = run(x.reshape(-1, x.shape[-1]), experts, expert_index.reshape(-1, k), gates.reshape(-1, k))
+        return out_NO.view(*x.shape[:-1], -1)
+
+    return EXPERT_FFN.run(every_token, x, experts, expert_index, gates, backend=backend)
 
 
 def _sorted(product: Multiply) -> Callable[..., Tensor]:

@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_limits import precision, refuses_device, refuses_type
+from ..triton_limits import precision, refuses_device, refuses_type, within_the_card
 
 ROWS, COLUMNS = 64, 128
 """Of a tile."""
@@ -69,7 +69,7 @@ def multiply(rows_RI: Tensor, weight_EIO: Tensor, ends_E: Tensor) -> Tensor:
     count, features_out = len(rows_RI), weight_EIO.shape[2]
     out_RO = rows_RI.new_empty(count, features_out)
     expert_T, first_T, end_T = tiles_of(ends_E, count)
-    with torch.cuda.device_of(rows_RI):
+    with torch.cuda.device_of(rows_RI), within_the_card():
         _multiply_kernel[(len(expert_T) * triton.cdiv(features_out, COLUMNS),)](
             rows_RI, weight_EIO, out_RO, expert_T, first_T, end_T,
             *rows_RI.stride(), *weight_EIO.stride(), *out_RO.stride(),

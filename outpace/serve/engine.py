@@ -70,24 +70,22 @@ class Engine:
             painted(order.mask)
         # Where prompts are padded to the longest of the batch, a stranger's words would move one's own picture.
         company = None if self.alike else token_counts(self.loaded.pipe, order.prompt)
-        return (*order.shape(), order.tier, company)
+        return (*order.shape(), company)
 
     def make(self, orders: list[Order], on_step: OnStep) -> list[Made]:
         """Make orders of one shape in one call.
 
         Raises: InputError where the pipeline refuses them, and whatever `on_step` raises.
         """
-        from outpace.accel import accelerate
-
         methods = [self.method_of(order) for order in orders]
         if self.run is not None:
-            self.run.restore()
-            self.run = accelerate(self.loaded.pipe, *filter(None, methods[:1]))
+            self.run.trace.clear()
+            self.run.assign([method for method in methods if method is not None])
         begin = time.perf_counter()
         try:
             media, arguments = self.call(orders, on_step)
             seconds = time.perf_counter() - begin
-            timelines = [self.timeline(place) for place in range(len(orders))]
+            timelines = [self.timeline(place, method) for place, method in enumerate(methods)]
         finally:
             if self.run is not None:
                 self.run.reset()
@@ -129,20 +127,22 @@ class Engine:
         media = run_pipeline(loaded, prompts, [order.seed for order in orders], {**arguments, **given})
         return media, arguments
 
-    def timeline(self, place: int) -> dict[str, Any]:
-        """What was computed for one order of the batch that was made last."""
+    def timeline(self, place: int, method: Any) -> dict[str, Any]:
+        """What was computed for one order of the batch that was made last, under its method."""
         if self.run is None:
             return {"share": 1.0, "steps": []}
-        trace = self.run.trace
+        trace, probes = self.run.trace, method.policy().probes
         steps: dict[int, dict[str, Any]] = {}
-        work = 0.0
+        blocks = 0
         for call in trace.calls:
-            done = call.computed[place]
-            told = steps.setdefault(call.step, {"computed": False, "reason": call.reason[place]})
+            done, reason = call.computed[place], call.reason[place]
+            told = steps.setdefault(call.step, {"computed": False, "reason": reason})
             if done and not told["computed"]:
-                told.update(computed=True, reason=call.reason[place])
-            work += done
-        return {"share": round(work / max(1, len(trace.calls)), 6), "steps": list(steps.values())}
+                told.update(computed=True, reason=reason)
+            # A forecast whose first block was measured cost that block.
+            measured = probes and call.error[place] is not None
+            blocks += trace.blocks if done else int(measured)
+        return {"share": round(blocks / max(1, trace.blocks * len(trace.calls)), 6), "steps": list(steps.values())}
 
     def recipe(self, order: Order, method: Method | None, arguments: dict[str, Any]) -> dict[str, Any]:
         """What makes an order again, elsewhere and alone."""

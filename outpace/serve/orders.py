@@ -18,8 +18,6 @@ class Order:
     seed: int
     tier: str
     """Name of a tier (see tiers.py)."""
-    speedup: float | None = None
-    """A dial of its own instead of the tier's."""
     steps: int
     guidance: float | None = None
     """None leaves the pipeline's own."""

@@ -84,6 +84,8 @@ def opened(file: bytes | None) -> Image:
         if image.width * image.height > LARGEST_SOURCE:
             raise InputError(f"the picture has {image.width}x{image.height} pixels; send a smaller one")
         image.load()
+    except InputError:
+        raise
     except UnidentifiedImageError as error:
         raise InputError("the picture is no PNG, JPEG or WEBP") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:

@@ -9,7 +9,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from outpace.accel.estimate.traffic import Traffic
 from outpace.kernels.forecast import (
+    COMBINE,
+    SUMS,
+    combination_error,
     combine,
     forecast,
     lagrange_weights,
@@ -17,6 +21,7 @@ from outpace.kernels.forecast import (
     relative_error,
     taylor_weights,
 )
+from outpace.kernels.forecast import torch as plain
 
 torch.set_num_threads(1)
 quick = settings(
@@ -152,3 +157,82 @@ def test_relative_error_is_zero_one_and_never_hides_a_nan() -> None:
     poisoned[0, 0] = torch.nan
     assert relative_error(poisoned, truth).isnan() and relative_error(truth, poisoned).isnan()
     assert relative_error(truth.bfloat16(), truth.bfloat16()).dtype == torch.float32
+
+
+def random_values(count: int, shape: tuple[int, ...], dtype: torch.dtype) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator).to(dtype) for _ in range(count)]
+
+
+WEIGHTS = [1.75, -0.9375, 0.25, -0.0625]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("laid", ["together", "with gaps"])
+def test_chunks_change_nothing(dtype: torch.dtype, laid: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is worked on at once: combinations to the bit, errors as the mean of everything gives them."""
+    values = random_values(4, (7, 33, 10), dtype)
+    if laid == "with gaps":
+        values = [v[:, ::2, 1:] for v in values]
+    *anchors, truth = values
+    wide = torch.promote_types(dtype, torch.float32)
+    by_hand = sum((v.to(wide) * w for v, w in zip(anchors, WEIGHTS, strict=False)), torch.zeros((), dtype=wide))
+    assert isinstance(by_hand, torch.Tensor)
+    error = (by_hand.to(dtype).double() - truth.double()).abs().mean() / truth.double().abs().mean()
+    found = []
+    for chunk in (1 << 20, 64, 7):
+        monkeypatch.setattr(plain, "CHUNK", chunk)
+        found.append(combine(anchors, WEIGHTS[:3]))
+        torch.testing.assert_close(found[-1], by_hand.to(dtype))
+        assert float(combination_error(anchors, WEIGHTS[:3], truth)) == pytest.approx(float(error), rel=2e-3)
+        exact = relative_error(by_hand.to(dtype), truth)
+        assert float(exact) == pytest.approx(float(error), rel=1e-5) and exact.dtype == torch.float32
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
+def test_float32_numbers_are_held_of_one_chunk_at_most(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "CHUNK", 512)
+    *anchors, truth = random_values(4, (64, 512), dtype)
+    chunk = 4 * 512
+    with Traffic() as combining:
+        result = combine(anchors, WEIGHTS[:3])
+    with Traffic() as judging:
+        combination_error(anchors, WEIGHTS[:3], truth)
+    assert combining.peak(torch.float32) <= (chunk if dtype != torch.float32 else result.nbytes)
+    # Beside the chunk: scalars that it is summed into.
+    assert judging.peak(torch.float32) <= chunk + 64
+
+
+@pytest.mark.parametrize("count", range(1, 7))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_the_kernels_agree_with_plain_torch(count: int, dtype: torch.dtype) -> None:
+    """Under Triton's interpreter; a size that is no multiple of a tile, memory after the end that holds NaN."""
+    kernels = pytest.importorskip("outpace.kernels.forecast.triton", exc_type=ImportError)
+    if not kernels.INTERPRETED:
+        pytest.skip("TRITON_INTERPRET is off")
+    weights = [*WEIGHTS, 0.5, -0.5][:count]
+    values = []
+    for value in random_values(count + 1, (3, 1111), dtype):
+        longer = torch.full((value.numel() + 4096,), torch.nan, dtype=dtype)
+        values.append(longer[: value.numel()].view(value.shape).copy_(value))
+    *anchors, truth = values
+    close = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-3, "atol": 1e-3}
+    torch.testing.assert_close(kernels.combine(anchors, weights), plain.combine(anchors, weights), **close)
+    found = kernels.sums(anchors, weights, truth)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, plain.sums(anchors, weights, truth), rtol=1e-3, atol=0.0)
+    poisoned = truth.clone()
+    poisoned[2, 1110] = torch.nan
+    assert kernels.sums(anchors, weights, poisoned).isnan().all()
+
+
+def test_what_the_kernels_cannot_take_is_said() -> None:
+    kernels = pytest.importorskip("outpace.kernels.forecast.triton", exc_type=ImportError)
+    value = torch.zeros(4)
+    assert kernels.combine_refuses(value, 7, True) == "7 values: takes up to 6"
+    assert "with gaps" in kernels.combine_refuses(value, 2, False)
+    assert "float64" in kernels.combine_refuses(value.double(), 2, True)
+    assert [b.name for b in COMBINE.backends] == [b.name for b in SUMS.backends] == ["triton", "torch"]
+    combine([value, value], [0.5, 0.5])
+    assert COMBINE.last == "torch"
