@@ -14,6 +14,7 @@ from .families import find_family
 from .methods import Method, check_combination
 from .presets import preset_methods
 from .profile import Expectation, Profile
+from .requests import Request
 from .trace import Trace
 
 
@@ -93,6 +94,22 @@ class Acceleration:
         kept = [method for method in self.methods if method.place not in places]
         self.trace.methods = [method.to_dict() for method in (*kept, *dict.fromkeys(methods))]
         self.reset()
+
+    def request(self, scheduler: Any = None) -> Request:
+        """One more request, where several take turns on this transformer in one thread; enter it around its calls.
+
+        Threads are told apart without it. Keep it as long as the request lives: it stands for all that is remembered
+        of it.
+
+        Args:
+            scheduler: that the request steps, where it is not the pipeline's own.
+
+        >>> mine = run.request(its_scheduler)  # doctest: +SKIP
+        >>> with mine:  # doctest: +SKIP
+        ...     output = transformer(latents, t, embeds)
+        ...     latents = its_scheduler.step(output, t, latents).prev_sample
+        """
+        return self._conductor.request(scheduler)
 
     def restore(self) -> None:
         """Leave the pipeline exactly as it was found. Calling it twice does nothing more."""

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 
+from ..errors import ConflictError
 from .moment import Moment
 from .tap import Tap
 
@@ -25,6 +29,35 @@ READINGS: tuple[Reading, ...] = (lambda t: t, lambda t: 1000.0 * t, lambda t: 10
 TIMESTEP_TOLERANCE = 5.0
 """Rounding to bfloat16 moves a timestep of 0..1000 by up to 4."""
 
+SHORT = 3
+"""A run of fewer steps is hardly one."""
+
+OF_A_RUN = (
+    "followed", "levels", "astray", "run", "step", "first", "_set_here", "_calls_in_step", "_reading", "_times",
+    "_step_t", "_last_t", "_scale", "_gap", "_direction",
+)  # fmt: skip
+"""What the clock knows of the run under way, and not of the pipeline."""
+
+
+@dataclass(eq=False)
+class Followed:
+    """A scheduler that is listened to."""
+
+    scheduler: Any
+    taps: list[Tap] = field(default_factory=list)
+    set_by: object = None
+    """Stands for the run that set its timesteps last."""
+    caller: Callable[[], Any] = lambda: None
+    """The request that this scheduler alone belongs to, or None."""
+    left: bool = False
+
+    def leave(self) -> None:
+        """Leave the scheduler as it was found."""
+        self.left = True
+        for tap in self.taps:
+            tap.remove()
+        self.taps.clear()
+
 
 class Clock:
     """Counts runs, steps and branches for the denoisers of one pipeline.
@@ -32,22 +65,58 @@ class Clock:
     Args:
         on_run: called at the start of each run, before its first denoiser call.
         around_step: called as `around_step(step, *args, **kwargs)` in place of the scheduler's `step`, which it calls.
+        turn: entered around everything that a scheduler tells, with the request that it belongs to or None; sees to
+            it that the run is that of this request, or of whoever calls.
     """
 
-    def __init__(self, on_run: Callable[[], None], around_step: Callable[..., Any] | None = None) -> None:
-        self._on_run, self._around_step = on_run, around_step
+    def __init__(
+        self,
+        on_run: Callable[[], None],
+        around_step: Callable[..., Any] | None = None,
+        turn: Callable[[Any], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
+        self._on_run, self._around_step, self._turn = on_run, around_step, turn
         self._source: Callable[[], Any] | None = None
-        self.scheduler: Any = None
-        self._taps: list[Tap] = []
+        self._own: Followed | None = None
+        """The pipeline's scheduler."""
+        self._runs = 0
+        self.turned_back = 0
+        """Runs in a row that were told by a timestep turning back, after hardly any step."""
+        self._start()
+
+    def _start(self) -> None:
+        """Know of no run."""
+        self.followed = self._own
+        """The scheduler of the request that is served."""
         self.levels: list[float] | None = None
         self.astray = False
         """True where the scheduler's steps and the denoiser's timesteps did not agree in this run."""
         self.run, self.step, self.first = -1, 0, 0
+        self._set_here: object = None
         self._calls_in_step = 0
         self._reading: Reading | None = None
         self._times: list[float] = []
+        self._step_t: float | None = None
         self._last_t: float | None = None
         self._scale, self._gap, self._direction = 1.0, 0.0, 0.0
+
+    def suspend(self) -> dict[str, Any]:
+        """Hand over everything of the run under way, and begin with nothing: another request is served."""
+        held = {name: getattr(self, name) for name in OF_A_RUN}
+        self._start()
+        return held
+
+    def resume(self, held: dict[str, Any]) -> None:
+        """Take back what `suspend` handed over."""
+        for name, value in held.items():
+            setattr(self, name, value)
+        if self.followed is not None and self.followed.left:  # the pipeline was given another scheduler meanwhile
+            self.followed, self.levels = self._own, None
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler that is followed, or None."""
+        return None if self.followed is None else self.followed.scheduler
 
     def attach(self, scheduler: Any, source: Callable[[], Any] | None = None) -> None:
         """Follow `scheduler`, leaving the one followed so far.
@@ -56,22 +125,31 @@ class Clock:
             source: tells the pipeline's scheduler of the moment, which a user may replace at any time.
         """
         self.detach()
-        self.scheduler, self._source = scheduler, source
-        self._taps = [Tap(scheduler, "set_timesteps", self._set_timesteps), Tap(scheduler, "step", self._step)]
+        self._own = self.followed = self.follow(scheduler)
+        self._source, self._set_here = source, None
         if getattr(scheduler, "num_inference_steps", None) is not None:
             self.levels = noise_levels(scheduler)
 
+    def follow(self, scheduler: Any) -> Followed:
+        """Tap a scheduler; what it tells counts while it is the one followed."""
+        found = Followed(scheduler)
+        found.taps = [
+            Tap(scheduler, "set_timesteps", partial(self._set_timesteps, found)),
+            Tap(scheduler, "step", partial(self._step, found)),
+        ]
+        return found
+
     def detach(self) -> None:
         """Leave the scheduler as it was found."""
-        for tap in self._taps:
-            tap.remove()
-        self._taps.clear()
-        self.scheduler, self.levels, self._source = None, None, None
+        if self._own is not None:
+            self._own.leave()
+        self._own = self.followed = self.levels = self._source = None
 
     def begin_run(self) -> None:
         """A new run starts with the next call."""
-        self.run += 1
+        self.run, self._runs = self._runs, self._runs + 1
         self.step = self.first = self._calls_in_step = 0
+        self._step_t = None
         self._reading, self._times = None, []
         self._last_t, self._gap, self._direction = None, 0.0, 0.0
         self._on_run()
@@ -99,8 +177,7 @@ class Clock:
     @property
     def place(self) -> int:
         """Place of the step under way among `levels`; later than its number where a run begins part of the way down."""
-        assert self.levels is not None
-        return min(self.first + self.step, len(self.levels) - 2)
+        return min(self.first + self.step, len(self.levels or ()) - 2)
 
     def _level(self, timestep: float) -> tuple[float, float, int | None]:
         if self.levels is None:
@@ -111,7 +188,9 @@ class Clock:
     def _follow_source(self) -> None:
         """Follow the pipeline's scheduler where the user put another in its place."""
         current = self._source() if self._source is not None else None
-        if current is not None and current is not self.scheduler and hasattr(current, "set_timesteps"):
+        if self.followed is not self._own or current is None or current is self.scheduler:
+            return
+        if hasattr(current, "set_timesteps"):
             self.attach(current, self._source)
             self.begin_run()
 
@@ -121,8 +200,14 @@ class Clock:
             self.begin_run()
         if self.step == 0 and self._calls_in_step == 0:
             self._find_first(timestep)
+            if self._reading is None and self._set_here is None:  # an old schedule, which nobody set for this run
+                self.astray, self.levels = True, None
+                return
+        if self._calls_in_step == 0:
+            self._step_t = timestep
         at = self.first + self.step
-        beyond = at >= len(self._times)
+        # Where it is not known how the denoiser is told the time, no step of the scheduler may lie between two of them.
+        beyond = at >= len(self._times) or timestep != self._step_t
         if beyond or (self._reading and abs(self._reading(timestep) - self._times[at]) > TIMESTEP_TOLERANCE):
             self.astray, self.levels = True, None
             self.begin_run()
@@ -150,6 +235,7 @@ class Clock:
         if self._last_t is not None and timestep != self._last_t:
             direction = 1.0 if timestep > self._last_t else -1.0
             if self._direction and direction != self._direction:
+                self.turned_back = self.turned_back + 1 if self.step < SHORT else 0
                 self.begin_run()
             else:
                 self._direction, self._gap = direction, abs(timestep - self._last_t) / self._scale
@@ -159,18 +245,31 @@ class Clock:
             self._scale = 1000.0 if abs(timestep) > 1.0 else 1.0
         self._last_t = timestep
 
-    def _set_timesteps(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = inner(*args, **kwargs)
-        self.levels, self.astray = noise_levels(self.scheduler), False
-        self.begin_run()
-        return result
+    def _set_timesteps(self, of: Followed, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._turn(of.caller()):
+            result = inner(*args, **kwargs)
+            if of is self.followed:
+                self.levels, self.astray = noise_levels(of.scheduler), False
+                self._set_here = of.set_by = object()
+                self.begin_run()
+            return result
 
-    def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        result = self._around_step(inner, *args, **kwargs) if self._around_step else inner(*args, **kwargs)
-        if self.levels is not None:
-            self.step += 1
-            self._calls_in_step = 0
-        return result
+    def _step(self, of: Followed, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with self._turn(of.caller()):
+            if of is not self.followed:
+                return inner(*args, **kwargs)
+            if self.levels is not None and of.set_by is not self._set_here:
+                self.levels = None
+                self._on_run()
+                raise ConflictError(
+                    f"two requests step one {type(of.scheduler).__name__}; give each pipeline a scheduler of its own: "
+                    "type(pipe).from_pipe(pipe, scheduler=type(pipe.scheduler).from_config(pipe.scheduler.config))"
+                )
+            result = self._around_step(inner, *args, **kwargs) if self._around_step else inner(*args, **kwargs)
+            if self.levels is not None:
+                self.step += 1
+                self._calls_in_step = 0
+            return result
 
 
 def is_flow(scheduler: Any) -> bool:

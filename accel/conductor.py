@@ -3,25 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
+from weakref import WeakSet, ref
 
 import torch
 
-from .clock import Clock
+from ..errors import ConflictError
+from .clock import Clock, Followed
+from .conditioning import Conditioning
 from .denoiser import Denoiser, Interception, Site
 from .inputs import timestep_of
+from .moment import Moment
 from .part import Current, Part, Shared, order_of
+from .requests import OneRequest, Request, Requests
 from .timing import now
 from .trace import Call, Trace
+
+TURNS = 3
+"""After so many runs of hardly any step it is said that timesteps go back and forth."""
+
+MOST_BRANCHES = 8
+"""Branches of guidance that are told apart by place: three in the guidances of diffusers."""
 
 
 class Conductor:
     """The driver of the denoisers of one pipeline."""
 
     def __init__(self, trace: Trace) -> None:
-        self.shared = Shared(trace, Clock(self.release, self.around_step))
+        self.requests = Requests()
+        self.shared = Shared(trace, Clock(self.release, self.around_step, self.requests.turn))
         self._sites: dict[str, list[Site]] = {}
+        self._followed: WeakSet[Followed] = WeakSet()
+        self.start()
+
+    def start(self) -> None:
+        """Know of no run."""
+        self._conditioning, self._one = Conditioning(), OneRequest()
+        self._taken: set[str] = set()
+        """Branches that the step under way has called."""
+
+    def suspend(self) -> dict[str, Any]:
+        """Hand over what is known of the run under way: another request is served."""
+        held = {name: getattr(self, name) for name in ("_conditioning", "_one", "_taken")}
+        self.start()
+        return held
+
+    def resume(self, held: dict[str, Any]) -> None:
+        """Take back what `suspend` handed over."""
+        for name, value in held.items():
+            setattr(self, name, value)
 
     @property
     def parts(self) -> list[Part]:
@@ -30,6 +62,18 @@ class Conductor:
     def take(self, parts: Sequence[Part]) -> None:
         """Drive these parts, in the order of their places."""
         self.parts[:] = sorted(parts, key=lambda part: order_of(part.place))
+        self.requests.keepers[:] = [self, self.shared.clock, *self.parts]
+
+    def request(self, scheduler: Any = None) -> Request:
+        """One more request in this thread, with the solver that it steps where that is not the pipeline's."""
+        clock, named = self.shared.clock, Request(self.requests)
+        if scheduler is not None and scheduler is not clock.scheduler:
+            followed = next((f for f in self._followed if f.scheduler is scheduler), None) or clock.follow(scheduler)
+            self._followed.add(followed)
+            followed.caller = ref(named)
+            with self.requests.turn(named):
+                clock.followed = followed
+        return named
 
     def attach(self, denoiser: Denoiser) -> None:
         """Let every part take hold of a transformer. Raises: what a part cannot do."""
@@ -46,6 +90,9 @@ class Conductor:
     def detach(self) -> None:
         """Leave the pipeline, its clock and its transformers as they were found."""
         self.release()
+        self.requests.forget()
+        for followed in self._followed:
+            followed.leave()
         self.shared.clock.detach()
         for part in self.parts:
             part.detach()
@@ -53,11 +100,18 @@ class Conductor:
 
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
+        self._conditioning.clear()
+        self._one.begin_step()
+        self._taken.clear()
         for part in self.parts:
             part.release()
 
     def call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        """One call of the transformer."""
+        """One call of the transformer. Raises: ConflictError where it belongs to another request than the step."""
+        with self.requests.turn():
+            return self._call(denoiser, site, args, kwargs)
+
+    def _call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         shared, trace = self.shared, self.shared.trace
         if torch.is_grad_enabled():
             trace.warn("gradients are on, so everything is computed; call under torch.no_grad() to accelerate")
@@ -75,7 +129,12 @@ class Conductor:
                 "the pipeline's scheduler does not step with the denoiser's timesteps: noise levels are read off "
                 "those, and nothing is corrected"
             )
-        current = shared.current = Current(denoiser, moment, named, moment.u if clock.levels is not None else None)
+        if clock.turned_back >= TURNS:
+            trace.warn(
+                "timesteps turn back every other call, so that nothing can be forecast; where requests take turns on "
+                "this transformer, enter one of its own around each: mine = handle.request(its_scheduler)"
+            )
+        current = shared.current = self._current(denoiser, moment, named, placed=context is None)
         for part in self.parts:
             part.begin(current)
         begin = now(named)
@@ -94,6 +153,30 @@ class Conductor:
         if call is not None:
             trace.calls.append(call)
         return output
+
+    def _current(self, denoiser: Denoiser, moment: Moment, named: dict[str, Any], *, placed: bool) -> Current:
+        """The call that begins, with the branch that it belongs to by what it is asked for."""
+        if moment.leader:
+            self._taken.clear()
+            self._one.begin_step()
+            if moment.step == 0:
+                denoiser.adapters.forget()
+        if placed or moment.branch in self._taken:
+            self._check_request(denoiser, named)
+        others = [str(place) for place in range(MOST_BRANCHES) if str(place) not in self._taken] if placed else []
+        branch, generation, changed = self._conditioning.look(
+            denoiser.name, moment.branch, named, denoiser.adapters.state(), others
+        )
+        self._taken.add(branch)
+        sigma = moment.u if self.shared.clock.levels is not None else None
+        return Current(denoiser, replace(moment, branch=branch), named, sigma, generation, changed)
+
+    def _check_request(self, denoiser: Denoiser, named: dict[str, Any]) -> None:
+        try:
+            self._one.check(denoiser.name, named)
+        except ConflictError:
+            self.release()
+            raise
 
     def block(
         self, denoiser: Denoiser, index: int, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]

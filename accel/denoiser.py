@@ -9,6 +9,7 @@ offloaded weights; and neither a class nor `forward` nor a parameter name is tou
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -17,8 +18,8 @@ import torch
 from torch import nn
 
 from ..errors import ConflictError, UnsupportedModelError
+from .adapters import AdapterWatch
 from .families import FAMILIES, Family, Stack
-from .inputs import call_signature
 from .tap import Tap
 
 Proceed = Callable[..., Any]
@@ -78,20 +79,24 @@ class ContextReader:
     """
 
     def __init__(self, transformer: nn.Module, on_reset: Callable[[], None]) -> None:
-        self.name: str | None = None
-        self._on_reset = on_reset
+        self._local, self._on_reset = threading.local(), on_reset
         self._taps = [Tap(transformer, "cache_context", self._enter)]
         if hasattr(transformer, "_reset_stateful_cache"):
             self._taps.append(Tap(transformer, "_reset_stateful_cache", self._reset))
 
+    @property
+    def name(self) -> str | None:
+        """The context that this thread is in, or None."""
+        return getattr(self._local, "name", None)
+
     @contextmanager
     def _enter(self, inner: Callable[..., Any], name: str, *args: Any, **kwargs: Any) -> Iterator[None]:
-        before, self.name = self.name, str(name)
+        before, self._local.name = self.name, str(name)
         try:
             with inner(name, *args, **kwargs):
                 yield
         finally:
-            self.name = before
+            self._local.name = before
 
     def _reset(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         inner(*args, **kwargs)
@@ -187,6 +192,7 @@ class Denoiser:
                 "compile the blocks instead: transformer.compile_repeated_blocks(fullgraph=True)"
             )
         self.name, self.transformer, self.family = name, transformer, family
+        self.adapters = AdapterWatch(transformer)
         blocks = family.blocks(transformer)
         self.stacks = [stack for stack, _ in blocks]
         self.context: ContextReader | None = None
@@ -207,10 +213,6 @@ class Denoiser:
                     f"{type(site.module).__name__} takes {', '.join(site.names)}; family '{family.name}' expects "
                     f"{', '.join(missing)}: correct its Stack"
                 )
-
-    def signature(self, named: dict[str, Any], hidden: torch.Tensor) -> tuple[Any, ...]:
-        """What must stay the same, in calls with these arguments, for what is remembered to hold."""
-        return call_signature(named, hidden, self.transformer, [site.module for site in self.blocks])
 
     def ensure(self) -> None:
         """Take back every place that a later `compile_repeated_blocks` took."""

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
+
 from ..errors import ConflictError
 from .clock import Clock
 from .denoiser import Denoiser, Proceed, Rows, Site
@@ -33,6 +35,10 @@ class Current:
     """Its arguments by name."""
     sigma: float | None
     """Noise level in 0..1, None where no scheduler tells."""
+    generation: int = 0
+    """Counts the changes of what this branch is asked for; what is remembered of another generation is of no use."""
+    changed: str = ""
+    """What has changed of it in this call: "encoder_hidden_states changed"."""
     rows: list[int] | None = None
     """Rows of the batch that the block under way is given, None for all."""
     tokens: int = 0
@@ -44,6 +50,10 @@ class Current:
         """Rows of the batch."""
         latents = latents_of(self.named)
         return len(latents) if latents is not None else 1
+
+    def signature(self, hidden: torch.Tensor) -> tuple[Any, ...]:
+        """What must stay the same for what is remembered to hold: the tokens' kind, and what is asked for."""
+        return (tuple(hidden.shape), hidden.dtype, hidden.device, self.generation)
 
     def run_rows(self, rows: Rows, proceed: Proceed, named: dict[str, Any], stack: Stack) -> Any:
         """Run a block for some rows of the batch."""
@@ -93,8 +103,26 @@ class Part:
     asks_first_block: bool = False
     """True where it has to see the first block's result in every call."""
 
+    remembers: ClassVar[tuple[str, ...]] = ()
+    """Attributes that belong to the run under way, as `start` makes them: every request has its own."""
+
     def __init__(self, shared: Shared) -> None:
         self.shared = shared
+        self.start()
+
+    def start(self) -> None:
+        """Make every attribute of `remembers` anew, holding nothing."""
+
+    def suspend(self) -> dict[str, Any]:
+        """Hand over what is remembered of the run, and begin with nothing: another request is served."""
+        held = {name: getattr(self, name) for name in self.remembers}
+        self.start()
+        return held
+
+    def resume(self, held: dict[str, Any]) -> None:
+        """Take back what `suspend` handed over."""
+        for name, value in held.items():
+            setattr(self, name, value)
 
     def hold(self, target: Any) -> None:
         """Change what there is to change in the pipeline itself. Raises: ConflictError where that cannot be."""

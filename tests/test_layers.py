@@ -90,3 +90,10 @@ def test_the_rules_would_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         "from ...accel.clock import Clock\nfrom ... import evaluation\nfrom ...errors import ConfigError\n"
     )
     assert [line.split(":")[0] for line in breaches(bad)] == ["line 1", "line 3", "line 4", "line 5", "line 2"]
+
+
+@pytest.mark.parametrize("path", [path for path in SOURCES if name(path).startswith("accel/")], ids=name)
+def test_what_a_user_can_reach_is_no_bare_assertion(path: Path) -> None:
+    """An AssertionError says nothing to whoever meets it: accel raises an OutpaceError that names the way out."""
+    lines = [node.lineno for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Assert)]
+    assert lines == []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -40,19 +40,24 @@ class AttentionEngine(Part):
     """The attention of the denoisers of one pipeline under AdaSpa."""
 
     place = "attention"
+    remembers = (
+        "_states", "_layouts", "_masks", "_watch", "_refused", "_counts", "_grid", "_reached", "_left_out",
+    )  # fmt: skip
 
     def __init__(self, settings: Wanted, shared: Shared) -> None:
-        super().__init__(shared)
         if settings.backend != "auto" and settings.backend not in SPARSE.names():
             raise ConfigError(f"backend must be auto or one of {', '.join(SPARSE.names())}, not {settings.backend!r}")
         self.settings, self.trace = settings, shared.trace
         self.record = shared.trace.attention = AttentionRecord()
         self._layers: dict[str, list[Layer]] = {}
+        self._shares: dict[str, float] = {}
+        super().__init__(shared)
+
+    def start(self) -> None:
         self._states: dict[tuple[str, str, str, int], LayerState] = {}
         self._layouts: dict[tuple[Any, ...], Layout] = {}
         self._masks: dict[int, tuple[Tensor, list[Hidden], str]] = {}
-        self._watch = Watch(settings, self.record)
-        self._shares: dict[str, float] = {}
+        self._watch = Watch(self.settings, self.record)
         self._refused: set[tuple[str, str]] = set()
         self._counts: defaultdict[str, int] = defaultdict(int)
         self._grid: tuple[Grid | None] | None = None
@@ -288,7 +293,7 @@ class AttentionEngine(Part):
         if state is None or len(state.rows) != count:
             state = self._states[key] = LayerState([RowState() for _ in range(count)])
         for row, own in zip(rows, hidden, strict=True):
-            signature = (tuple(q.shape[1:]), own, q.dtype, q.device)
+            signature = (tuple(q.shape[1:]), own, q.dtype, q.device, current.generation)
             if state.rows[row].signature != signature:
                 state.rows[row] = RowState(signature=signature)
         return state
@@ -338,8 +343,7 @@ class AttentionEngine(Part):
     def _dense(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Dense output of some rows of a batch."""
         begin = time.perf_counter()
-        out = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths)
-        assert isinstance(out, Tensor)
+        out = cast(Tensor, dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths))
         self._note("dense", len(call.rows))
         self._clock("dense", begin, q)
         return out

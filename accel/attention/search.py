@@ -6,6 +6,7 @@ Shapes: B batch, H query heads, G key heads, N tokens, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -94,8 +95,7 @@ def _search_group(
     if settings.target.name != "error" or dense is None:
         return Found(found, None)
     index = index_of(found.keep, settings, q.shape[2], lengths)
-    tried = sparse_attention(q, k, v, index, scale=scale, backend=settings.backend)
-    assert isinstance(tried, Tensor)
+    tried = cast(Tensor, sparse_attention(q, k, v, index, scale=scale, backend=settings.backend))
     truth = dense.double()
     error = (tried.double() - truth).flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2).clamp_min(1e-30)
     if bool((error > accepted).any()):

@@ -52,10 +52,8 @@ class Brick:
         Raises: ConfigError where it spells none.
         """
         found = _RULE.fullmatch(text.strip())
-        require(
-            found is not None, f"cannot read the brick '{text}'; write FIRST-LAST@LOW..HIGH:SHARE, as in 4-7@0..0.3"
-        )
-        assert found is not None
+        if found is None:
+            raise ConfigError(f"cannot read the brick '{text}'; write FIRST-LAST@LOW..HIGH:SHARE, as in 4-7@0..0.3")
         first, last, low, high, share = found.groups()
         try:
             return Brick(

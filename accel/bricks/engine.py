@@ -83,11 +83,14 @@ class BrickEngine(Part):
     """
 
     place = "bricks"
+    remembers = ("_states", "_visits", "_left_out")
 
     def __init__(self, bricks: Sequence[Brick], reuse: bool, shared: Shared) -> None:
         super().__init__(shared)
         self.bricks, self.reuse, self.trace = tuple(bricks), reuse, shared.trace
         self._segments: dict[str, dict[int, Segment]] = {}
+
+    def start(self) -> None:
         self._states: dict[tuple[str, str, int], SegmentState] = {}
         self._visits: dict[int, Visit] = {}
         self._left_out: dict[int, int] = {}
@@ -191,7 +194,7 @@ class BrickEngine(Part):
         """The state of a segment in this call's branch; new where what the transformer is given has changed."""
         key = (current.denoiser.name, current.moment.branch, segment.first)
         batch = max(rows, current.batch)
-        signature = (batch, *current.denoiser.signature(current.named, hidden[:1]))
+        signature = (batch, *current.signature(hidden[:1]))
         state = self._states.get(key)
         if state is None or state.signature != signature:
             state = self._states[key] = SegmentState(signature, [0.0] * batch, [False] * batch)

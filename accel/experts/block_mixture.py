@@ -109,14 +109,15 @@ class MixedGroup:
         """The group's block at `place`, for the samples that it was chosen for."""
         named = {**dict(zip(self.names, args, strict=False)), **kwargs}
         hidden: Tensor = named[self.stack.hidden]
-        if place == 0:
-            self.choice = self._decide(named, hidden)
+        choice = self.choice
+        # A guidance that leaves layers out may pass over the first block of the group.
+        if place == 0 or choice is None or len(choice.runs_BM) != len(hidden):
+            choice = self.choice = self._decide(named, hidden)
             if self.listener is not None:
-                self.listener(self, self.choice)
-        assert self.choice is not None, "the first block of a group is called before the others"
+                self.listener(self, choice)
         if hidden.is_meta:  # values decide nothing there: the first `active` stand for any as many
             return proceed(*args, **kwargs) if place < self.active else echo(named, self.stack)
-        runs = self.choice.runs_BM[:, place]
+        runs = choice.runs_BM[:, place]
         rows = runs.nonzero().flatten().tolist()
         if not rows:
             return echo(named, self.stack)
@@ -124,8 +125,8 @@ class MixedGroup:
             result = proceed(*args, **kwargs)
         else:
             result = Rows(rows, len(runs), hidden.device).run(proceed, named, self.stack)
-        if self.choice.probabilities_BM.requires_grad:
-            result = self._straight_through(place, result, named)
+        if choice.probabilities_BM.requires_grad:
+            result = self._straight_through(choice, place, result, named)
         return result
 
     def _decide(self, named: dict[str, Any], hidden: Tensor) -> Choice:
@@ -134,10 +135,9 @@ class MixedGroup:
         runs = torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, chosen, True)
         return Choice(probabilities, runs)
 
-    def _straight_through(self, place: int, result: Any, named: dict[str, Any]) -> Any:
+    def _straight_through(self, choice: Choice, place: int, result: Any, named: dict[str, Any]) -> Any:
         # The value stays the block's; its gradient reaches the router as if the change were weighted by the score.
-        assert self.choice is not None
-        chance = self.choice.probabilities_BM[:, place]
+        chance = choice.probabilities_BM[:, place]
         one = chance - chance.detach() + 1.0
         outputs = result if isinstance(result, tuple) else (result,)
         weighted = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from torch import Tensor
 
@@ -46,8 +47,7 @@ class Dense:
         def rows(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.index_select(0, units.to(part.device))
 
-        up, gate = rows(self.up_HD), rows(self.gate_HD)
-        assert up is not None
+        up, gate = cast(Tensor, rows(self.up_HD)), rows(self.gate_HD)
         return Dense(
             activation=self.activation,
             up_HD=up,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -67,13 +67,12 @@ class RoutedExperts(nn.Module):
         self.gate_bias = _packed([part.gate_bias_H for part in parts])
 
     def forward(self, x_TD: Tensor, index_TK: Tensor, gates_TK: Tensor) -> Tensor:
-        assert self.up is not None and self.down is not None
         if x_TD.is_meta:
             return self._counted(x_TD, index_TK.shape[1])
         weights = PackedExperts(
             activation=self.activation,
-            up_EDH=self.up,
-            down_EHO=self.down,
+            up_EDH=cast(Tensor, self.up),
+            down_EHO=cast(Tensor, self.down),
             gate_EDH=self.gate,
             up_bias_EH=self.up_bias,
             gate_bias_EH=self.gate_bias,
@@ -82,12 +81,12 @@ class RoutedExperts(nn.Module):
 
     def _counted(self, x_TD: Tensor, active: int) -> Tensor:
         # Without values nothing can be routed. Any expert costs what the first does: so the work has its true size.
-        assert self.up is not None and self.down is not None
+        up, down = cast(Tensor, self.up), cast(Tensor, self.down)
         rows = x_TD.new_empty(len(x_TD) * active, x_TD.shape[1])
-        hidden = rows @ self.up[0]
+        hidden = rows @ up[0]
         if self.gate is not None:
             hidden = hidden * (rows @ self.gate[0])
-        return (hidden @ self.down[0]).unflatten(0, (len(x_TD), active)).sum(1)
+        return (hidden @ down[0]).unflatten(0, (len(x_TD), active)).sum(1)
 
 
 class ExpertFeedForward(nn.Module):

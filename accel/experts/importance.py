@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -147,8 +147,7 @@ def _reducing(site: Site, weight: nn.Parameter, signed: list[Tensor]) -> Callabl
     """A hook that adds weight x gradient, summed over each hidden unit, to `signed`: into the unit, and out of it."""
 
     def reduce(_: Tensor) -> None:
-        assert weight.grad is not None
-        product = weight.detach().float() * weight.grad.float()
+        product = weight.detach().float() * cast(Tensor, weight.grad).float()
         nothing = product.new_zeros(())
         part = site.read(lambda other: product if other is weight else nothing.expand(other.shape))
         rows = [m.sum(1) for m in (part.up_HD, part.gate_HD) if m is not None]

@@ -6,6 +6,7 @@ They are a quarter of FLUX.1-dev and run once a call, not once a token: compress
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -79,9 +80,8 @@ def compress_modulation(transformer: nn.Module, settings: Modulation) -> None:
         matrices.append(linear_of(mean))
     transformer.shared_modulations = matrices
     for matrix, members in zip(matrices, kinds.values(), strict=True):
-        assert isinstance(matrix, nn.Linear)
         for path in members:
-            _replace(transformer, path, SharedLinear(matrix, found[path].bias))
+            _replace(transformer, path, SharedLinear(cast(nn.Linear, matrix), found[path].bias))
 
 
 def _thin(path: str, linear: nn.Linear, rank: int) -> nn.Sequential:

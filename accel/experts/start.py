@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -148,10 +148,10 @@ def _inputs(
 
 def _start(layer: ExpertFeedForward, x_TD: Tensor, generator: torch.Generator) -> None:
     experts = layer.experts
-    assert experts.up is not None and experts.down is not None
-    count, _, each = experts.up.shape
+    up, down = cast(Tensor, experts.up), cast(Tensor, experts.down)
+    count, _, each = up.shape
     hidden_TH = _hidden(experts, x_TD)
-    added_TH = hidden_TH.abs() * experts.down.float().norm(dim=2).flatten()
+    added_TH = hidden_TH.abs() * down.float().norm(dim=2).flatten()
     order = torch.cat(_clusters(added_TH, count, generator))
     for name, dim in (("up", 2), ("gate", 2), ("up_bias", 1), ("gate_bias", 1), ("down", 1)):
         part = getattr(experts, name)

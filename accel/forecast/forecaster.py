@@ -64,10 +64,14 @@ class Active:
     def rows_of(self, sample: int) -> list[int]:
         return [sample + part * len(self.computed) for part in range(self.tie)]
 
+    @property
+    def histories(self) -> list[History]:
+        """Those of the call's branch; none before it is known."""
+        return self.branch.rows if self.branch is not None else []
+
     def used(self) -> dict[int, tuple[list[int], list[float]]]:
         """For each forecast row: the steps its forecast was made from and their weights."""
-        assert self.branch is not None
-        histories = self.branch.rows
+        histories = self.histories
         return {
             row: ([a.step for a in histories[row].anchors[: len(self.weights[row])]], self.weights[row])
             for s, done in enumerate(self.computed)
@@ -90,14 +94,18 @@ class Forecaster(Part):
     """
 
     place = "forecast"
+    remembers = ("_policies", "replay", "_branches", "_decided", "_orders", "_tie", "_used", "_active", "_parts_before")
 
     def __init__(self, makers: Sequence[Callable[[], Policy]], shared: Shared, correct: bool) -> None:
-        super().__init__(shared)
         self.makers, self.trace, self.clock = list(makers), shared.trace, shared.clock
         self.asks_first_block = any(make().probes for make in makers)
         self._corrects = [correct] * len(self.makers)
+        super().__init__(shared)
+
+    def start(self) -> None:
+        """Remember nothing of a run."""
         self._policies: list[Policy] = []
-        self.replay = Replay(self.trace, self._degree_of, self._observe) if correct else None
+        self.replay = Replay(self.trace, self._degree_of, self._observe) if any(self._corrects) else None
         self._branches: dict[tuple[str, str], Branch] = {}
         self._decided: list[bool] | None = None
         self._orders: list[int | None] = []
@@ -230,7 +238,7 @@ class Forecaster(Part):
         begin = now(named)
         active.first = hidden_of(result, stack)
         if undecided:
-            self._probe(active, undecided)
+            self._probe(active, active.first, undecided)
         rows = active.rows
         if rows and len(rows) < hidden.shape[0]:
             active.cutter = Rows(rows, hidden.shape[0], hidden.device)
@@ -249,7 +257,7 @@ class Forecaster(Part):
         active.policies = self._policies_of(samples)
         active.at = [moment.u if p.coordinate == "sigma" else float(moment.step) for p in active.policies]
         changed = self._open_branch(active, hidden)
-        histories = active.branch.rows if active.branch else []
+        histories = active.histories
         active.error, active.order = [None] * samples, [None] * samples
         active.computed, active.reason = [True] * samples, [""] * samples
         follows = not moment.leader and self._decided is not None and len(self._decided) == samples
@@ -281,8 +289,7 @@ class Forecaster(Part):
 
         Guidance takes the difference of branches, in which a common error cancels and a separate one is multiplied.
         """
-        assert active.branch is not None
-        histories = active.branch.rows
+        histories = active.histories
         rows = active.rows_of(sample)
         if follows and sample in self._used:
             steps, weights = self._used[sample]
@@ -297,10 +304,12 @@ class Forecaster(Part):
         """Find the state of this call's branch, or begin it anew and say why."""
         current = active.current
         key = (current.denoiser.name, current.moment.branch)
-        signature = current.denoiser.signature(current.named, hidden)
+        signature = current.signature(hidden)
         branch = self._branches.get(key)
         if branch is None or branch.signature != signature:
-            reason = "first step" if branch is None else "inputs changed"
+            reason = "first step" if branch is None else current.changed or "inputs changed"
+            if branch is not None and self.replay is not None:
+                self.replay.clear()  # what was computed before answers another question
             branch = Branch(signature, [self._fresh_history(p) for _ in range(active.tie) for p in active.policies])
             self._branches[key] = branch
             active.branch = branch
@@ -329,22 +338,26 @@ class Forecaster(Part):
             history.gate_order = None if history.gate_order is None else min(1, history.gate_order)
         return history
 
-    def _probe(self, active: Active, undecided: list[int]) -> None:
+    def _probe(self, active: Active, first: torch.Tensor, undecided: list[int]) -> None:
         """Ask the gate about the undecided samples: how well is the first block's output forecast?"""
-        assert active.branch is not None and active.first is not None
-        histories = active.branch.rows
+        histories = active.histories
         errors: list[torch.Tensor] = []
+        unknown: set[int] = set()
         for s in undecided:
             measured = []
             for row in active.rows_of(s):
                 guess = histories[row].first(active.at[s], active.weights[row])
-                truth = active.first[row]
-                measured.append(truth.new_tensor(torch.nan).float() if guess is None else relative_error(guess, truth))
+                truth = first[row]
+                if guess is None:  # what followers make of the first block is not kept
+                    unknown.add(s)
+                    measured.append(truth.new_tensor(torch.nan).float())
+                else:
+                    measured.append(relative_error(guess, truth))
             errors.append(torch.stack(measured).mean())
         for s, error in zip(undecided, torch.stack(errors).tolist(), strict=True):
             finite = error == error and abs(error) != float("inf")
             active.error[s] = error if finite else None
-            refused = "not finite"
+            refused = "not finite" if s not in unknown else "never led before"
             if finite:
                 for row in active.rows_of(s):
                     refused = active.policies[s].accept(active.current.moment, histories[row], error)
@@ -354,8 +367,7 @@ class Forecaster(Part):
 
     def _last_hidden(self, active: Active, hidden: torch.Tensor) -> torch.Tensor:
         """The last block's tokens with every forecast row filled in; computed rows are remembered."""
-        assert active.branch is not None
-        histories = active.branch.rows
+        histories = active.histories
         computed = active.rows
         if not computed:
             forecasts = [self._forecast_row(histories[row], active.weights[row]) for row in range(hidden.shape[0])]

@@ -168,9 +168,8 @@ class GatedPolicy:
         if settings.gate == "plan":
             at = moment.u if settings.coordinate == "sigma" else float(moment.step)
             error = history.expected = history.predicted_error(at, history.best_order(at))
-            if error is None:
-                return "nothing measured"
-        assert error is not None
+        if error is None:
+            return "nothing measured"
         bound = settings.bound(moment.u)
         if settings.gate == "paper":
             return None if error < bound else "gate"

@@ -25,13 +25,14 @@ def animate(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tens
     # Three frames of a face become one of motion, and a frame of padding goes before it.
     faces = text.mean((1, 2))[:, None, None, None, None] + torch.linspace(0, 1, 16).expand(len(x), 3, 3, 16, 16)
     known = torch.full((len(x), 8, *x.shape[2:]), 0.5)
+    pose = torch.linspace(-0.2, 0.2, x[0, :, 1:].numel()).view_as(x[0, :, 1:]).expand_as(x[:, :, 1:])
     out = plain(
         model,
         torch.cat([x, known], 1),
         t,
         text,
         encoder_hidden_states_image=text[:, :2],
-        pose_hidden_states=0.1 * x[:, :, 1:].roll(1, -1),
+        pose_hidden_states=pose,
         face_pixel_values=faces,
     )
     return out

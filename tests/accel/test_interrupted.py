@@ -163,7 +163,7 @@ def test_another_shape_in_the_middle_of_a_run_begins_anew() -> None:
             x = x if step < 3 else torch.cat([x, x], dim=1)
             pipe.model.call(model, x, torch.tensor([t]), texts([0]))
     assert [c.computed[0] for c in run.trace.calls] == [True, True, False, True, True, False]
-    assert run.trace.calls[3].reason == ["inputs changed"]
+    assert run.trace.calls[3].reason == ["img_ids changed"]
 
 
 KILLED = """

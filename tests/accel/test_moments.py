@@ -15,11 +15,9 @@ from diffusers import (
     FlowMatchHeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from tiny import TinyPipeline, noise, texts
-from torch import nn
+from tiny import AdapterLayer, TinyPipeline, noise, texts
 
 from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
-from outpace.accel.inputs import adapters_of
 
 WAN = "WanTransformer3DModel"
 EVERYTHING = GatedTaylor(threshold=1e6, gate="paper", warmup=3, cooldown=1)
@@ -47,7 +45,7 @@ def test_guidance_in_one_tensor_switched_off_half_way() -> None:
     with accelerate(pipe, EVERYTHING) as run:
         pipe([0, 1], steps=10, guidance="batched", guided_steps=5)
     assert computed(run) == [True] * 3 + [False] * 2 + [True] * 3 + [False] + [True]
-    assert [c.reason[0] for c in run.trace.calls][5:8] == ["inputs changed", "warm-up", "warm-up"]
+    assert [c.reason[0] for c in run.trace.calls][5:8] == ["class_labels changed", "warm-up", "warm-up"]
 
 
 @pytest.mark.parametrize("context", [False, True])
@@ -248,16 +246,6 @@ def test_two_pipelines_of_one_class_in_two_threads() -> None:
         run.restore()
 
 
-class AdapterLayer(nn.Module):
-    """What PEFT leaves in a layer that it adapts, as far as it says which adapters are on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.scaling = {"style": 1.0}
-        self.active_adapters = ["style"]
-        self.disable_adapters = False
-
-
 def test_another_lora_scale_begins_anew() -> None:
     pipe = TinyPipeline(WAN)
     pipe.transformer._hf_peft_config_loaded = True
@@ -269,15 +257,15 @@ def test_another_lora_scale_begins_anew() -> None:
             layer.scaling["style"] = 0.5
 
     with accelerate(pipe, EVERYTHING) as run:
-        seen = [adapters_of(run._denoisers[0].transformer, [site.module for site in run._denoisers[0].blocks])]
+        seen = [run._denoisers[0].adapters.state()]
         pipe(steps=10, callback=change)
         layer.disable_adapters = True
-        seen += [adapters_of(run._denoisers[0].transformer, [site.module for site in run._denoisers[0].blocks])]
+        seen += [run._denoisers[0].adapters.state()]
         layer.active_adapters = []
-        seen += [adapters_of(run._denoisers[0].transformer, [site.module for site in run._denoisers[0].blocks])]
+        seen += [run._denoisers[0].adapters.state()]
     assert len(set(seen)) == 3
     assert computed(run) == [True] * 3 + [False] * 2 + [True] * 3 + [False] + [True]
-    assert run.trace.calls[5].reason == ["inputs changed"]
+    assert run.trace.calls[5].reason == ["adapters changed"]
 
 
 def test_a_lora_scale_given_with_the_call_begins_anew() -> None:

@@ -129,3 +129,13 @@ class BlockCounter:
     def remove(self) -> None:
         for handle in self._handles:
             handle.remove()
+
+
+class AdapterLayer(nn.Module):
+    """What PEFT leaves in a layer that it adapts, as far as it says which adapters are on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scaling = {"style": 1.0}
+        self.active_adapters = ["style"]
+        self.disable_adapters = False
