@@ -47,6 +47,10 @@ NOT_USED = {
     "block_index", "block_views", "stream",
 }  # fmt: skip
 """Files of kernels/ that run on a GPU only, that tests compare with, or that no model calls."""
+GPU_FUNCTIONS = {"_flash", "_cudnn", "_efficient", "_xformers", "_flash_attn", "_on_gpu", "_absent", "_multiple_of_8"}
+"""Functions of other files that run on a GPU only."""
+NEAREST = 6
+"""Models that a change to a kernel is shown to: those whose own files use it most directly."""
 FORECAST_TESTS = (
     "tests/accel/forecast",
     "tests/accel/test_replay.py",
@@ -184,6 +188,8 @@ def _walk(tree: ast.AST) -> Iterator[tuple[ast.AST, Any, ast.expr, list[Option]]
             return
         if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Call):
             active = True
+        if isinstance(node, ast.FunctionDef) and node.name in GPU_FUNCTIONS:
+            return
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             active = getattr(node, "name", "") not in ("__post_init__", "flops") and not (
                 isinstance(node, ast.FunctionDef) and node.name.startswith(("_size", "check_"))
@@ -265,7 +271,7 @@ def _options(node: ast.expr) -> list[Option]:
             elif node.args and not called[:1].isupper():
                 add("call replaced by its argument", lambda: copy.deepcopy(node.args[0]))
         for place, keyword in enumerate(node.keywords):
-            if keyword.arg and called not in NEUTRAL and not called[:1].isupper():
+            if keyword.arg not in (None, "strict") and called not in NEUTRAL and not called[:1].isupper():
                 add(f"argument {keyword.arg} dropped", lambda place=place: _without(node, place))
     return made
 
@@ -311,12 +317,12 @@ def noticed_by(change: Change) -> str | None:
     if room in ("models", "kernels"):
         from outpace.models.companion import checks_of
 
-        for name in dependents(path):
+        for name in dependents(path)[: NEAREST if room == "kernels" else None]:
             checks = checks_of(name)
             checks.sort(key=lambda one: not one.about.startswith("as remembered"))
             for check in checks:
-                if " parameters (the paper" in check.about:
-                    continue  # sizes are structure, which is remembered
+                if room == "kernels" and " parameters (the paper" in check.about:
+                    continue
                 error, held = check.run()
                 if not held:
                     return f"check {name}: {check.about} ({error:.1e})"
@@ -339,10 +345,15 @@ def fast_tests(path: Path) -> list[str]:
     if room == "accel":
         return [name for name in FORECAST_TESTS if (ROOT / name).exists()]
     if room == "models":
-        found = [ROOT / "tests" / "models" / f"test_{stem}.py"]
-        return [str(one.relative_to(ROOT)) for one in found if one.is_file()]
+        found = {ROOT / "tests" / "models" / f"test_{stem}.py"}
+        found |= {
+            one
+            for one in (ROOT / "tests" / "models").glob("test_*.py")
+            if one.stem != "test_remember" and f".{stem} import" in one.read_text(encoding="utf-8")
+        }
+        return [str(one.relative_to(ROOT)) for one in sorted(found) if one.is_file()]
     package = path.parent.name
-    words = {stem, package} - {"kernels", "torch", "reference", "inputs", "numbers"}
+    words = {stem if stem not in ("torch", "inputs", "numbers", "ffn", "gated", "chunked", "decay") else package}
     return [
         str(one.relative_to(ROOT))
         for one in sorted((ROOT / "tests" / "kernels").glob("test_*.py"))

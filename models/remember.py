@@ -31,7 +31,7 @@ SAMPLES = 12
 """Numbers of every output that are stored as they are."""
 NEAR = 1e-7
 """How far numbers may be from what they were, over their size: float64 rounds at 1e-16."""
-SPREAD = 0.25
+SPREAD = 0.3
 """How far the spread of fresh weights may be, over what it was: versions of torch may draw others."""
 STRUCTURE, FRESH = "structure", "fresh"
 KEPT = (
@@ -185,7 +185,7 @@ def fresh(name: str) -> list[float]:
         low, high = float(value.min()), float(value.max())
         if low == high:
             found.append(low)
-        elif value.numel() >= 256:
+        elif value.numel() >= 64:
             found.append(float(value.double().std()))
     return found
 
@@ -196,6 +196,7 @@ def _on_meta(name: str, size: str) -> nn.Module:
 
 
 def _layers(model: nn.Module) -> Iterator[str]:
+    yield f"fixed: {[name for name, value in model.named_parameters() if not value.requires_grad]}"
     for name, part in model.named_modules():
         ours = type(part).__module__.startswith(HOME)
         held = {

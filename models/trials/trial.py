@@ -117,10 +117,12 @@ def chance(gains: Sequence[float]) -> float:
 def verdict(results: Mapping[str, Any]) -> str:
     """Whether the claim showed: against each arm, chance would give the gain in at most one case in twenty.
 
-    No correction for several arms: all of them have to be beaten. Fewer than five seeds can show nothing.
+    No correction for several arms: all of them have to be beaten. Fewer than five seeds can show nothing; but one that
+    is no gain is enough to say that five would not show it either, since all five have to be gains then.
     """
     if results["seeds"] < LEAST_SEEDS:
-        return TOO_FEW
+        beaten = all(gain > 0 for gains in results["gains"].values() for gain in gains)
+        return TOO_FEW if beaten else NOT_REPRODUCED
     return SHOWN if all(chance(gains) <= LEVEL for gains in results["gains"].values()) else NOT_REPRODUCED
 
 

@@ -32,6 +32,7 @@ def toy(*, gain: float, higher: bool = True) -> Trial:
 def test_a_claim_shows_only_where_chance_would_hardly_give_it() -> None:
     assert run_trial(toy(gain=0.1), seeds=5)["verdict"] == "shown"
     assert run_trial(toy(gain=0.1), seeds=4)["verdict"] == "too few seeds to tell"
+    assert run_trial(toy(gain=-0.1), seeds=2)["verdict"] == "not reproduced at this scale"
     assert run_trial(toy(gain=0.1, higher=False), seeds=5)["verdict"] == "not reproduced at this scale"
     assert run_trial(toy(gain=0.0), seeds=5)["verdict"] == "not reproduced at this scale"
     uneven = Trial(claim="c", measure="m", higher_is_better=True, task="t", against=("b",),
