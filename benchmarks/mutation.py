@@ -411,12 +411,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200, help="about how many; 0 is every one")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--only", action="append", default=[], help="a file, from the root; may be given again")
+    parser.add_argument("--area", choices=("models", "kernels", "accel"), help="of these files alone")
     parser.add_argument("--list", action="store_true", help="print the changes and run none")
     parser.add_argument("--save", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
     asked = parser.parse_args()
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
-    changes = chosen(targets(asked.only), asked.count, asked.seed)
+    files = [path for path in targets(asked.only) if asked.area in (None, path.relative_to(ROOT).parts[0])]
+    changes = chosen(files, asked.count, asked.seed)
     if asked.list:
         for change in changes:
             print(f"{change.path}:{change.line}: {change.what}")
