@@ -281,7 +281,7 @@ SVT = MODELS.add(
             "the dual-tree transform of one level and its inverse (`outpace.kernels.wavelets`), no package needed",
         ),
         left_out=("training by labels of places on ImageNet", "gains resized for pictures of other sizes"),
-        claim="mixing bands of the dual tree, which hardly change in energy as an edge moves, is better than a plain wavelet's",
+        claim="bands of the dual tree, which hardly change as an edge moves, are better to mix than a plain wavelet's",
         limits=(
             "the large model has 54.83 M parameters, 1.5 % more than the paper prints: the published code has no token "
             "mixing that works at its widths, so this is the one with mixing over channels in two stages",

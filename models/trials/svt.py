@@ -80,6 +80,6 @@ TRIAL = Trial(
     higher_is_better=True,
     arms={"dual tree": arm("dual tree"), "Haar": arm("Haar"), "attention": arm(None)},
     against=("Haar",),
-    task=f"scikit-learn's digits three times as large on {SIDE} x {SIDE} pixels, blocks of widths 16 and 32, {STEPS} steps "
-    f"of {BATCH}",
+    task=f"scikit-learn's digits three times as large on {SIDE} x {SIDE} pixels, blocks of widths 16 and 32, "
+    f"{STEPS} steps of {BATCH}",
 )
