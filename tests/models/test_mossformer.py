@@ -17,9 +17,9 @@ from torch import Tensor
 
 from outpace.errors import ConfigError
 from outpace.kernels.attention.local_global import local_global_attention, reference_local_global_attention
-from outpace.models import load_published
+from outpace.models import load_published, mossformer
 from outpace.models.layers.separation import in_best_order
-from outpace.models.mossformer import Mossformer, MossformerConfig
+from outpace.models.mossformer import Mossformer, MossformerConfig, by_our_names
 from outpace.models.mossformer2 import Mossformer2Config, build_mossformer2
 from outpace.models.trials.voices import mixtures, voices
 
@@ -127,3 +127,45 @@ def test_voices_are_of_one_loudness_and_of_the_kinds_that_there_are() -> None:
     assert torch.equal(mixture, parts.sum(1))
     with pytest.raises(ConfigError, match="voices are low or high"):
         voices(1, 400, 4000, "middle", torch.Generator())
+
+
+def test_names_of_published_weights_are_ours_one_by_one() -> None:
+    block, memory = "mask_net.mdl.intra_mdl.mossformerM.layers.1", "mask_net.mdl.intra_mdl.mossformerM.fsmn.0"
+    names = {
+        "enc.conv1d.weight": "encode.weight",
+        "dec.weight": "decode.weight",
+        "mask_net.norm.bias": "norm.bias",
+        "mask_net.conv1d_encoder.weight": "reduce.weight",
+        "mask_net.pos_enc.scale": "position_scale",
+        "mask_net.mdl.intra_norm.weight": "skip_norm.weight",
+        "mask_net.mdl.intra_mdl.norm.weight": "block_norm.weight",
+        "mask_net.prelu.weight": "activation.weight",
+        "mask_net.conv1d_out.bias": "split.bias",
+        "mask_net.output.0.weight": "out.weight",
+        "mask_net.output_gate.0.weight": "out_gate.weight",
+        "mask_net.conv1_decoder.weight": "expand.weight",
+        f"{block}.to_hidden.mdl.0.g": "blocks.2.values.norm.length",
+        f"{block}.to_qk.mdl.1.weight": "blocks.2.key.linear.weight",
+        f"{block}.to_out.mdl.3.sequential.1.conv.weight": "blocks.2.out.neighbours.weight",
+        f"{block}.qk_offset_scale.gamma": "blocks.2.gains",
+        f"{block}.qk_offset_scale.beta": "blocks.2.offsets",
+        f"{block}.rotary_pos_emb.freqs": "blocks.2.frequencies",
+        f"{memory}.gated_fsmn.fsmn.conv.conv1.weight": "blocks.1.memory.filters.0.weight",
+        f"{memory}.gated_fsmn.fsmn.conv.norm2.bias": "blocks.1.memory.norms.1.bias",
+        f"{memory}.gated_fsmn.fsmn.conv.prelu2.weight": "blocks.1.memory.activations.1.weight",
+        f"{memory}.gated_fsmn.fsmn.linear.weight": "blocks.1.memory.linear.weight",
+        f"{memory}.gated_fsmn.to_u.mdl.1.bias": "blocks.1.u.linear.bias",
+        f"{memory}.conv1.0.weight": "blocks.1.reduce.weight",
+        f"{memory}.conv1.1.weight": "blocks.1.activation.weight",
+        f"{memory}.conv2.weight": "blocks.1.expand.weight",
+        "mask_net.pos_enc.inv_freq": "",
+    }
+    found = by_our_names({name: torch.tensor([float(i)]) for i, name in enumerate(names)})
+    assert found == {ours: torch.tensor([float(i)]) for i, ours in enumerate(names.values()) if ours}
+
+
+def test_places_are_told_in_float32_at_least() -> None:
+    half = torch.zeros((), dtype=torch.bfloat16)
+    told = mossformer._positions(400, 8, half)
+    assert told.dtype == torch.bfloat16  # in bfloat16 itself, 257 would be 256
+    assert float((told.double() - mossformer._positions(400, 8, half.double())).abs().max()) < 2**-7

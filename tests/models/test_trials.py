@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,14 @@ def test_what_a_card_shows_was_measured_with_the_trial_as_it_is(name: str) -> No
     assert sorted(seed for run in results["runs"] for seed in run["seeds"]) == list(range(results["seeds"]))
     assert results["verdict"] == verdict(results)
     assert results["p"] == {arm: chance(gains) for arm, gains in results["gains"].items()}
+
+
+def test_the_page_of_verdicts_is_written_from_the_results(root: Path) -> None:
+    spec = importlib.util.spec_from_file_location("trials_page", root / "docs" / "trials.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run python docs/trials.py"
 
 
 def test_text_and_pairs() -> None:
