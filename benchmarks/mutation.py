@@ -389,12 +389,12 @@ def tried(change: Change) -> tuple[str | None, float]:
 
 
 def chosen(files: list[Path], count: int, seed: int) -> list[Change]:
-    """As many changes of every file as its share of all, at least two, drawn by the seed; all of them where 0."""
+    """As many changes of every file as its share of all, at least one, drawn by the seed; all of them where 0."""
     by_file = {path: sites_of(path) for path in files}
     total = sum(map(len, by_file.values()))
     made: list[Change] = []
     for path, sites in by_file.items():
-        many = len(sites) if not count else max(2, round(count * len(sites) / total))
+        many = len(sites) if not count else max(1, round(count * len(sites) / total))
         random.Random(f"{seed} {path.relative_to(ROOT)}").shuffle(sites)
         kept: list[Change] = []
         for site in sites:

@@ -40,7 +40,7 @@ def page() -> str:
             "measures.",
             "",
             "A claim is shown where chance would give the mean gain over every arm in at most one case in twenty:",
-            "signs of the paired gains flipped in all ways, at least five seeds (p is 1/32 = 0.031 when all are gains).",
+            "signs of the paired gains flipped in all ways, at least five seeds (p = 1/32 = 0.031 when all are gains).",
             "Before, being better in each of three seeds was enough, which a method that is no better is once in eight",
             "times.",
             "",
