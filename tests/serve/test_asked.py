@@ -4,52 +4,47 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from outpace.errors import ConfigError, UnknownNameError
 from outpace.serve.asked import Turned, orders_of, read_asked, read_json
-from outpace.serve.orders import About
+from outpace.serve.orders import About, Order
 from outpace.serve.tiers import ALIASES, TIERS, read_profiles, tier_named
 
-ABOUT = About(
-    pipeline="toy",
-    steps=10,
-    size=(16, 24),
-    sized=True,
-    multiple=8,
-    guided=True,
-    tiers=dict.fromkeys(TIERS, ""),
-    edits=True,
-    masks=True,
-)
+
+@pytest.fixture
+def orders(toy):
+    """`orders(**fields)`: what a request with these fields orders."""
+
+    def ordered(about: About | None = None, files: dict[str, bytes] | None = None, **fields: Any) -> list[Order]:
+        asked = read_asked({"prompt": "a line", **fields})
+        return orders_of(asked, about or toy.about, usual="medium", max_pixels=4096, max_steps=40, files=files)
+
+    return ordered
 
 
-def orders(about: About = ABOUT, files: dict[str, bytes] | None = None, **fields):
-    asked = read_asked({"prompt": "a line", **fields})
-    return orders_of(asked, about, usual="medium", max_pixels=4096, max_steps=40, files=files)
-
-
-def test_what_is_left_out_is_the_servers() -> None:
+def test_what_is_left_out_is_the_servers(orders) -> None:
     (order,) = orders()
     assert (order.tier, order.steps, order.height, order.guidance, order.source) == ("medium", 10, None, None, None)
     assert orders(seed=None, size=None, quality=None, user=None)[0].tier == "medium"
 
 
-def test_each_of_several_pictures_has_a_seed_of_its_own() -> None:
+def test_each_of_several_pictures_has_a_seed_of_its_own(orders) -> None:
     assert [order.seed for order in orders(n=3, seed=7)] == [7, 8, 9]
     drawn = {order.seed for _ in range(8) for order in orders(n=2)}
     assert len(drawn) > 8
     assert [order.seed for order in orders(n=2, seed=2**63 - 1)] == [2**63 - 1, 0]
 
 
-def test_the_pipelines_own_size_needs_no_words_and_others_share_a_shape_of_their_own() -> None:
+def test_the_pipelines_own_size_needs_no_words_and_others_share_a_shape_of_their_own(orders) -> None:
     (own,), (also,), (other,) = orders(), orders(size="24x16"), orders(size="32x16")
     assert own.shape() == also.shape() != other.shape()
     assert (other.height, other.width) == (16, 32)
 
 
-def test_dials_seeds_and_prompts_do_not_part_strangers_and_steps_do() -> None:
+def test_dials_seeds_and_prompts_do_not_part_strangers_and_steps_do(orders) -> None:
     (one,), (two,) = orders(seed=1, quality="exact"), orders(seed=2, quality="low", prompt="another")
     assert one.shape() == two.shape()
     for other in (dict(steps=11), dict(guidance=2.0), dict(files={"image": b"x"})):
@@ -93,7 +88,7 @@ def test_words_for_quality(word: str, tier: str) -> None:
     ],
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else None,
 )
-def test_what_is_refused(fields: dict, status: int, words: str) -> None:
+def test_what_is_refused(orders, fields: dict, status: int, words: str) -> None:
     with pytest.raises(Turned) as refused:
         orders(**fields)
     assert refused.value.status == status
@@ -101,8 +96,8 @@ def test_what_is_refused(fields: dict, status: int, words: str) -> None:
     assert refused.value.body()["error"]["param"] == next(iter(fields))
 
 
-def test_what_a_pipeline_does_not_take_is_refused() -> None:
-    plain = replace(ABOUT, sized=False, guided=False, edits=False, masks=False, tiers={"exact": "plain"})
+def test_what_a_pipeline_does_not_take_is_refused(orders, toy) -> None:
+    plain = replace(toy.about, sized=False, guided=False, edits=False, masks=False, tiers={"exact": "plain"})
     allowed = {"quality": "exact"}
     assert orders(plain, size="24x16", **allowed)[0].height is None
     for fields, words in (
@@ -114,7 +109,7 @@ def test_what_a_pipeline_does_not_take_is_refused() -> None:
         with pytest.raises(Turned, match=words):
             orders(plain, **fields)
     with pytest.raises(Turned, match="takes no mask"):
-        orders(replace(ABOUT, masks=False), files={"image": b"", "mask": b""})
+        orders(replace(toy.about, masks=False), files={"image": b"", "mask": b""})
 
 
 @pytest.mark.parametrize("body", [b"", b"{x", b"[1]", b"\xff\xfe", b"[" * 100_000, b"1" * 5000], ids=repr)

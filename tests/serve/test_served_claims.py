@@ -28,6 +28,8 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[2]
 GENERATIONS = "/v1/images/generations"
 STEPS = 20
+HUNG = 2
+"""Clients that ask for much and leave, before all others."""
 
 
 @pytest.fixture(scope="module")
@@ -41,13 +43,32 @@ def load() -> ModuleType:
     return module
 
 
+def ask(url: str, **asked: Any) -> httpx.Response:
+    wanted = {"prompt": "a red circle on black", "steps": 4, **asked}
+    return httpx.post(f"{url}{GENERATIONS}", json=wanted, timeout=120)
+
+
+def hang_up(url: str, *, after: float, **asked: Any) -> None:
+    """Ask, and be gone after so many seconds."""
+    body = json.dumps(asked).encode()
+    head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as connection:
+        connection.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        time.sleep(after)
+
+
 @pytest.fixture(scope="module")
 def found(load: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     """200 strangers asked three ways, and once more with a replica killed."""
     log = tmp_path_factory.mktemp("serve") / "log.txt"
-    options = ("--replicas", "2", "--max-batch", "8", "--queue", "200", "--timeout", "1800")
+    options = ("--replicas", "2", "--max-batch", "8", "--queue", "200", "--timeout", "1800", "--max-steps", "1000")
     with load.running("flux", *options, log=log) as (url, server):
+        for _ in range(HUNG):
+            hang_up(url, after=1.0, prompt="a red circle on black", steps=1000, n=8)
+        # If what they asked for went on, this would wait for thousands of times its own work.
+        after = [ask(url, seed=seed).status_code for seed in range(2)]
         told = load.compare(url, server, load.wanted_of("flux", 200, STEPS))
+        told["after"] = after
         told["metrics"] = httpx.get(f"{url}/metrics").text
         told["health"] = httpx.get(f"{url}/health", timeout=60).json()
         family = [server, *server.children(recursive=True)]
@@ -78,11 +99,21 @@ def test_a_killed_replica_loses_nobody_and_changes_nothing(found: dict[str, Any]
 
 def test_what_was_done_is_counted_once(found: dict[str, Any]) -> None:
     families = {family.name: family for family in text_string_to_metric_families(found["metrics"])}
-    asked = sum(s.value for s in families["outpace_answers"].samples if s.name.endswith("_total"))
+    answers = [s for s in families["outpace_answers"].samples if s.name.endswith("_total")]
+    asked = sum(s.value for s in answers if s.labels["status"] == "200")
     made = {s.labels["tier"]: s.value for s in families["outpace_pictures"].samples if s.name.endswith("_total")}
-    assert asked == sum(made.values()) == 4 + 4 * 200
-    assert made == {"exact": 1 + 200 + 3 * 50, **dict.fromkeys(("high", "medium", "low"), 1 + 3 * 50)}
+    assert asked == sum(made.values()) == 2 + 4 + 4 * 200
+    first = {"medium": 2}  # after the hang-ups
+    shares = {tier: 1 + 3 * 50 + first.get(tier, 0) for tier in ("exact", "high", "medium", "low")}
+    assert made == {**shares, "exact": shares["exact"] + 200}
     assert found["health"]["queue"] == 0 and found["health"]["wanted"] == 2
+
+
+def test_who_hangs_up_on_replicas_does_not_hold_them(found: dict[str, Any]) -> None:
+    assert found["after"] == [200, 200]
+    families = {family.name: family for family in text_string_to_metric_families(found["metrics"])}
+    left = [s.value for s in families["outpace_answers"].samples if s.labels.get("status") == "499"]
+    assert left == [HUNG]
 
 
 def test_nothing_is_left_running(found: dict[str, Any]) -> None:
@@ -121,25 +152,14 @@ class Watch:
         return self.most - self.before
 
 
-def ask(url: str, **asked: Any) -> httpx.Response:
-    wanted = {"prompt": "a red circle on black", "steps": 4, **asked}
-    return httpx.post(f"{url}{GENERATIONS}", json=wanted, timeout=120)
-
-
 def test_bad_weather(small: tuple[str, psutil.Process]) -> None:
     """Hang-ups, bodies of 100 MB, no JSON, too many pixels and a flood: answered as said, and memory stays."""
     url, process = small
-    port = int(url.rpartition(":")[2])
     for _ in range(3):
         assert ask(url, n=4).status_code == 200
     with Watch(process) as watch:
         for _ in range(12):
-            hung = socket.create_connection(("127.0.0.1", port))
-            body = json.dumps({"prompt": "a red circle on black", "steps": 50, "n": 4}).encode()
-            head = f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-            hung.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
-            time.sleep(0.05)
-            hung.close()
+            hang_up(url, after=0.05, prompt="a red circle on black", steps=50, n=4)
         json_head = {"content-type": "application/json"}
         with ThreadPoolExecutor(4) as people:
             large = [
