@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from .load import accepted_by
@@ -20,4 +21,7 @@ def editor_of(pipe: Any, given: str) -> Any:
     # One that takes its noise, its size or the picture otherwise cannot be called as `Engine` calls it.
     if kind is None or not {given, "image", "strength", "generator", "height"} <= accepted_by(kind):
         return None
-    return kind(**pipe.components)
+    wanted = inspect.signature(kind.__init__).parameters
+    parts = {part: module for part, module in pipe.components.items() if part in wanted}
+    missing = [name for name, p in wanted.items() if p.default is p.empty and name not in ("self", *parts)]
+    return None if missing else kind(**parts)

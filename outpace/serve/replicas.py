@@ -12,7 +12,7 @@ import logging
 import os
 import secrets
 from collections.abc import AsyncGenerator
-from contextlib import ExitStack
+from contextlib import ExitStack, aclosing
 from typing import Any
 
 from outpace.errors import MissingDependencyError, OutpaceError
@@ -46,8 +46,9 @@ class Replica:
         return self.problem or self.engine.about
 
     async def events(self, order: Order) -> AsyncGenerator[Event, None]:
-        async for event in self.batches.events(order):
-            yield event
+        async with aclosing(self.batches.events(order)) as events:
+            async for event in events:
+                yield event
 
 
 class RayMaker:
