@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from .companion import HOME, MODELS, Check
-from .create import configuration, create, sizes_of
+from .create import TOY, configuration, create, sizes_of
 from .numbers import fill, numbers
 from .settings import to_data
 
@@ -67,9 +67,9 @@ def filled(module: Any) -> Any:
     return fill(module.double()).eval()
 
 
-def filled_model(name: str, size: str = "toy", **changes: Any) -> Any:
-    """A model that is created and filled."""
-    return filled(create(name, size, **changes))
+def filled_model(name: str, **changes: Any) -> Any:
+    """A toy that is created and filled."""
+    return filled(create(name, TOY, **changes))
 
 
 def example_of(name: str, model: Any) -> tuple[Tensor, ...]:
@@ -80,9 +80,9 @@ def example_of(name: str, model: Any) -> tuple[Tensor, ...]:
     return tuple(part.double() if part.is_floating_point() else part for part in card.example(config))
 
 
-def given(name: str, size: str = "toy", **changes: Any) -> Any:
+def given(name: str, **changes: Any) -> Any:
     """What a filled model makes of its example."""
-    model = filled_model(name, size, **changes)
+    model = filled_model(name, **changes)
     with torch.no_grad():
         return model(*example_of(name, model))
 
@@ -179,7 +179,7 @@ def fresh(name: str) -> list[float]:
     """Of every parameter as it is drawn: what it is where it is one number, its spread where there are many."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = create(name, "toy")
+        model = create(name, TOY)
     found = []
     for value in (parameter.detach() for parameter in model.parameters()):
         low, high = float(value.min()), float(value.max())
@@ -223,18 +223,20 @@ def _has_defaults(config: Any) -> bool:
 def _parts(output: Any) -> Iterator[Tensor | str]:
     if isinstance(output, (Tensor, str)):
         yield output
+    elif isinstance(output, type):
+        raise TypeError(f"a case gives tensors and numbers, not the type {output.__name__}")
     elif isinstance(output, (bool, int, float)):
         yield torch.tensor([float(output)], dtype=torch.float64)
-    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+    elif dataclasses.is_dataclass(output):
         yield from _parts([getattr(output, field.name) for field in dataclasses.fields(output)])
     elif isinstance(output, Mapping):
         yield from _parts(list(output.values()))
     elif output is not None:
-        numbers_only = isinstance(output, (list, tuple)) and output and all(isinstance(v, (int, float)) for v in output)
-        if numbers_only:
-            yield torch.tensor([float(v) for v in output], dtype=torch.float64)
+        parts = list(output)
+        if parts and all(isinstance(part, (int, float)) for part in parts):
+            yield torch.tensor([float(part) for part in parts], dtype=torch.float64)
         else:
-            for part in output:
+            for part in parts:
                 yield from _parts(part)
 
 

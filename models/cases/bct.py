@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -28,6 +30,6 @@ def encoders() -> list[object]:
 @torch.no_grad()
 def parts() -> list[Tensor]:
     layer = filled(nn.TransformerEncoderLayer(16, 4, 24, activation="gelu", batch_first=True))
-    small = blockwise(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), BlockwiseConfig(block=4))[0]
+    small: Any = blockwise(nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), BlockwiseConfig(block=4))[0]
     x = numbers((2, 5, 16))
     return [small.attend(x), small.feed_forward(x), small.norm1(x)]

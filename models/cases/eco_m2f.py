@@ -21,7 +21,7 @@ def exits() -> list[object]:
         encoder.exit = exit
         out = model(pixel_values=x)
         made += [out.class_queries_logits, out.masks_queries_logits, encoder.seen_BW, encoder.taken_B.double()]
-    return [*made, semantic_map(out, (20, 24)).double()]
+    return [*made, semantic_map(model(pixel_values=x), (20, 24)).double()]
 
 
 @case("eco_m2f", "what is gathered for the gate, what it learns, what is best, a map of classes", near=1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from ..fusegpt import FuseConfig, Graft, Skip, fuse, importance
@@ -9,7 +11,7 @@ from ..numbers import numbers, whole_numbers
 from ..remember import case, filled, filled_model
 
 
-def model() -> object:
+def model() -> Any:
     return filled_model("gla", layer_types=("gla", "full", "gla", "gla"), attention={"heads": 2})
 
 
@@ -25,7 +27,8 @@ def parts() -> list[object]:
 
 @case("fusegpt", "a model with fewer blocks, before and after learning", near=1e-5)
 def fused() -> list[object]:
-    batches, made = [whole_numbers((2, 6), 32, seed) for seed in range(2)], []
+    batches = [whole_numbers((2, 6), 32, seed) for seed in range(2)]
+    made: list[object] = []
     for epochs, graft in ((0, True), (2, True), (2, False)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -31,7 +33,8 @@ def biases() -> list[Tensor]:
     from ..rhn import Rhn, RhnConfig
 
     with torch.random.fork_rng(devices=[]):
-        return [Rhn(RhnConfig(variables=2, width=4, gating=kind)).cell[0].bias[4:8] for kind in ("coupled", "free")]
+        models: list[Any] = [Rhn(RhnConfig(variables=2, width=4, gating=kind)) for kind in ("coupled", "free")]
+        return [model.cell[0].bias[4:8] for model in models]
 
 
 @case("rhn", "derivatives, steps, exponents and how long forecasts are valid")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ...errors import ConfigError
-from ..predformer import PredFormer
+from ..predformer import PredFormer, Stack
 from .taking import Weights, layout, renamed
 
 STACK = re.compile(r"^(blocks\.\d+\.)?(\w*transformer\w*)\.")
@@ -26,8 +26,8 @@ PARTS = (
 @layout(PredFormer)
 def predformer(weights: Weights, model: PredFormer) -> Weights:
     """Stacks lie in a row here, in the order they run in; the head's rows are pixels with their channels together."""
-    names = list(dict.fromkeys(found[0] for name in weights if (found := STACK.match(name))))
-    over = [stack.over for stack in model.stacks]
+    names: list[str] = list(dict.fromkeys(found[0] for name in weights if (found := STACK.match(name))))
+    over = [stack.over for stack in model.stacks if isinstance(stack, Stack)]
     if len(names) != len(over):
         raise ConfigError(f"these weights have {len(names)} stacks of blocks, and this PredFormer {len(over)}")
     if model.config.layout == "fac-ts":  # held in another order than they run in

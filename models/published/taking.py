@@ -13,6 +13,8 @@ from ...errors import ConfigError, UnknownNameError
 from ...registry import suggestion
 
 Weights = dict[str, Tensor]
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+"""A pattern and what stands for it, as `re.sub` takes them."""
 Layout = Callable[[Weights, Any], Weights]
 LAYOUTS: dict[type[nn.Module] | str, Layout] = {}
 """Of a model's class: its published weights and the model -> the same weights by our names."""
@@ -67,7 +69,7 @@ def plain(weights: Mapping[str, Any]) -> Weights:
     return found
 
 
-def renamed(weights: Weights, rules: Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]) -> Weights:
+def renamed(weights: Weights, rules: Sequence[Rule]) -> Weights:
     """Every name through all rules, (pattern, what stands for it), in order; a name that becomes "" is left out."""
     made: Weights = {}
     for name, value in weights.items():

@@ -8,7 +8,7 @@ from re import Match
 
 from ...errors import ConfigError
 from ..vig import Vig
-from .taking import Weights, layout, renamed, split_rows
+from .taking import Rule, Weights, layout, renamed, split_rows
 
 MIXER = (
     (r"\.in_proj\.0\.", ".local."),
@@ -52,7 +52,7 @@ def vig(weights: Weights, model: Vig) -> Weights:
     return taken
 
 
-def _plain() -> list[tuple[str, str]]:
+def _plain() -> list[Rule]:
     return [
         (r"^patch_embed\.proj\.", "patch_embed."),
         (r"^pos_embed$", "positions"),
@@ -65,7 +65,7 @@ def _plain() -> list[tuple[str, str]]:
     ]
 
 
-def _hierarchical(model: Vig) -> list[tuple[str, object]]:
+def _hierarchical(model: Vig) -> list[Rule]:
     starts = [0, *accumulate(depth + 2 for depth in model.config.depths)]
 
     def block(found: Match[str]) -> str:
