@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-serve parity lint typecheck format links readme docs counts bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 bench-serve mutation wheel clean
+.PHONY: help install demo test test-slow test-serve parity lint typecheck format links readme docs counts fuzz bench bench-tune bench-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 bench-serve mutation wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -83,6 +83,9 @@ readme: $(READY) ## write the generated tables of README.md again
 docs: $(READY) ## the pages as a site in build/site, without a warning, and every link of it followed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	$(BIN)/python docs/check_links.py build/site
+
+fuzz: $(READY) ## 1500 bad inputs over all commands: each has to end in one line and leave nothing behind, some minutes
+	$(BIN)/python -m pytest -m slow tests/cli/test_bad_inputs.py
 
 counts: $(READY) ## what `outpace flops NAME` looks up, counted again: accel/estimate/counted.json
 	$(BIN)/python benchmarks/counts.py

@@ -38,6 +38,7 @@ def convert_pipeline(
     start: str = "fitted",
     drop: int = 0,
     seed: int = 0,
+    progress: bool = False,
 ) -> None:
     """Put converted transformers in the place of the dense ones of a pipeline.
 
@@ -51,6 +52,7 @@ def convert_pipeline(
         prompts: as the pipeline takes them; prompts that nothing is judged by later.
         arguments: of the pipeline's call, from `call_arguments`.
         seed: of the noise, the random order and the routers.
+        progress: show on standard error what is being done.
 
     Raises: UnsupportedModelError, ConfigError: before anything is changed; InputError where Taylor has no prompts.
     """
@@ -65,21 +67,36 @@ def convert_pipeline(
         check_order(order, prompts)
     if drop and not prompts:
         raise InputError("which blocks are missed least is asked on prompts; give some")
+    from tqdm.auto import tqdm
+
     converted = {}
-    for name, transformer in denoisers_of(loaded.pipe):
+    found = denoisers_of(loaded.pipe)
+    bar = tqdm(total=5 * len(found), desc="converting", disable=not progress)
+
+    def stage(words: str) -> None:
+        bar.update()
+        bar.set_postfix_str(words)
+
+    for name, transformer in found:
         calls: list[dict[str, Any]] = []
+        stage("running the pipeline")
         if prompts:
             convert(transformer, conversion, seed=seed)  # what does not fit is refused before the pipeline is run
             calls = record_calls(transformer, lambda: _run(loaded, prompts, dict(arguments or {}), seed))
+        stage("asking which blocks are missed least")
         if drop:
             conversion = replace(conversion, dropped=_least_missed(transformer, calls, drop))
+        stage("importance of hidden units")
         scores = _importance(transformer, order, calls, seed) if layers else None
+        stage("converting weights")
         converted[name] = convert(transformer, conversion, importance=scores, seed=seed)
+        stage("dealing units to experts")
         if calls and start == "fitted":
             if conversion.experts is not None:
                 start_experts(converted[name], calls, seed=seed)
             if conversion.groups:
                 start_groups(converted[name], calls)
+    bar.close()
     for name, transformer in converted.items():
         setattr(loaded.pipe, name, transformer)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import InputError, UnknownNameError
+from ..errors import InputError, OutpaceError, UnknownNameError
 from ..files import is_there
 from .folder import check_parts, notes_on, read_card, read_index, told_as_input
 from .parts import converted_parts, pipeline_class
 from .quiet import quiet_loading
+from .setup import Setup, set_up
 
 if TYPE_CHECKING:
     import numpy as np
@@ -100,6 +102,7 @@ def load_pipeline(
     device: str = "auto",
     progress: bool = True,
     variant: str | None = None,
+    setup: Setup | None = None,
 ) -> Loaded:
     """Load what `name` means and move it to `device`.
 
@@ -109,6 +112,7 @@ def load_pipeline(
         device: "auto" (CUDA where there is one, else CPU) or what torch calls it ("cpu", "cuda:1", "mps").
         progress: show diffusers' bar while the parts are loaded.
         variant: of the files of weights, such as "fp16" for diffusion_pytorch_model.fp16.safetensors.
+        setup: adapters, 8-bit weights, attention, compilation and offloading; None for none of it.
 
     Raises: UnknownNameError, InputError: where nothing can be loaded from there, or there is no such device.
     """
@@ -121,13 +125,15 @@ def load_pipeline(
         dtype = torch.float32 if pocket is not None or place.type == "cpu" else torch.bfloat16
     with quiet_loading(progress):
         if pocket is not None:
-            return _load_pocket(pocket, source, dtype, place, variant)
-        return _load_folder_or_hub(source, dtype, place, variant)
+            loaded = _load_pocket(pocket, source, dtype, variant)
+        else:
+            loaded = _load_folder_or_hub(source, dtype, variant)
+    with _moved(place):
+        set_up(loaded.pipe, setup or Setup(), place)
+    return loaded
 
 
-def _load_pocket(
-    name: str, source: Source, dtype: torch.dtype, place: torch.device, variant: str | None = None
-) -> Loaded:
+def _load_pocket(name: str, source: Source, dtype: torch.dtype, variant: str | None = None) -> Loaded:
     from .pocket.sisters import trained
     from .pocket.store import load_pocket
 
@@ -138,7 +144,7 @@ def _load_pocket(
     with told_as_input(source.name, None if source.kind == "pocket" else Path(where)):
         pipe = load_pocket(where, torch_dtype=dtype)
     return Loaded(
-        pipe=_placed(pipe, place),
+        pipe=pipe,
         source=source,
         pocket=pocket,
         call=dict(pocket.call),
@@ -159,7 +165,7 @@ def _pocket_of(source: Source) -> str | None:
     return name if isinstance(name, str) and (name in POCKETS or is_sister(name)) else None
 
 
-def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device, variant: str | None = None) -> Loaded:
+def _load_folder_or_hub(source: Source, dtype: torch.dtype, variant: str | None = None) -> Loaded:
     from diffusers import DiffusionPipeline
 
     local = Path(source.name).expanduser() if source.kind == "folder" else None
@@ -171,7 +177,7 @@ def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device,
         loader = pipeline_class(local) if local is not None else DiffusionPipeline
         pipe = loader.from_pretrained(str(local or source.name), **options, **parts)
     return Loaded(
-        pipe=_placed(pipe, place),
+        pipe=pipe,
         source=source,
         prompt_argument="class_labels" if "class_labels" in accepted_by(pipe) else "prompt",
         steps=_default_steps(pipe),
@@ -179,11 +185,12 @@ def _load_folder_or_hub(source: Source, dtype: torch.dtype, place: torch.device,
     )
 
 
-def _placed(pipe: Any, place: torch.device) -> Any:
+@contextmanager
+def _moved(place: torch.device) -> Iterator[None]:
     try:
-        return pipe.to(place)
+        yield
     except (RuntimeError, ValueError) as error:
-        if "memory" in str(error):
+        if isinstance(error, OutpaceError) or "memory" in str(error):
             raise
         raise InputError(f"cannot move the pipeline to '{place}': {_first_sentence(error)}") from error
 
@@ -285,10 +292,19 @@ def call_pipeline(loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], 
     given = {loaded.prompt_argument: list(prompts), "generator": generators, "output_type": "np", **arguments}
     if loaded.pocket is not None and loaded.pocket.given is not None:
         given |= loaded.pocket.given(prompts, seeds)
-    try:
+    with refused(loaded.pipe):
         return loaded.pipe(**given)
+
+
+@contextmanager
+def refused(pipe: Any) -> Iterator[None]:
+    """What a pipeline says against the arguments of its call, as one line. Raises: InputError."""
+    try:
+        yield
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{type(loaded.pipe).__name__} refused: {_first_sentence(error)}") from error
+        if isinstance(error, OutpaceError):
+            raise
+        raise InputError(f"{type(pipe).__name__} refused: {_first_sentence(error)}") from error
 
 
 def media_of(loaded: Loaded, made: Any) -> list[np.ndarray]:

@@ -125,14 +125,18 @@ def test_the_wheel_holds_everything_and_works(tmp_path: Path) -> None:
     source, out, installed = tmp_path / "source", tmp_path / "wheel", tmp_path / "installed"
     source.mkdir()
     out.mkdir()
-    for item in ("pyproject.toml", "README.md", "LICENSE"):
+    for item in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
         shutil.copy(ROOT / item, source)
     for part in (*PARTS, "outpace"):
         shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     build = f"from setuptools.build_meta import build_wheel; build_wheel({str(out)!r})"
     python(build, folder=source)
     (wheel,) = out.glob("*.whl")
-    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    everything = zipfile.ZipFile(wheel).namelist()
+    # Weights made from somebody else's data travel with who that is.
+    (notice,) = [name for name in everything if name.endswith(".dist-info/licenses/NOTICE")]
+    assert "CC BY 4.0" in zipfile.ZipFile(wheel).read(notice).decode()
+    names = {name for name in everything if ".dist-info/" not in name}
     expected = {
         ("" if file.relative_to(source).parts[0] == "outpace" else "outpace/") + file.relative_to(source).as_posix()
         for part in (*PARTS, "outpace")

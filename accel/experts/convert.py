@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, UnsupportedModelError
+from ..denoiser import denoisers_of
 from .block_mixture import mix_blocks
 from .feed_forward import ExpertFeedForward
 from .importance import orders_of
@@ -28,17 +30,20 @@ def convert(
     does. With fewer experts active, blocks left out or modulations compressed it needs distillation.
 
     Args:
-        transformer: a dense diffusers transformer of a known family, with its weights or on the meta device.
+        transformer: a dense diffusers transformer of a known family, with its weights or on the meta device; or a
+            pipeline, whose transformers are all converted.
         conversion: what is done to it.
         importance: scores of every layer's hidden units, from `taylor_importance` or its kin: the most important are
             shared. None takes them as they come.
         seed: of the routers' first weights.
 
     Returns: a model of the class `Converted<class of transformer>`: save_pretrained writes it, `load_transformer`
-        reads it.
+        reads it. Of a pipeline, another one with such transformers, which shares all other parts with it.
 
     Raises: UnsupportedModelError for a transformer that cannot be converted; ConfigError for settings that do not fit.
     """
+    if not isinstance(transformer, nn.Module) and hasattr(transformer, "components"):
+        return _converted_pipeline(transformer, conversion, importance, seed)
     from accelerate import init_empty_weights
 
     from .converted import converted_class
@@ -63,6 +68,19 @@ def convert(
         apply_conversion(model, conversion, importance)
     model.register_to_config(conversion=conversion.to_dict())
     return model
+
+
+def _converted_pipeline(pipe: Any, conversion: Conversion, importance: Mapping[str, Tensor] | None, seed: int) -> Any:
+    found = denoisers_of(pipe)
+    if importance is not None and len(found) > 1:
+        names = ", ".join(name for name, _ in found)
+        raise ConfigError(
+            f"the pipeline has several transformers ({names}); convert each with an importance of its own"
+        )
+    made = {name: convert(module, conversion, importance=importance, seed=seed) for name, module in found}
+    known = {**dict(pipe.config), **pipe.components, **made}
+    wanted = [name for name in inspect.signature(type(pipe).__init__).parameters if name in known]
+    return type(pipe)(**{name: known[name] for name in wanted})
 
 
 def apply_conversion(

@@ -23,6 +23,7 @@ METRICS.add(
         label="latent L2",
         measure=latent_l2,
         better="lower",
+        best=0.0,
         of="latents",
         digits=4,
         summary="Relative Euclidean distance of what is handed to the decoder; 0 is identical.",

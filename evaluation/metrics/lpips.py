@@ -37,6 +37,7 @@ METRICS.add(
         label="LPIPS",
         measure=lpips,
         better="lower",
+        best=0.0,
         smallest=64,
         digits=4,
         missing=needs(("torchmetrics", "torchvision"), lambda: [torch_checkpoint(BACKBONE)]),

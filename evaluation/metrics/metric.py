@@ -60,6 +60,9 @@ class Metric:
     cap: float | None = None
     """Value put in place of infinity before averaging, so that one identical picture does not hide the others."""
 
+    best: float | None = None
+    """Its value for two equal answers, which none is better than; None where there is no such."""
+
     digits: int = 2
     """Decimals in tables."""
 

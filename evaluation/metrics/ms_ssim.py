@@ -61,6 +61,7 @@ METRICS.add(
         label="MS-SSIM",
         measure=ms_ssim,
         better="higher",
+        best=1.0,
         smallest=SMALLEST,
         digits=4,
         summary="Structural similarity over up to five scales, fewer where frames are small; 1 is identical.",

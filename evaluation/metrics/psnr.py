@@ -24,6 +24,7 @@ METRICS.add(
         unit="dB",
         measure=psnr,
         better="higher",
+        best=100.0,
         cap=100.0,
         digits=1,
         summary="Peak signal-to-noise ratio of each picture, then the mean over pictures; identical ones count 100 dB.",

@@ -52,6 +52,7 @@ METRICS.add(
         label="SSIM",
         measure=ssim,
         better="higher",
+        best=1.0,
         smallest=len(WINDOW),
         digits=4,
         summary="Structural similarity, 11 x 11 Gaussian window, per colour and frame; 1 is identical.",

@@ -40,6 +40,13 @@ class Clause:
             raise ConfigError(f"--target: there is no '{self.name}' to measure{suggestion(self.name, known)}")
         if isinstance(self.bound, bool) or not math.isfinite(self.bound):
             raise ConfigError(f"--target: the bound of {self.name} must be a finite number, not {self.bound}")
+        best = METRICS[self.name].best if self.name in METRICS else None
+        if best is not None and (self.bound > best if self.higher else self.bound < best):
+            raise ConfigError(
+                f"--target: no picture reaches {self.name} {self.bound:g}: {best:g} is that of the same picture"
+            )
+        if best is not None and self.higher and self.bound <= 0:
+            raise ConfigError(f"--target: every picture keeps {self.name} >= {self.bound:g}; write a bound above 0")
         if self.name in COSTS and not 0 < self.bound <= 1:
             raise ConfigError(
                 f"--target: {self.name} is a {COSTS[self.name]}, above 0 and at most 1, not {self.bound:g}; "

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ...errors import ConfigError
+from ...files import write_text
 
 RESULTS = Path(__file__).parent / "results"
 LEAST_SEEDS, LEVEL = 5, 0.05
@@ -137,7 +138,7 @@ def margins(results: Mapping[str, Any]) -> dict[str, float]:
 def save_results(name: str, results: dict[str, Any], folder: Path = RESULTS) -> Path:
     """Write what a trial found to where the cards read it."""
     path = folder / f"{name}.json"
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(results, indent=2) + "\n")
     return path
 
 

@@ -6,6 +6,7 @@ Listing the commands imports click and nothing else of weight, so `outpace --hel
 from __future__ import annotations
 
 import os
+import sys
 
 import click
 
@@ -14,6 +15,10 @@ from outpace.cli.terminal import Face, show_traceback_option
 
 # Threads that wait by spinning make a small model thirty times slower where another process wants the cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+if sys.stderr is not None and sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns == 0:
+    # A terminal that does not say how wide it is: bars would be drawn in no column at all.
+    os.environ.setdefault("TQDM_NCOLS", "79")
 
 COMMANDS = (
     "generate",

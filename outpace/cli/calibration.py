@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from outpace.cli.options.numbers import COUNT, STEPS
-from outpace.cli.terminal import show_traceback_option
+from outpace.cli.options.output import PLACE
+from outpace.cli.terminal import show_traceback_option, watched
 
 EPILOG = """\b
 Examples:
@@ -28,7 +29,9 @@ results.json; 'outpace report DIR' writes the pages again. 'make bench-ladine' a
 @click.option("--corruption", "names", multiple=True, metavar="NAME", help="One of docs/ladine.md; may be repeated.")
 @click.option("--steps", type=STEPS, default=20, show_default=True, help="Reverse diffusion steps.")
 @click.option("--samples", type=COUNT, help="Samples of a member [default: the pipeline's].")
-@click.option("--out", default="out/calibration", show_default=True, metavar="DIR", help="Where the report goes.")
+@click.option(
+    "--out", type=PLACE, default="out/calibration", show_default=True, metavar="DIR", help="Where the report goes."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON instead of text.")
 @show_traceback_option
 def calibration(
@@ -40,8 +43,8 @@ def calibration(
 
     find_pipeline(pipeline)
     home = Path(out).expanduser()
-    check_writable(home / "report.html")
-    results = measure(pipeline, names, steps, samples)
+    check_writable(*(home / name for name in ("report.html", "report.md", "results.json")))
+    results = measure(pipeline, names, steps, samples, progress=watched(as_json))
     from outpace.evaluation.atomic import make_folder, write_json
     from outpace.evaluation.report import render
 
@@ -63,7 +66,9 @@ def calibration(
     click.echo(f"Report: {page}")
 
 
-def measure(pipeline: str, names: tuple[str, ...], steps: int, samples: int | None) -> dict[str, Any]:
+def measure(
+    pipeline: str, names: tuple[str, ...], steps: int, samples: int | None, *, progress: bool = False
+) -> dict[str, Any]:
     """The results of one pipeline.
 
     Raises: InputError for a pipeline of another kind; UnknownNameError for no corruption.
@@ -79,13 +84,15 @@ def measure(pipeline: str, names: tuple[str, ...], steps: int, samples: int | No
     if not isinstance(pipe, LadinePipeline):
         raise InputError(f"'{pipeline}' is a {type(pipe).__name__}, which classifies nothing; give a LaDiNE pipeline")
     pictures, classes = held_out_digits("test")
-    run = {
-        name: {
-            way: found.double().numpy()
-            for way, found in ways_of(pipe, worse, ask(pipe, worse, steps=steps, samples=samples)).items()
-        }
-        for name, worse in suite(pipe, pictures, classes, {CLEAN, *names} if names else None).items()
-    }
+    from tqdm.auto import tqdm
+
+    chosen = suite(pipe, pictures, classes, {CLEAN, *names} if names else None)
+    run: dict[str, Any] = {}
+    with tqdm(chosen.items(), desc="corruptions", disable=not progress) as bar:
+        for name, worse in bar:
+            bar.set_postfix_str(name)
+            told = ways_of(pipe, worse, ask(pipe, worse, steps=steps, samples=samples))
+            run[name] = {way: found.double().numpy() for way, found in told.items()}
     words = [f" {flag} {value}" for flag, value in (("--steps", steps), ("--samples", samples)) if value is not None]
     words += [f" --corruption {name}" for name in names]
     return calibration_results(

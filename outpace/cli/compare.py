@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outpace.cli.options.numbers import COUNT, MOST_STEPS, NUMBER, SEED, FiniteRange, WholeRange, size_options
+from outpace.cli.options.output import PLACE
+from outpace.cli.options.pipeline import inputs_of, pipeline_options, setup_of, take_options
 from outpace.cli.options.workers import EPILOG as WORKERS_EPILOG
 from outpace.cli.options.workers import workers_option
-from outpace.cli.terminal import command_line, show_traceback_option
+from outpace.cli.terminal import command_line, show_traceback_option, tell_if_stopped, watched
 
 if TYPE_CHECKING:
     from outpace.evaluation.acceptance import Accepted
@@ -83,7 +85,9 @@ Results are kept as they come: the same command in the same folder continues whe
     "--prompts", default="8", show_default=True, metavar="N|FILE", help="How many of the pocket's, or a file."
 )
 @click.option("--steps", type=WholeRange(2, MOST_STEPS), metavar="N", help="Denoising steps [default: the pipeline's].")
-@click.option("--out", default="out/compare", show_default=True, metavar="DIR", help="Where results are kept.")
+@click.option(
+    "--out", type=PLACE, default="out/compare", show_default=True, metavar="DIR", help="Where results are kept."
+)
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first prompt.")
 @click.option("--batch", type=COUNT, default=8, show_default=True, metavar="N", help="Prompts a call.")
 @click.option(
@@ -110,6 +114,7 @@ Results are kept as they come: the same command in the same folder continues whe
 @size_options
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
+@pipeline_options
 @workers_option
 @click.option("--accept", "bands_file", metavar="FILE", help="Exit 1 unless its bands are kept, see below.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
@@ -150,13 +155,16 @@ def compare(
 
     if axes and not with_matrix:
         raise click.UsageError("--axis belongs to --matrix; give both, or neither")
+    options = take_options(settings)
+    inputs_of(options), setup_of(options)
     find_pipeline(pipeline)  # a slip in the name is answered before torch is imported
     check_workers(workers, prompts)
     wanted = read_count_or_file(prompts)
     bands = read_bands_file(bands_file) if bands_file else None
     home = Path(out).expanduser()
-    check_writable(home / "results.json")
+    check_writable(home / "results.json", home / "report.html", home / "report.md")
 
+    from outpace.cli.contenders.choose import check_methods
     from outpace.cli.contenders.matrix import read_axes
     from outpace.cli.contenders.study import batch_maker, build_study, describe
     from outpace.cli.options.method import parse_combination
@@ -175,6 +183,8 @@ def compare(
     read_axes(axes)
     if methods is None:
         methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix or also else "main"
+    check_methods(methods, alone=not (asked or also or with_matrix))
+    tell_if_stopped(f"What was made is kept in {home}; the same command goes on from there.")
     told: dict[str, Any] = dict(
         pipeline=pipeline,
         methods=methods,
@@ -185,18 +195,19 @@ def compare(
         wanted=wanted,
         home=home,
         seed=seed,
-        batch=batch,
+        batch=1 if options.get("image") else batch,
         timing_prompts=timing_prompts,
         timing_rounds=timing_rounds,
         time_every=time_every,
         converged_steps=converged_steps,
         dtype=dtype,
         device=device,
+        options=options,
         settings=settings,
     )
     study, bench, plan = build_study(**told)
     crew = crew_of(BatchMaker(study), partial(batch_maker, **told), workers, study.device)
-    rows = run_study(study, crew=crew, progress=not as_json)
+    rows = run_study(study, crew=crew, progress=watched(as_json))
     if not crew.leads:
         return
     results = build_results(

@@ -10,7 +10,8 @@ import click
 from click.core import ParameterSource
 
 from outpace.cli.options.numbers import COUNT, SEED, STEPS, FiniteRange, size_options
-from outpace.cli.terminal import show_traceback_option
+from outpace.cli.options.output import PLACE
+from outpace.cli.terminal import show_traceback_option, tell_if_stopped, watched
 
 if TYPE_CHECKING:
     from outpace.accel.experts import Conversion
@@ -104,7 +105,7 @@ GOAL_OF = {
 )
 @click.option("--steps", type=STEPS, metavar="N", help="To go by [default: the pipeline's].")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Of noise and routers.")
-@click.option("--out", metavar="DIR", help="A new folder for the converted pipeline.")
+@click.option("--out", type=PLACE, metavar="DIR", help="A new folder for the converted pipeline.")
 @click.option("--count", "only_count", is_flag=True, help="Only count parameters and FLOPs, without weights.")
 @size_options
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
@@ -144,7 +145,8 @@ def convert(
         _count(model, conversion, size, as_json)
         return
     assert out is not None
-    told = _convert(model, conversion, Path(out).expanduser(), size, drop=drop or 0, **options, progress=not as_json)
+    options |= {"drop": drop or 0, "progress": watched(as_json)}
+    told = _convert(model, conversion, Path(out).expanduser(), size, **options)
     if as_json:
         click.echo(json.dumps(told, indent=2))
         return
@@ -240,7 +242,8 @@ def _convert(
     find_pipeline(model)
     wanted = read_count_or_file(prompts)
     loaded = load_pipeline(model, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=progress)
-    loaded.pipe.set_progress_bar_config(disable=True)
+    loaded.pipe.set_progress_bar_config(desc="running the pipeline", disable=not progress)
+    tell_if_stopped("Nothing was written.")
     before = [module for _, module in denoisers_of(loaded.pipe)]
     dense, dense_bytes = sum(map(parameter_count, before)), sum(map(weight_bytes, before))
     del before
@@ -253,6 +256,7 @@ def _convert(
         start=start,
         drop=drop,
         seed=seed,
+        progress=progress,
     )
     found = [module for _, module in denoisers_of(loaded.pipe)]
     told = {

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from outpace.cli.options.numbers import COUNT, SEED, STEPS, FiniteRange, size_options
-from outpace.cli.terminal import show_traceback_option
+from outpace.cli.options.output import PLACE
+from outpace.cli.terminal import show_traceback_option, tell_if_stopped, watched
 
 EPILOG = """\b
 Examples:
@@ -31,7 +32,7 @@ share the parts of a batch (--parts): with the same parts they make the same mod
 
 @click.command(epilog=EPILOG, short_help="Train a converted pipeline to do what its dense one does.")
 @click.argument("student")
-@click.option("--out", required=True, metavar="DIR", help="A new folder for the distilled pipeline.")
+@click.option("--out", type=PLACE, required=True, metavar="DIR", help="A new folder for the distilled pipeline.")
 @click.option("--teacher", metavar="MODEL", help="The dense pipeline [default: what STUDENT was made from].")
 @click.option(
     "--stage", "stages", multiple=True, metavar="NAME:STEPS", help="Repeatable, in order [default: joint:1000]."
@@ -66,7 +67,7 @@ def distill(
 ) -> None:
     """Train the transformer of STUDENT, a folder that 'outpace convert' wrote, towards its dense teacher."""
     from outpace.cli.options.prompt import prompts_of, read_count_or_file
-    from outpace.files import check_new_folder
+    from outpace.files import check_new_folder, check_writable
     from outpace.pipelines.convert import write_pipeline
     from outpace.pipelines.distill import Distillation
     from outpace.pipelines.distill.run import distill_pipeline, is_first_process, teacher_of
@@ -82,21 +83,24 @@ def distill(
     )
     folder = Path(out).expanduser()
     check_new_folder(folder)
+    check_writable(folder.with_name(f"{folder.name}.training") / "x.pt")
     wanted = read_count_or_file(prompts)
     first = is_first_process()
-    learner = load_pipeline(student, device=device, progress=first and not as_json)
+    learner = load_pipeline(student, device=device, progress=first and watched(as_json))
     master = load_pipeline(teacher or teacher_of(learner), device=device, progress=False)
     for loaded in (learner, master):
         loaded.pipe.set_progress_bar_config(disable=True)
+    training = folder.with_name(f"{folder.name}.training")
+    tell_if_stopped(f"Recorded calls and checkpoints are kept in {training}; the same command goes on from there.")
     facts = distill_pipeline(
         learner,
         master,
         prompts_of(master, wanted, "train"),
         call_arguments(master, steps=steps, **size),
         settings,
-        folder.with_name(f"{folder.name}.training"),
+        training,
         seed=settings.seed,
-        progress=first and not as_json,
+        progress=first and watched(as_json),
     )
     if not first:
         return

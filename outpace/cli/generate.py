@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from contextlib import closing
 from functools import partial
@@ -14,9 +13,11 @@ import click
 from outpace.cli.making.making import Making, summed
 from outpace.cli.making.order import DEFAULT_PRESET, Order, choose
 from outpace.cli.options.numbers import COUNT, STEPS, FiniteRange, WholeRange, size_options
+from outpace.cli.options.output import PLACE
+from outpace.cli.options.pipeline import inputs_of, pipeline_options, setup_of, take_options
 from outpace.cli.options.workers import EPILOG as WORKERS_EPILOG
 from outpace.cli.options.workers import check_workers, crew_of, workers_option
-from outpace.cli.terminal import show_traceback_option
+from outpace.cli.terminal import show_traceback_option, tell_if_stopped, watched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,7 @@ Examples:
   outpace generate wan --prompt "a white square moves up slowly" --format gif --enlarge 8
   outpace generate flux --prompts prompts.txt --method gated_taylor:threshold=0.05 --method solver:solver=unipc
   outpace generate flux --prompt "a red square on blue" --profile out/tune/profile.json
+  outpace generate flux --prompt "a red square on blue" --image circle.png --strength 0.6 --out square.png
   outpace generate black-forest-labs/FLUX.1-dev --prompt "a fox in the snow" --device cuda --dtype bfloat16
 
 PIPELINE is a pocket pipeline ('outpace pocket list'), a folder written by save_pretrained, or a hub id.
@@ -55,13 +57,15 @@ same command continues where it stopped; a file with another recipe is an error 
 @size_options
 @click.option(
     "--fps",
-    type=FiniteRange(0, 1e4, min_open=True),
+    type=FiniteRange(0.1, 1000),
     default=8.0,
     metavar="RATE",
     show_default=True,
     help="Frames a second.",
 )
-@click.option("--out", default="out", show_default=True, metavar="PATH", help="A file, or a folder for several.")
+@click.option(
+    "--out", type=PLACE, default="out", show_default=True, metavar="PATH", help="A file, or a folder for several."
+)
 @click.option("--overwrite", is_flag=True, help="With --prompts: also make what is there already.")
 @click.option("--format", type=click.Choice(["png", "mp4", "gif"]), help="[default: png, or mp4 for clips]")
 @click.option(
@@ -69,6 +73,7 @@ same command continues where it stopped; a file with another recipe is an error 
 )
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="[default: as the device likes]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1, mps ...")
+@pipeline_options
 @workers_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
@@ -97,8 +102,13 @@ def generate(
     from outpace.cli.options.output import check_out
     from outpace.cli.options.prompt import pair, read_seeds, read_texts
 
+    if preset == "" or profile == "":
+        raise click.UsageError("--preset and --profile name something, or are left out")
     if sum((bool(preset), bool(methods), bool(profile), plain)) > 1:
         raise click.UsageError("--preset, --method, --profile and --plain exclude each other; keep one")
+    options = take_options(settings)
+    if options.get("image") and batch > 1:
+        raise click.UsageError("--image starts every prompt from the same picture, one at a time; leave --batch out")
     wanted = pair(read_texts(prompts, file), read_seeds(seed))
     from outpace.pipelines.load import find_pipeline
 
@@ -107,6 +117,7 @@ def generate(
     check_out(out, len(wanted))
     if not profile:
         choose(methods, preset, plain)
+    inputs_of(options), setup_of(options)
 
     order = Order(
         pipeline=pipeline,
@@ -115,6 +126,7 @@ def generate(
         methods=methods,
         profile=profile,
         plain=plain,
+        options=options,
         settings=settings,
         batch=batch,
         out=out,
@@ -124,7 +136,11 @@ def generate(
         dtype=dtype,
         device=device,
     )
-    with closing(Making(order, watched=sys.stderr.isatty() and not as_json)) as making:
+    again = "makes those that are missing" if file else "begins anew"
+    tell_if_stopped(f"What is written at {out} is whole; the same command {again}.")
+    with closing(Making(order, watched=watched(as_json))) as making:
+        for note in making.loaded.notes:
+            click.echo(f"note: {note}", err=True)
         kept = making.kept() if file and not overwrite else []
         jobs = making.jobs(kept)
         crew = crew_of(making, partial(Making, order), workers, str(making.loaded.pipe.device))

@@ -150,6 +150,8 @@ def bench(name: str, seeds: int, more: bool, save: bool, as_json: bool) -> None:
     from outpace.models.trials.trial import in_words, read_results, run_trial, save_results
 
     trial = trial_of(name)
+    if save:
+        check_checkout()
     if trial is None:
         raise InputError(f"no trial of {name}'s claim is written yet; 'outpace models check {name}' runs its checks")
     if not as_json:
@@ -160,6 +162,18 @@ def bench(name: str, seeds: int, more: bool, save: bool, as_json: bool) -> None:
     if save:
         save_results(name, results)
     click.echo(json.dumps(results, indent=2) if as_json else in_words(results))
+
+
+def check_checkout() -> None:
+    """Raises: InputError in an installation, whose cards are everybody's: results are saved in a checkout only."""
+    from outpace.cli.cards import home
+    from outpace.errors import InputError
+
+    if not (home().parent / "pyproject.toml").is_file():
+        raise InputError(
+            f"--save writes the cards that are shipped, and {home()} is an installation; run it in a checkout of "
+            "outpace, or take the results with --json"
+        )
 
 
 def _bound(at_most: float) -> str:

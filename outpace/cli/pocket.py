@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import click
 
 from outpace.cli.options.numbers import COUNT, STEPS, FiniteRange
-from outpace.cli.terminal import show_traceback_option
+from outpace.cli.options.output import PLACE
+from outpace.cli.terminal import show_traceback_option, tell_if_stopped, watched
 
 EPILOG = """\b
 Examples:
@@ -64,8 +64,7 @@ def check(name: str, folder: str | None, samples: int, steps: int | None, as_jso
     from outpace.pipelines.pocket.sisters import trained
 
     entry = trained(name)
-    watched = sys.stderr.isatty() and not as_json
-    result = check_pocket(name, n=samples, steps=steps, folder=folder, progress=watched)
+    result = check_pocket(name, n=samples, steps=steps, folder=folder, progress=watched(as_json))
     accuracy = result["accuracy"]
     below = {key: bar for key, bar in entry.bar.items() if not accuracy.get(key, 0.0) >= bar}
     if as_json:
@@ -81,7 +80,7 @@ def check(name: str, folder: str | None, samples: int, steps: int | None, as_jso
 
 @pocket.command()
 @click.argument("name")
-@click.option("--out", required=True, metavar="FOLDER", help="Where the pipeline and its checkpoints go.")
+@click.option("--out", type=PLACE, required=True, metavar="FOLDER", help="Where the pipeline and its checkpoints go.")
 @click.option(
     "--sister",
     is_flag=True,
@@ -109,9 +108,10 @@ def train(name: str, out: str, sister: bool, processes: int, device: str, budget
 
     choose_device(device)
     folder = Path(out).expanduser()
-    check_writable(folder / "checkpoint")
+    check_writable(folder / "model_index.json", folder / "checkpoints" / "x.pt")
     from outpace.pipelines import train_pocket
 
+    tell_if_stopped(f"Checkpoints are kept in {folder / 'checkpoints'}; the same command goes on from the newest.")
     train_pocket(chosen.name, folder, processes=processes, device=device, resume=not restart, budget=budget)
     example = chosen.prompts(1, "held_out")[0]
     click.echo(f'Trained {chosen.name}. Try it: outpace generate {folder} --prompt "{example}"')

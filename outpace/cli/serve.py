@@ -82,7 +82,7 @@ def serve(
 ) -> None:
     """Answer OpenAI's image API with PIPELINE: strangers share batches, and each has a quality of their own."""
     from outpace.errors import ConfigError, MissingDependencyError
-    from outpace.pipelines.load import find_pipeline
+    from outpace.pipelines.load import choose_device, find_pipeline
     from outpace.serve.tiers import read_profiles, tier_named
 
     needed = {"fastapi": "fastapi", "uvicorn": "uvicorn", "prometheus_client": "prometheus_client", "ray": "ray[serve]"}
@@ -90,6 +90,7 @@ def serve(
     if missing and (replicas or missing != ["ray[serve]"]):
         raise MissingDependencyError(f"serving needs {', '.join(missing)}: pip install 'outpace[serve]'")
     find_pipeline(pipeline)  # slips are answered before torch is imported
+    choose_device(device)
     usual, tuned = tier_named(quality, "medium"), read_profiles(profiles)
     if api_key is not None and not (api_key.strip() and api_key.isascii()):
         raise ConfigError("--api-key is empty, or has letters that no header holds; give another key, or leave it out")

@@ -27,6 +27,11 @@ def tell_if_stopped(kept: str) -> None:
         context.meta[_KEPT] = kept
 
 
+def watched(as_json: bool = False) -> bool:
+    """True where progress is shown: somebody looks at a terminal, and no program reads the output."""
+    return not as_json and sys.stderr is not None and sys.stderr.isatty()
+
+
 def show_traceback_option(command: Command) -> Command:
     """Add `--debug` to a command: errors keep their traceback."""
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from outpace.cli.options.numbers import COUNT, MOST_STEPS, SEED, FiniteRange, WholeRange, size_options
-from outpace.cli.terminal import command_line, show_traceback_option
+from outpace.cli.options.output import PLACE
+from outpace.cli.terminal import command_line, show_traceback_option, tell_if_stopped, watched
 
 if TYPE_CHECKING:
     from outpace.cli.contenders.bench import Bench
@@ -55,7 +56,9 @@ SHARE = FiniteRange(min=0, max=1, min_open=True, max_open=True)
     metavar="N",
     help="Prompts to choose by.",
 )
-@click.option("--out", default="out/tune/profile.json", show_default=True, metavar="FILE", help="The profile.")
+@click.option(
+    "--out", type=PLACE, default="out/tune/profile.json", show_default=True, metavar="FILE", help="The profile."
+)
 @click.option("--steps", type=WholeRange(2, MOST_STEPS), metavar="N", help="Of the plain pipeline [default: its own].")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the first prompt.")
 @click.option("--batch", type=COUNT, default=8, show_default=True, metavar="N", help="Prompts a call.")
@@ -103,6 +106,9 @@ def tune(
     from outpace.evaluation.tune import Deadline, parse_target
 
     target = parse_target(targets)
+    tell_if_stopped(
+        f"What was measured is kept in {path.with_suffix('.measured')}; the same command goes on, in the same budget."
+    )
     import torch
 
     from outpace.cli.contenders.bench import Bench
@@ -113,7 +119,7 @@ def tune(
     from outpace.evaluation.records import fingerprint
 
     loaded = load_pipeline(
-        pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=not as_json
+        pipeline, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=watched(as_json)
     )
     loaded.pipe.set_progress_bar_config(disable=True)
     bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings))
@@ -123,7 +129,8 @@ def tune(
     kept = path.with_suffix(".measured") / fingerprint(known, [str(r) for r in (*choosing, *certifying)])
     measuring = Measuring(bench=bench, plain=plain(bench), folder=kept, target=target, batch=batch, identity=known)
     promise = Promise(target=target, risk=risk, alpha=alpha)
-    outcome = run_tuning(measuring, choosing, certifying, promise, Deadline(seconds), progress=not as_json)
+    deadline = Deadline(seconds, measuring.clock)
+    outcome = run_tuning(measuring, choosing, certifying, promise, deadline, progress=watched(as_json))
     if outcome.best is not None:
         profile_of(bench, outcome, settings, command_line()).save(path)
     show(outcome, path if outcome.best is not None else None, pipeline, as_json)

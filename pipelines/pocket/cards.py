@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, InputError
 from ...files import write_text
+from ..folder import read_card
 
 if TYPE_CHECKING:
     from .recipes import Pocket
@@ -37,8 +38,8 @@ def check_pocket(
     """
     import numpy as np
     import torch
-    from tqdm import tqdm
 
+    from ..load import refused
     from .sisters import trained
     from .store import load_pocket
 
@@ -46,20 +47,24 @@ def check_pocket(
     if n < 1:
         raise ConfigError(f"{n} prompts measure nothing; ask for at least 1")
     count = pocket.steps if steps is None else steps
+    if folder is not None:
+        _check_folder(pocket.name, Path(folder))
     pipe = load_pocket(name if folder is None else Path(folder))
     prompts = pocket.prompts(n, "held_out")
     hits: list[dict[str, float]] = []
-    for start in tqdm(range(0, n, batch), desc=f"checking {name}", disable=not progress):
+    for start in range(0, n, batch):
         part = prompts[start : start + batch]
+        pipe.set_progress_bar_config(desc=f"{name} {start + 1}-{start + len(part)} of {n}", disable=not progress)
         seeds = [FIRST_SEED + start + index for index in range(len(part))]
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        made = pipe(
-            **{pocket.prompt_argument: part, **(pocket.given(part, seeds) if pocket.given is not None else {})},
-            generator=generators,
-            num_inference_steps=count,
-            output_type="np",
-            **pocket.call,
-        )
+        with refused(pipe):
+            made = pipe(
+                **{pocket.prompt_argument: part, **(pocket.given(part, seeds) if pocket.given is not None else {})},
+                generator=generators,
+                num_inference_steps=count,
+                output_type="np",
+                **pocket.call,
+            )
         media = made.frames if pocket.kind == "video" else made.images
         hits += pocket.check([np.asarray(sample, dtype=np.float32) for sample in media], part)
     return {
@@ -70,6 +75,19 @@ def check_pocket(
         "call": dict(pocket.call),
         "first_seed": FIRST_SEED,
     }
+
+
+def _check_folder(name: str, folder: Path) -> None:
+    """Raises: InputError where `folder` says that it was made from another pocket, or holds a converted pipeline."""
+    if not (folder / "model_index.json").is_file():
+        return
+    card = read_card(folder) or {}
+    if card.get("pocket", name) != name:
+        raise InputError(f"'{folder}' was made from the pocket '{card['pocket']}'; check it as that one")
+    if "conversion" in card or "distilled" in card:
+        raise InputError(
+            f"'{folder}' is a converted pipeline; what it costs is told by: outpace compare {name} --also {folder}"
+        )
 
 
 def write_card(folder: Path, check: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import InputError
+from ..folder import check_parts, told_as_input
 from ..parts import converted_parts, pipeline_class
 from ..quiet import quiet_loading
 
@@ -58,7 +59,8 @@ def load_pocket(name: str | Path, torch_dtype: torch.dtype | None = None) -> Any
     import torch
 
     torch_dtype = torch_dtype or torch.float32
-    with quiet_loading():
+    with quiet_loading(), told_as_input(str(folder), folder):
+        check_parts(folder)
         parts = converted_parts(folder, torch_dtype=torch_dtype)
         loader = pipeline_class(folder)
         pipe = loader.from_pretrained(str(folder), torch_dtype=torch_dtype, local_files_only=True, **parts)

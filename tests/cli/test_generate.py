@@ -266,5 +266,5 @@ main(["generate", {str(tiny_folder)!r}, "--prompt", "3", "--steps", "300", "--ou
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 130, done.stderr
-    assert done.stderr.strip().endswith("Stopped.") and "Traceback" not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("Stopped. ") and "Traceback" not in done.stderr
     assert files_in(tmp_path) == []

@@ -11,7 +11,7 @@ from outpace.cli.contenders.bench import Bench
 from outpace.cli.contenders.converted import converted_contenders
 from outpace.cli.contenders.curve import CONVERGED_STEPS, CURVES, Curve, converged, plain
 from outpace.cli.contenders.peers import peer_curve
-from outpace.errors import UnknownNameError
+from outpace.errors import InputError, UnknownNameError
 from outpace.evaluation import Contender
 from outpace.evaluation.peers import PEERS
 from outpace.registry import suggestion
@@ -51,10 +51,33 @@ def build_contenders(
         elif word in ("plain", "converged", "none"):
             found = []
         else:
+            stem = word.rpartition("-")[0]
+            points = [c.name for c in built.get(stem, ())]
+            if points:
+                raise UnknownNameError(
+                    f"--methods: there is no '{word}' at {bench.steps} steps (there are {', '.join(points)}); "
+                    "--method takes any setting"
+                )
             known = ["all", "main", *built]
             raise UnknownNameError(f"--methods: no method '{word}'{suggestion(word, known)}")
         chosen.update({c.name: c for c in found})
     return [*first, *chosen.values()]
+
+
+def check_methods(methods: str, *, alone: bool) -> None:
+    """What can be said before anything is loaded.
+
+    Args:
+        alone: nothing else was asked to take part.
+
+    Raises: InputError where nobody would be compared.
+    """
+    words = {word.strip() for word in methods.split(",") if word.strip()}
+    if alone and words <= {"none", "plain", "converged"}:
+        raise InputError(
+            f"--methods '{methods}' names nobody to compare; leave it out for the usual ones, or name some "
+            f"(main, all, {', '.join(list(all_curves())[:4])} ...), or add --method NAME:KEY=VALUE"
+        )
 
 
 def all_curves() -> dict[str, Curve]:

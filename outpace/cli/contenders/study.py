@@ -15,12 +15,15 @@ from outpace.cli.contenders.choose import build_contenders
 from outpace.cli.contenders.converted import load_converted
 from outpace.cli.contenders.matrix import Plan, plan_matrix
 from outpace.cli.contenders.sparse import SPEEDUPS as SPARSE_SPEEDUPS
+from outpace.cli.options.pipeline import inputs_of, setup_of
 from outpace.cli.options.prompt import requests_for
 from outpace.cli.options.workers import device_of_process
+from outpace.cli.terminal import watched
 from outpace.evaluation import Study
 from outpace.evaluation.cells import SPEEDUPS
 from outpace.evaluation.environment import version_of
 from outpace.evaluation.samples import BatchMaker
+from outpace.pipelines.inputs import suited
 from outpace.pipelines.load import call_arguments, load_pipeline, makes_clips
 
 
@@ -43,13 +46,28 @@ def build_study(
     dtype: str | None,
     device: str,
     settings: dict[str, Any],
+    options: dict[str, Any] | None = None,
 ) -> tuple[Study, Bench, Plan | None]:
     """The study that a command line asks for, with its pipeline loaded; every argument is plain data."""
     place = device_of_process(device)
-    loaded = load_pipeline(pipeline, dtype=getattr(torch, dtype) if dtype else None, device=place)
+    given = options or {}
+    inputs, setup = inputs_of(given), setup_of(given)
+    loaded = load_pipeline(
+        pipeline,
+        dtype=getattr(torch, dtype) if dtype else None,
+        device=place,
+        progress=watched(),
+        variant=given.get("variant"),
+        setup=setup,
+    )
+    loaded = suited(loaded, inputs)
     loaded.pipe.set_progress_bar_config(disable=True)
     requests = requests_for(loaded, wanted, seed)
-    bench = Bench(loaded=loaded, arguments=call_arguments(loaded, **settings), yardstick=requests[0])
+    bench = Bench(
+        loaded=loaded,
+        arguments={**call_arguments(loaded, **settings), **inputs.arguments(loaded)},
+        yardstick=requests[0],
+    )
     bench.converted = load_converted(bench, also)
     contenders = build_contenders(bench, methods, asked, converged_steps)
     plan = plan_matrix(bench, requests[0], axes) if with_matrix else None
@@ -71,7 +89,7 @@ def build_study(
         converged="converged" if converged_steps else None,
         device=loaded.pipe.device.type,
         parts=parts_of(loaded.pipe),
-        identity=identity(bench),
+        identity=identity(bench) | ({"options": given, "inputs": inputs.digests()} if given else {}),
     )
     return study, bench, plan
 
@@ -95,7 +113,7 @@ def identity(bench: Bench) -> dict[str, Any]:
         "class": type(pipe).__name__,
         "weights": weights_digest(pipe),
         "scheduler": [type(pipe.scheduler).__name__, dict(pipe.scheduler.config)],
-        "arguments": bench.arguments,
+        "arguments": {k: v for k, v in bench.arguments.items() if isinstance(v, int | float | str | None)},
         "dtype": str(pipe.transformer.dtype),
         "device": pipe.device.type,
         "versions": [version_of(p) for p in ("outpace", "torch", "diffusers")],
@@ -107,7 +125,11 @@ def describe(bench: Bench) -> dict[str, Any]:
     from outpace.pipelines.pocket.sisters import is_sister
 
     pipe, pocket = bench.loaded.pipe, bench.loaded.pocket
-    call = {k: v for k, v in bench.arguments.items() if k != "num_inference_steps"}
+    call = {
+        k: v if isinstance(v, int | float | str) else "given"
+        for k, v in bench.arguments.items()
+        if k != "num_inference_steps"
+    }
     return {
         "name": pocket.name if pocket is not None and is_sister(pocket.name) else bench.loaded.source.name,
         "weights": weights_digest(pipe),

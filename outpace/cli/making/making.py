@@ -28,7 +28,10 @@ class Making:
         from outpace.accel import Profile, accelerate
         from outpace.cli.making.recipe import Recipe
         from outpace.cli.options.output import plan_files
+        from outpace.cli.options.pipeline import inputs_of, setup_of
+        from outpace.cli.options.pipeline import words_of as words_of_options
         from outpace.cli.options.workers import device_of_process
+        from outpace.pipelines.inputs import suited
         from outpace.pipelines.load import call_arguments, load_pipeline, makes_clips, makes_clouds, read_prompts
 
         self.order, self.watched = order, watched
@@ -41,12 +44,23 @@ class Making:
         chosen, preset = ([], None) if tuned else choose(order.methods, order.preset, order.plain)
         dtype = getattr(torch, order.dtype) if order.dtype else None
         device = device_of_process(order.device)
-        self.loaded = load_pipeline(order.pipeline, dtype=dtype, device=device, progress=watched)
+        inputs, setup = inputs_of(order.options), setup_of(order.options)
+        self.loaded = suited(
+            load_pipeline(
+                order.pipeline,
+                dtype=dtype,
+                device=device,
+                progress=watched,
+                variant=order.options.get("variant"),
+                setup=setup,
+            ),
+            inputs,
+        )
         asked = order.methods or order.preset or order.profile
         if not asked and self.loaded.pocket is not None and not self.loaded.pocket.forecasts:
             order = self.order = replace(order, plain=True)
         self.clips, self.clouds = makes_clips(self.loaded), makes_clouds(self.loaded)
-        self.arguments = call_arguments(self.loaded, **settings)
+        self.arguments = {**call_arguments(self.loaded, **settings), **inputs.arguments(self.loaded)}
         self.samples = read_prompts(self.loaded, [text for text, _ in order.wanted])
         self.files = plan_files(order.out, order.format, order.wanted, clip=self.clips)
         self.tuned = tuned is not None
@@ -58,6 +72,8 @@ class Making:
             acceleration=("--profile", order.profile) if order.profile else words_of(order, preset),
             settings={k: v for k, v in {**settings, "dtype": order.dtype}.items() if v is not None}
             | {k: v for k, v in saved.items() if v != usual[k]},
+            words=tuple(words_of_options(order.options)),
+            inputs=inputs.digests(),
             arguments=self.arguments,
             device=str(self.loaded.pipe.device),
             methods=self.run.trace.as_dict()["methods"] if self.run else [],

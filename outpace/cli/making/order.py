@@ -22,6 +22,8 @@ class Order:
     methods: tuple[str, ...]
     profile: str | None
     plain: bool
+    options: dict[str, Any]
+    """What `pipeline_options` were given: adapters, pictures to start from, and their like."""
     settings: dict[str, Any]
     """Options of the pipeline's call, by name; None leaves the pipeline's own value."""
     batch: int

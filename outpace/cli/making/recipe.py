@@ -24,6 +24,10 @@ class Recipe:
     """Arguments of the pipeline's call, its defaults among them."""
     device: str
     """Where it ran."""
+    words: tuple[str, ...] = ()
+    """More words of the command line: adapters, pictures to start from."""
+    inputs: dict[str, str] = field(default_factory=dict)
+    """Digest of each picture that it started from, by its path."""
     methods: list[dict[str, Any]] = field(default_factory=list)
     """The methods with all their settings, as the trace reports them."""
 
@@ -31,7 +35,7 @@ class Recipe:
         """The shell command that makes the picture of `text` and `seed` again."""
         words = ["outpace", "generate", self.pipeline, "--prompt", text, "--seed", str(seed), *self.acceleration]
         words += [word for name, value in self.settings.items() for word in (f"--{name}", str(value))]
-        return shlex.join(words)
+        return shlex.join([*words, *self.words])
 
     def shared(self) -> dict[str, Any]:
         """What does not depend on the picture, with the versions it was made with."""
@@ -43,6 +47,7 @@ class Recipe:
             "arguments": {k: v for k, v in self.arguments.items() if isinstance(v, int | float | str)},
             "device": self.device,
             "methods": self.methods,
+            **({"inputs": self.inputs} if self.inputs else {}),
         }
 
     def of(self, text: str, seed: int) -> dict[str, Any]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
+
+import click
 
 from outpace.errors import InputError
 
@@ -12,6 +15,23 @@ OTHERS = (
     ".ply", ".obj", ".html", ".json",
 )  # fmt: skip
 """Ends of names that are no folder's, whatever a person meant by them."""
+
+
+class Place(click.ParamType):
+    """A path that something can be written to, by its words alone; whether it is free is looked at later."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        text = str(value)
+        if not text.strip():
+            self.fail("it is empty; name a file or a folder.", param, ctx)
+        if "\0" in text:
+            self.fail("a path holds no NUL.", param, ctx)
+        return text
+
+
+PLACE = Place()
 
 
 def check_out(out: str, count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,6 +35,8 @@ class Measuring:
     batch: int
     identity: dict[str, Any]
     records: Records = field(init=False)
+    _ahead: float = field(init=False, default=0.0)
+    """Seconds that what was measured in an earlier run took then, less what reading it takes now."""
 
     def __post_init__(self) -> None:
         self.records = Records(self.folder)
@@ -45,6 +48,33 @@ class Measuring:
         """
         contender = candidate.payload[0]
         study = self.study(contender, requests)
+        began, path = time.monotonic(), self._bill(contender, requests)
+        mark = fingerprint(mark_of(study, contender, requests), "seconds", self.target.names)
+        paid = self.records.load(path, mark)
+        failure: Failure | None = None
+        scores: list[Scores] = []
+        try:
+            scores = self._measure(candidate, study, requests)
+        except Failure as error:
+            failure = error
+        took = time.monotonic() - began
+        if isinstance(paid, (int, float)):
+            self._ahead += max(0.0, paid - took)  # it was measured before, and its time counts now as it did then
+        else:
+            self.records.save(path, mark, took)
+        if failure is not None:
+            raise failure
+        return scores
+
+    def clock(self) -> float:
+        """Seconds, those included that measurements which are kept once took: a budget is kept over several runs."""
+        return time.monotonic() + self._ahead
+
+    def _bill(self, contender: Contender, requests: Sequence[Request]) -> Path:
+        return self.records.cell(contender.name) / f"seconds-{requests[0].index:04d}-{requests[-1].index:04d}.json"
+
+    def _measure(self, candidate: Candidate, study: Study, requests: Sequence[Request]) -> list[Scores]:
+        contender = candidate.payload[0]
         base = run_contender(study, self.records, self.plain, _ignore)
         try:
             made = run_contender(study, self.records, contender, _ignore)
