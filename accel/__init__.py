@@ -21,11 +21,21 @@ from .presets import PRESETS, Preset
 if TYPE_CHECKING:
     from .apply import Acceleration as Acceleration
     from .apply import accelerate as accelerate
+    from .apply import handle_of as handle_of
+    from .apply import restore as restore
     from .profile import Profile as Profile
     from .trace import Call as Call
     from .trace import Trace as Trace
 
-_HOME = {"Acceleration": ".apply", "accelerate": ".apply", "Profile": ".profile", "Call": ".trace", "Trace": ".trace"}
+_HOME = {
+    "Acceleration": ".apply",
+    "accelerate": ".apply",
+    "handle_of": ".apply",
+    "restore": ".apply",
+    "Profile": ".profile",
+    "Call": ".trace",
+    "Trace": ".trace",
+}
 
 __all__ = [
     "FAMILIES",
@@ -47,7 +57,9 @@ __all__ = [
     "Trace",
     "accelerate",
     "find_family",
+    "handle_of",
     "register_family",
+    "restore",
     "settings_help",
 ]
 

@@ -7,15 +7,30 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from torch import nn
+
 from ..errors import ConfigError
 from .conductor import Conductor
-from .denoiser import Denoiser, denoisers_of
+from .denoiser import DENOISERS, Denoiser, denoisers_of, driver_of
 from .families import find_family
 from .methods import Method, check_combination
 from .presets import preset_methods
 from .profile import Expectation, Profile
 from .requests import Request
 from .trace import Trace
+
+KEPT = "_outpace"
+"""Attribute under which a pipeline knows its handle."""
+
+
+class Kept:
+    """A handle on the pipeline that it changes; a copy of the pipeline, or a pickled one, is a plain one."""
+
+    def __init__(self, handle: Acceleration | None = None) -> None:
+        self.handle = handle
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Kept, ())
 
 
 class Acceleration:
@@ -48,21 +63,18 @@ class Acceleration:
 
     def _take_hold(self, target: Any, found: Sequence[tuple[str, Any, Any]]) -> None:
         conductor = self._conductor
-        shared = conductor.shared
+        shared, conductor.handle = conductor.shared, self
         expectation = [] if self.profile is None else [Expectation(self.profile, shared)]
         conductor.take([*expectation, *(method.part(shared) for method in self.methods)])
         for part in conductor.parts:
             part.hold(target)
-        if not any(part.holds_denoisers for part in conductor.parts):
-            return
-        for name, module, family in found:
-            self._denoisers.append(Denoiser(name, module, family, conductor))
-            conductor.attach(self._denoisers[-1])
-        scheduler = getattr(target, "scheduler", None)
-        if scheduler is not None and hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "step"):
-            shared.clock.attach(scheduler, lambda: getattr(target, "scheduler", None))
-        else:
-            self.trace.warn("no scheduler was given: noise levels are read off the timesteps, and nothing is corrected")
+        if any(part.holds_denoisers for part in conductor.parts):
+            for name, module, family in found:
+                self._denoisers.append(Denoiser(name, module, family, conductor))
+                conductor.attach(self._denoisers[-1])
+            conductor.follow(target)
+        if not isinstance(target, nn.Module):
+            vars(target).setdefault(KEPT, Kept(self))
 
     def reset(self) -> None:
         """Forget what is remembered of the run under way, as at the start of a new one."""
@@ -117,9 +129,13 @@ class Acceleration:
         for denoiser in self._denoisers:
             denoiser.remove()
         self._denoisers.clear()
+        kept = getattr(self._target, "__dict__", {}).get(KEPT)
+        if kept is not None and kept.handle is self:
+            del vars(self._target)[KEPT]
 
     def summary(self) -> str:
         """What was computed and forecast, why, and what it brought: some lines for a person."""
+        self._conductor.look_around()
         return self.trace.summary()
 
     def __enter__(self) -> Acceleration:
@@ -130,6 +146,23 @@ class Acceleration:
 
     def __repr__(self) -> str:
         return f"<Acceleration of {self.family.name}: {', '.join(m.name for m in self.methods)}>"
+
+
+def handle_of(target: Any) -> Acceleration | None:
+    """The handle of what was done to a pipeline or transformer, for whoever did not keep it; None where it is plain."""
+    kept = getattr(target, "__dict__", {}).get(KEPT)
+    if kept is not None and kept.handle is not None:
+        return kept.handle
+    modules = [target] if isinstance(target, nn.Module) else [getattr(target, name, None) for name in DENOISERS]
+    drivers = [driver for module in modules if (driver := driver_of(module)) is not None]
+    return drivers[0].handle if drivers else None
+
+
+def restore(target: Any) -> None:
+    """Leave a pipeline or transformer exactly as it was before `accelerate`; nothing where it was not accelerated."""
+    handle = handle_of(target)
+    if handle is not None:
+        handle.restore()
 
 
 def accelerate(

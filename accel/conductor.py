@@ -18,6 +18,7 @@ from .inputs import timestep_of
 from .moment import Moment
 from .part import Current, Part, Shared, order_of
 from .requests import OneRequest, Request, Requests
+from .surroundings import cache_conflict, look_around
 from .timing import now
 from .trace import Call, Trace
 
@@ -33,7 +34,11 @@ class Conductor:
 
     def __init__(self, trace: Trace) -> None:
         self.requests = Requests()
-        self.shared = Shared(trace, Clock(self.release, self.around_step, self.requests.turn))
+        self.shared = Shared(trace, Clock(self.begin_run, self.around_step, self.requests.turn))
+        self.handle: Any = None
+        """What `accelerate` returned, for whoever lost it."""
+        self._target: Any = None
+        self._denoisers: dict[str, Denoiser] = {}
         self._sites: dict[str, list[Site]] = {}
         self._followed: WeakSet[Followed] = WeakSet()
         self.start()
@@ -43,10 +48,11 @@ class Conductor:
         self._conditioning, self._one = Conditioning(), OneRequest()
         self._taken: set[str] = set()
         """Branches that the step under way has called."""
+        self._called = self._inside = False
 
     def suspend(self) -> dict[str, Any]:
         """Hand over what is known of the run under way: another request is served."""
-        held = {name: getattr(self, name) for name in ("_conditioning", "_one", "_taken")}
+        held = {name: getattr(self, name) for name in ("_conditioning", "_one", "_taken", "_called", "_inside")}
         self.start()
         return held
 
@@ -77,6 +83,9 @@ class Conductor:
 
     def attach(self, denoiser: Denoiser) -> None:
         """Let every part take hold of a transformer. Raises: what a part cannot do."""
+        self._denoisers[denoiser.name] = denoiser
+        if conflict := cache_conflict(denoiser.name, denoiser.transformer):
+            raise ConflictError(conflict)
         for part in self.parts:
             part.attach(denoiser)
         sites: list[Site] = []
@@ -97,6 +106,29 @@ class Conductor:
         for part in self.parts:
             part.detach()
         self._sites.clear()
+        self._denoisers.clear()
+        self.handle = self._target = None
+
+    def follow(self, target: Any) -> None:
+        """Follow the scheduler of a pipeline, where it has one."""
+        self._target, scheduler = target, getattr(target, "scheduler", None)
+        if scheduler is not None and hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "step"):
+            self.shared.clock.attach(scheduler, lambda: getattr(target, "scheduler", None))
+        else:
+            self.shared.trace.warn(
+                "no scheduler was given: noise levels are read off the timesteps, and nothing is corrected"
+            )
+
+    def begin_run(self) -> None:
+        """A run begins: forget the one before, and see what happened to the pipeline since."""
+        self.release()
+        self._called = False
+        self.look_around()
+
+    def look_around(self) -> None:
+        """Notice what others did to the pipeline since it was accelerated."""
+        for denoiser in self._denoisers.values():
+            look_around(self._target, denoiser, self.shared.trace.warn)
 
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
@@ -109,15 +141,21 @@ class Conductor:
     def call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """One call of the transformer. Raises: ConflictError where it belongs to another request than the step."""
         with self.requests.turn():
-            return self._call(denoiser, site, args, kwargs)
+            self._called = self._inside = True
+            try:
+                return self._call(denoiser, site, args, kwargs)
+            finally:
+                self._inside = False
 
     def _call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         shared, trace = self.shared, self.shared.trace
         if torch.is_grad_enabled():
             trace.warn("gradients are on, so everything is computed; call under torch.no_grad() to accelerate")
             return site.proceed(*args, **kwargs)
-        if getattr(denoiser.transformer, "is_cache_enabled", False):
-            trace.warn(f"{denoiser.name} has a diffusers cache enabled, so everything is left to that")
+        if getattr(denoiser.transformer, "is_cache_enabled", False) or denoiser.left_to:
+            trace.warn(
+                denoiser.left_to or f"{denoiser.name} has a diffusers cache enabled, so everything is left to that"
+            )
             return site.proceed(*args, **kwargs)
         denoiser.ensure()
         named = site.named(args, kwargs)
@@ -151,7 +189,7 @@ class Conductor:
         for part in self.parts:
             call = part.finish(current, call)
         if call is not None:
-            trace.calls.append(call)
+            trace.add(call)
         return output
 
     def _current(self, denoiser: Denoiser, moment: Moment, named: dict[str, Any], *, placed: bool) -> Current:
@@ -161,8 +199,7 @@ class Conductor:
             self._one.begin_step()
             if moment.step == 0:
                 denoiser.adapters.forget()
-        if placed or moment.branch in self._taken:
-            self._check_request(denoiser, named)
+        self._check_request(denoiser, named, compare=placed or moment.branch in self._taken)
         others = [str(place) for place in range(MOST_BRANCHES) if str(place) not in self._taken] if placed else []
         branch, generation, changed = self._conditioning.look(
             denoiser.name, moment.branch, named, denoiser.adapters.state(), others
@@ -171,9 +208,9 @@ class Conductor:
         sigma = moment.u if self.shared.clock.levels is not None else None
         return Current(denoiser, replace(moment, branch=branch), named, sigma, generation, changed)
 
-    def _check_request(self, denoiser: Denoiser, named: dict[str, Any]) -> None:
+    def _check_request(self, denoiser: Denoiser, named: dict[str, Any], *, compare: bool) -> None:
         try:
-            self._one.check(denoiser.name, named)
+            self._one.check(denoiser.name, named, compare=compare)
         except ConflictError:
             self.release()
             raise
@@ -182,6 +219,8 @@ class Conductor:
         self, denoiser: Denoiser, index: int, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]
     ) -> Any:
         """One call of a block."""
+        if not self._inside:
+            self.look_around()
         return self._sites[denoiser.name][index].proceed(*args, **kwargs)
 
     def around_step(self, step: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -192,6 +231,12 @@ class Conductor:
                 step = partial(part.around_step, step)
         result = step(*args, **kwargs)
         if clock.levels is not None and clock.first + clock.step + 2 >= len(clock.levels):
+            if not self._called and self._denoisers:
+                self.look_around()
+                self.shared.trace.warn(
+                    f"a run of {clock.step + 1} steps reached no block of the transformer: another one was called, or "
+                    "this one around its call; accelerate the pipeline that runs"
+                )
             self.release()
         return result
 

@@ -24,6 +24,14 @@ from .tap import Tap
 
 Proceed = Callable[..., Any]
 
+DENOISERS = ("transformer", "transformer_2", "unconditional_transformer")
+"""Attributes of pipelines that hold one."""
+
+WHOLE = (
+    "{name} is compiled as a whole, which freezes its loop over blocks; "
+    "compile the blocks instead: transformer.compile_repeated_blocks(fullgraph=True)"
+)
+
 
 class Site(Protocol):
     """The call of one module, for whoever decides about it."""
@@ -40,9 +48,13 @@ class Site(Protocol):
 class Interception:
     """Puts `around(proceed, *args, **kwargs)` in the place of one module's call, until `remove`."""
 
-    def __init__(self, module: nn.Module, around: Callable[..., Any]) -> None:
-        self.module, self.around = module, around
+    def __init__(self, module: nn.Module, around: Callable[..., Any], owner: Any = None) -> None:
+        self.module, self.around, self.owner = module, around, owner
         self.inner: Proceed | None = None
+        self.passed_over: Proceed | None = None
+        """A compiled call that is put back by `remove`, and not used until then."""
+        # What is decided here is decided outside of compiled graphs; a compiler that comes by calls it as it is.
+        self._uncompiled = torch.compiler.disable(self._call) if owner is not None else None
         self.names = list(inspect.signature(module.forward).parameters)
         self.ensure()
 
@@ -52,7 +64,21 @@ class Interception:
             self.inner = self.module._compiled_call_impl
             self.module._compiled_call_impl = self  # pyright: ignore[reportAttributeAccessIssue]
 
+    def take_back(self) -> bool:
+        """Take the place back from a call that was compiled as a whole since, and run uncompiled; whether it was."""
+        taken = self.module._compiled_call_impl
+        if taken is self or taken is None:
+            return False
+        self.inner, self.passed_over = None, taken
+        self.module._compiled_call_impl = self  # pyright: ignore[reportAttributeAccessIssue]
+        return True
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._uncompiled is not None and torch.compiler.is_compiling():
+            return self._uncompiled(*args, **kwargs)
+        return self.around(self, *args, **kwargs)
+
+    def _call(self, *args: Any, **kwargs: Any) -> Any:
         return self.around(self, *args, **kwargs)
 
     def proceed(self, *args: Any, **kwargs: Any) -> Any:
@@ -65,10 +91,11 @@ class Interception:
 
     def remove(self) -> None:
         if self.module._compiled_call_impl is self:
-            if self.inner is None:
+            before = self.passed_over or self.inner
+            if before is None:
                 del self.module.__dict__["_compiled_call_impl"]
             else:
-                self.module._compiled_call_impl = self.inner
+                self.module._compiled_call_impl = before
 
 
 class ContextReader:
@@ -184,25 +211,27 @@ class Denoiser:
     """
 
     def __init__(self, name: str, transformer: nn.Module, family: Family, driver: Any) -> None:
-        if hasattr(transformer, "_orig_mod") or transformer._compiled_call_impl is not None:
-            if isinstance(transformer._compiled_call_impl, Interception):
-                raise ConflictError(f"{name} is accelerated already; restore() that handle first")
+        if isinstance(transformer._compiled_call_impl, Interception):
             raise ConflictError(
-                f"{name} is compiled as a whole, which freezes its loop over blocks; "
-                "compile the blocks instead: transformer.compile_repeated_blocks(fullgraph=True)"
+                f"{name} is accelerated already: restore() that handle first, or outpace.restore(pipe) where it is lost"
             )
+        if transformer._compiled_call_impl is not None or compiled_forward(transformer) is not None:
+            raise ConflictError(WHOLE.format(name=name))
         self.name, self.transformer, self.family = name, transformer, family
         self.adapters = AdapterWatch(transformer)
+        self._compiled: Any = None
+        """A compiled `forward` that is put back by `remove`."""
+        self._compile = Tap(transformer, "compile", self._refuse)
+        self.left_to = ""
+        """Why nothing is done here, where another cache is at work."""
         blocks = family.blocks(transformer)
         self.stacks = [stack for stack, _ in blocks]
         self.context: ContextReader | None = None
         if hasattr(transformer, "cache_context"):
-            if getattr(transformer, "is_cache_enabled", False):
-                raise ConflictError(f"{name} has a diffusers cache enabled; call {name}.disable_cache() first")
             self.context = ContextReader(transformer, driver.release)
-        self.call = Interception(transformer, lambda site, *a, **k: driver.call(self, site, a, k))
+        self.call = Interception(transformer, lambda site, *a, **k: driver.call(self, site, a, k), driver)
         self.blocks = [
-            Interception(block, lambda site, *a, _i=i, **k: driver.block(self, _i, site, a, k))
+            Interception(block, lambda site, *a, _i=i, **k: driver.block(self, _i, site, a, k), driver)
             for i, (_, block) in enumerate(blocks)
         ]
         for site, stack in zip(self.blocks, self.stacks, strict=True):
@@ -219,10 +248,23 @@ class Denoiser:
         for site in self.blocks:
             site.ensure()
 
+    def take_back(self) -> bool:
+        """Take back the transformer's own call where it was compiled as a whole since; whether it was."""
+        plain = compiled_forward(self.transformer)
+        if plain is not None:
+            self._compiled, self.transformer.forward = self.transformer.forward, plain
+        return self.call.take_back() or self._compiled is not None
+
+    def _refuse(self, compile: Proceed, *args: Any, **kwargs: Any) -> None:
+        raise ConflictError(WHOLE.format(name=self.name).replace("is compiled", "would be compiled"))
+
     def remove(self) -> None:
         """Leave the transformer exactly as it was found."""
         for site in [self.call, *getattr(self, "blocks", [])]:
             site.remove()
+        self._compile.remove()
+        if self._compiled is not None:
+            self.transformer.forward, self._compiled = self._compiled, None
         if self.context is not None:
             self.context.remove()
         self.context = None
@@ -234,10 +276,10 @@ def denoisers_of(target: Any) -> list[tuple[str, nn.Module]]:
     Raises: UnsupportedModelError where there is none.
     """
     if isinstance(target, nn.Module):
-        return [("transformer", target)]
+        return [("transformer", uncompiled("transformer", target))]
     found = [
-        (name, module)
-        for name in ("transformer", "transformer_2", "unconditional_transformer")
+        (name, uncompiled(name, module))
+        for name in DENOISERS
         if isinstance(module := getattr(target, name, None), nn.Module)
     ]
     if not found:
@@ -247,3 +289,21 @@ def denoisers_of(target: Any) -> list[tuple[str, nn.Module]]:
             f"covered are pipelines around: {', '.join(covered)}"
         )
     return found
+
+
+def uncompiled(name: str, module: nn.Module) -> nn.Module:
+    """The module itself. Raises: ConflictError where it is wrapped by torch.compile."""
+    if hasattr(module, "_orig_mod"):
+        raise ConflictError(WHOLE.format(name=name))
+    return module
+
+
+def compiled_forward(module: nn.Module) -> Any:
+    """The plain function inside a `forward` that was compiled and put in its place; None where there is none."""
+    return getattr(vars(module).get("forward"), "_torchdynamo_orig_callable", None)
+
+
+def driver_of(module: Any) -> Any:
+    """Who drives an accelerated transformer, or None."""
+    site = getattr(getattr(module, "_orig_mod", module), "_compiled_call_impl", None)
+    return site.owner if isinstance(site, Interception) else None

@@ -115,13 +115,16 @@ class OneRequest:
         """The next call is the first of a step."""
         self._latents.clear()
 
-    def check(self, denoiser: str, named: dict[str, Any]) -> None:
-        """Raises: ConflictError where the latents are those of another request."""
+    def check(self, denoiser: str, named: dict[str, Any], *, compare: bool) -> None:
+        """Note the latents of a call; where one is to `compare` them, they must be those of the step's first.
+
+        Raises: ConflictError where they are those of another request.
+        """
         given = [leaf for _, leaf in leaves("", latents_of(named)) if isinstance(leaf, Tensor)]
         first = self._latents.get(denoiser)
         if first is None:
             self._latents[denoiser] = [Seen.of(tensor) for tensor in given]
-        elif others_latents(first, given):
+        elif compare and others_latents(first, given):
             raise ConflictError(SHARED)
 
 

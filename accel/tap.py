@@ -28,6 +28,10 @@ class Tap:
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return MethodType(getattr(type(self.owner), self.name), memo[id(self.owner)])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A pickled owner gets the plain method, as its copy does.
+        return (getattr, (self.owner, self.name))
+
     def remove(self) -> None:
         """Leave the owner as it was found, unless someone else took the place since."""
         self._removed = True

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any
+
+LISTED = 20_000
+"""Calls that are listed at most, some 13 MB; a server's handle lives for days."""
+
+FEW_STEPS = 12
+"""Runs this short may end before a gate has learnt what it can forecast."""
+
+LEARNING = frozenset({"warm-up", "nothing measured", "last steps"})
+"""Why a step is computed that a longer run would have forecast."""
 
 LONGEST = 60
 """Characters of a setting's value in a line about it."""
@@ -43,6 +53,8 @@ class Trace:
     blocks: int
     methods: list[dict[str, Any]]
     calls: list[Call] = field(default_factory=list)
+    before: Counter[str] = field(default_factory=Counter)
+    """What the calls that are no longer listed add up to."""
     warnings: list[str] = field(default_factory=list)
     parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by part: "first block", "other blocks", "gate and forecast", "correction", "embedding and head"."""
@@ -55,32 +67,49 @@ class Trace:
         if message not in self.warnings:
             self.warnings.append(message)
 
+    @property
+    def made(self) -> int:
+        """Calls of the handle's life since `clear`: those that are listed and those before."""
+        return int(self.before["calls"]) + len(self.calls)
+
+    def add(self, call: Call) -> None:
+        """Keep a call; of a long life only the newest stay listed, the others are counted."""
+        self.calls.append(call)
+        if len(self.calls) > LISTED:
+            self.before += counted(self.calls[: LISTED // 2])
+            del self.calls[: LISTED // 2]
+
+    def since(self, made: int) -> list[Call]:
+        """The calls after the first `made`, as far as they are listed."""
+        return self.calls[max(0, made - int(self.before["calls"])) :]
+
     def clear(self) -> None:
         self.calls.clear()
+        self.before.clear()
         self.parts.clear()
         if self.attention is not None:
             self.attention.clear()
 
     def totals(self) -> dict[str, Any]:
         """Counts of the whole trace; speed-ups in blocks (predicted) and in seconds of denoiser calls (measured)."""
-        samples = sum(len(c.computed) for c in self.calls)
-        computed = sum(sum(c.computed) for c in self.calls)
-        blocks = sum(c.blocks for c in self.calls)
+        all_calls = self.before + counted(self.calls)
+        samples, computed, blocks = int(all_calls["samples"]), int(all_calls["computed"]), all_calls["blocks"]
         plain = float(samples * self.blocks)
         work = blocks * (self.attention.block_work() if self.attention is not None else 1.0)
         # The first full call pays for allocations and caches of its own, so it is no yardstick for the others.
         plainly = [c for c in self.calls if c.computed and all(c.computed) and not c.sparse and not any(c.skipped)]
         full = [c.seconds / len(c.computed) for c in plainly][1:]
         spent = sum(c.seconds for c in self.calls[1:])
-        measured = mean(full) * (samples - len(self.calls[0].computed)) / spent if full and spent > 0 else None
+        listed = sum(len(c.computed) for c in self.calls[1:])
+        measured = mean(full) * listed / spent if full and spent > 0 else None
         return {
-            "calls": len(self.calls),
+            "calls": int(all_calls["calls"]),
             "samples": samples,
             "computed": computed,
             "forecast": samples - computed,
             "blocks": blocks,
             "blocks_plain": plain,
-            "skipped": sum(sum(c.skipped) for c in self.calls),
+            "skipped": all_calls["skipped"],
             "predicted_speedup": plain / work if work else None,
             "measured_speedup": measured,
         }
@@ -109,6 +138,8 @@ class Trace:
             f"  {totals['forecast']} of {totals['samples']} denoiser calls forecast, {totals['computed']} computed"
             + (" (calls counted per sample)" if totals["samples"] != totals["calls"] else "")
         )
+        if self.before:
+            lines.append(f"    of the newest {len(self.calls)} calls, which are listed:")
         for branch in dict.fromkeys(c.branch for c in self.calls):
             calls = [c for c in self.calls if c.branch == branch]
             samples, done = sum(len(c.computed) for c in calls), sum(sum(c.computed) for c in calls)
@@ -139,7 +170,23 @@ class Trace:
         if totals["measured_speedup"]:
             speed += f", {totals['measured_speedup']:.2f}x measured"
         lines.append(speed)
+        if hint := self._few_steps():
+            lines.append(f"  {hint}")
         return "\n".join([*lines, *(f"  note: {w}" for w in self.warnings)])
+
+    def _few_steps(self) -> str:
+        """Why nothing was forecast in a short run, and what does; empty where something was, or nobody wanted to."""
+        last = [c for c in self.calls if c.run == self.calls[-1].run]
+        steps = max(c.step for c in last) + 1
+        reasons = {reason for c in last for reason in c.reason}
+        if steps > FEW_STEPS or not reasons & LEARNING or reasons & {"forecast", "threshold 0"}:
+            return ""
+        if steps < 4:
+            return f"{steps} steps: too few to forecast, none can be spared"
+        return (
+            f"{steps} steps: too few to forecast with these settings; try outpace.IntervalTaylor(interval=2, warmup=2, "
+            "correct=True), which forecasts every other step"
+        )
 
     def _bricks_line(self, totals: dict[str, Any]) -> str:
         reached = totals["computed"] * self.blocks
@@ -149,6 +196,19 @@ class Trace:
             f"  bricks: {totals['skipped']:g} of {reached} blocks left out ({totals['skipped'] / reached:.0%}) "
             "in the calls that were computed"
         )
+
+
+def counted(calls: Sequence[Call]) -> Counter[str]:
+    """What calls add up to."""
+    return Counter(
+        {
+            "calls": len(calls),
+            "samples": sum(len(c.computed) for c in calls),
+            "computed": sum(sum(c.computed) for c in calls),
+            "blocks": sum(c.blocks for c in calls),  # pyright: ignore[reportArgumentType]
+            "skipped": sum(sum(c.skipped) for c in calls),
+        }
+    )
 
 
 def describe(methods: list[dict[str, Any]]) -> str:

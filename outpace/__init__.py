@@ -23,6 +23,8 @@ if not (_Path(__path__[0]) / "accel").is_dir():
 
 _HOME = {
     "accelerate": "outpace.accel",
+    "handle_of": "outpace.accel",
+    "restore": "outpace.accel",
     "AdaSpa": "outpace.accel",
     "BrickSkipping": "outpace.accel",
     "GatedTaylor": "outpace.accel",
@@ -53,7 +55,9 @@ if TYPE_CHECKING:
     from outpace.accel import Profile as Profile
     from outpace.accel import Solver as Solver
     from outpace.accel import accelerate as accelerate
+    from outpace.accel import handle_of as handle_of
     from outpace.accel import register_family as register_family
+    from outpace.accel import restore as restore
     from outpace.accel.estimate import estimate as estimate
     from outpace.accel.estimate import flops as flops
     from outpace.accel.experts import Conversion as Conversion

@@ -131,6 +131,7 @@ class AttentionEngine(Part):
             call.sparse = self._left_out
         self._reached, self._left_out = 0, False
         self._watch.settle()
+        self.record.bound()
         return call
 
     def attend(

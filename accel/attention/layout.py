@@ -60,8 +60,11 @@ def token_grid(transformer: nn.Module, family: Family, named: dict[str, Any]) ->
         axes = ids.reshape(-1, ids.shape[-1])[:, :3].long()  # a fourth axis tells text tokens apart
         return _product_of(latents, (axes.amax(0) - axes.amin(0) + 1).tolist())
     if isinstance(shapes, (list, tuple)) and shapes:
-        first = shapes[0][0] if isinstance(shapes[0], (list, tuple)) and len(shapes[0]) == 1 else shapes[0]
-        if isinstance(first, (list, tuple)) and len(first) == 3:
+        first = shapes[0]
+        if isinstance(first, (list, tuple)) and len(first) == 1:
+            first = first[0]
+        # Several pictures in one sample, as with references beside the one that is made, are no single grid.
+        if isinstance(first, (list, tuple)) and len(first) == 3 and all(isinstance(side, int) for side in first):
             return _product_of(latents, list(first))
     sizes = [named.get(name) for name in ("num_frames", "height", "width")]
     if all(isinstance(size, int) for size in sizes):

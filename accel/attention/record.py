@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any
 
+LISTED = 20_000
+"""Searches, and calls whose pattern was watched, that are listed at most."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Search:
@@ -74,6 +77,12 @@ class AttentionRecord:
     """How many calls those seconds are of; dense ones outside searches run untouched, and are not clocked."""
     backends: dict[str, str] = field(default_factory=dict)
     """Operation -> implementation chosen."""
+
+    def bound(self) -> None:
+        """Of a long life keep the newest entries only."""
+        for held in (self.searches, self.drifts):
+            if len(held) > LISTED:
+                del held[: LISTED // 2]
 
     def clear(self) -> None:
         for held in (self.calls, self.searches, self.drifts, self.seconds, self.clocked):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...kernels.attention import BlockIndex, block_mass, sparse_attention
+from ...kernels.precision import widest
 from .selection import Selection, recall_for_error, select
 from .wanted import Wanted
 
@@ -96,8 +97,9 @@ def _search_group(
         return Found(found, None)
     index = index_of(found.keep, settings, q.shape[2], lengths)
     tried = cast(Tensor, sparse_attention(q, k, v, index, scale=scale, backend=settings.backend))
-    truth = dense.double()
-    error = (tried.double() - truth).flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2).clamp_min(1e-30)
+    wide = widest(dense.device)
+    truth = dense.to(wide)
+    error = (tried.to(wide) - truth).flatten(2).norm(dim=2) / truth.flatten(2).norm(dim=2).clamp_min(1e-30)
     if bool((error > accepted).any()):
         found = select(mass, settings, always, recall=recall_for_error(found.recall, error, accepted))
     return Found(found, error)

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...kernels.precision import widest
+
 if TYPE_CHECKING:
     from .wanted import Wanted
 
@@ -31,14 +33,14 @@ class Selection:
     keep: Tensor
     """bool (B, H, R, C)."""
     recall: Tensor
-    """Share of the mass kept, float64 (B, H)."""
+    """Share of the mass kept (B, H), in the widest type of the device."""
     least_recall: Tensor
-    """That of the row with the least, float64 (B, H)."""
+    """That of the row with the least, (B, H)."""
 
     @property
     def density(self) -> Tensor:
-        """Share of the blocks kept, float64 (B, H)."""
-        return self.keep.double().mean((2, 3))
+        """Share of the blocks kept, (B, H)."""
+        return self.keep.to(widest(self.keep.device)).mean((2, 3))
 
 
 def select(mass: Tensor, settings: Wanted, always: Tensor, recall: Tensor | None = None) -> Selection:
@@ -73,10 +75,10 @@ def select(mass: Tensor, settings: Wanted, always: Tensor, recall: Tensor | None
 
 
 def row_shares(mass: Tensor) -> Tensor:
-    """Each row's mass as shares of it, float64; an even split where a row holds nothing."""
-    mass = mass.double()
+    """Each row's mass as shares of it, in the widest type; an even split where a row holds nothing."""
+    mass = mass.to(widest(mass.device))
     total = mass.sum(-1, keepdim=True)
-    return torch.where(total > 0, mass / total.clamp_min(torch.finfo(torch.float64).tiny), 1.0 / mass.shape[-1])
+    return torch.where(total > 0, mass / total.clamp_min(torch.finfo(mass.dtype).tiny), 1.0 / mass.shape[-1])
 
 
 def measured(share: Tensor, keep: Tensor) -> Selection:
@@ -137,7 +139,7 @@ def recall_for(share: Tensor, density: float, always: Tensor) -> Tensor:
 def largest(share: Tensor, sparsity: float | Tensor) -> Tensor:
     """Every row keeps its largest blocks, all rows of a head the same number (AdaSpa, 4.3)."""
     columns = share.shape[-1]
-    kept = (1.0 - torch.as_tensor(sparsity, dtype=torch.float64, device=share.device)) * columns
+    kept = (1.0 - torch.as_tensor(sparsity, dtype=share.dtype, device=share.device)) * columns
     count = (kept + 0.5).floor().clamp(1, columns).expand(share.shape[:2])
     order = share.argsort(dim=-1, descending=True, stable=True)
     return first_of_each(order, count[..., None].expand(share.shape[:3]))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, UnsupportedModelError
+from ...kernels.precision import widest
 from ..families import find_family
 from .fused import linear_of, parameter_of
 from .settings import Modulation
@@ -95,7 +96,7 @@ def _thin(path: str, linear: nn.Linear, rank: int) -> nn.Sequential:
         into, out_of = weight.new_empty(rank, width), weight.new_empty(out, rank)
     else:
         # The best approximation of a rank projects on the largest eigenvectors of the small square matrix.
-        exact = weight.double()
+        exact = weight.to(widest(weight.device))
         basis = torch.linalg.eigh(exact.T @ exact).eigenvectors[:, -rank:]
         into, out_of = basis.T.to(weight.dtype), (exact @ basis).to(weight.dtype)
     trained = linear.weight.requires_grad

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -116,7 +117,7 @@ class Making:
         part, order = self.part(number), self.order
         wanted = order.wanted[part]
         self.label_progress(part.start, len(wanted))
-        before = len(self.run.trace.calls) if self.run else 0
+        before = self.run.trace.made if self.run else 0
         made = call_pipeline(self.loaded, self.samples[part], [seed for _, seed in wanted], self.arguments)
         if self.clouds:  # before the pictures, which carry the recipe and say that all is there
             from outpace.pipelines.dit3d import write_ply
@@ -125,7 +126,9 @@ class Making:
                 write_ply(points, path.with_suffix(".ply"))
         for media, (text, seed), path in zip(media_of(self.loaded, made), wanted, self.files[part], strict=True):
             save_media(enlarge(media, order.enlarge), path, self.recipe.of(text, seed), frames_per_second=order.fps)
-        return replace(self.run.trace, calls=self.run.trace.calls[before:]).totals() if self.run else None
+        return (
+            replace(self.run.trace, calls=self.run.trace.since(before), before=Counter()).totals() if self.run else None
+        )
 
     def label_progress(self, first: int, size: int) -> None:
         count = len(self.files)

@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from larger import PLACES, Place, adaspa, larger
 from tiny import TinyPipeline, noise, texts
+from tiny_models import rectangle
 from torch import Tensor
 
-from outpace.accel import accelerate
+from outpace.accel import accelerate, find_family
 from outpace.accel.attention.engine import AttentionEngine
-from outpace.accel.attention.layout import Layout, make_layout, tile_order
+from outpace.accel.attention.layout import Layout, make_layout, tile_order, token_grid
 from outpace.accel.methods.adaspa import BLOCKS
 
 CPU = torch.device("cpu")
@@ -212,3 +213,23 @@ def test_tokens_lie_where_the_family_says(cls: str, monkeypatch: pytest.MonkeyPa
     beside[place.first - place.history : place.first + place.picture] = False
     kept = blocks_with(beside[order], 16)
     assert torch.equal(layout.always, kept[:, None] | kept[None, :])
+
+
+@pytest.mark.parametrize("pictures", [1, 2, 3, 4])
+def test_references_beside_the_picture_are_no_grid(pictures: int) -> None:
+    """Qwen-Image-Edit-Plus lays the picture and its references into one row of tokens, and lists their shapes."""
+    pipe = TinyPipeline("QwenImageTransformer2DModel")
+    x = noise(pipe.model, [0])
+    sides = [(1, *rectangle(x.shape[1]))] * pictures
+    model, text = pipe.transformer, texts([0])
+    call: dict[str, Any] = {"hidden_states": torch.cat([x] * pictures, 1), "img_shapes": [sides]}
+    assert token_grid(model, find_family(model), call) == (sides[0] if pictures == 1 else None)
+    with accelerate(model, adaspa(sparsity=0.5)) as run:
+        for t in (0.9, 0.5, 0.1):
+            model(
+                **call,
+                encoder_hidden_states=text,
+                encoder_hidden_states_mask=torch.ones(text.shape[:2]),
+                timestep=torch.tensor([t]),
+            )
+    assert run.trace.attention.searches
