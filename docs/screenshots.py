@@ -1,7 +1,7 @@
 """Takes pictures of a report as a browser shows it: python docs/screenshots.py out/demo [docs/img]
 
-report_wide.png and report_narrow.png, and both in dark, are made with Chromium and put into the report's folder, or
-into the one named second. They show the top of the page.
+report_1400.png, report_500.png, report_390.png and report_1400_dark.png are made with Chromium and put into the folder
+of the report, or into the one named second. They show the first screen of a desk, a small window and a phone.
 """
 
 from __future__ import annotations
@@ -18,9 +18,15 @@ from PIL import Image
 from outpace.errors import InputError, OutpaceError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "msedge")
-SIZES = {"wide": (1280, 3000), "narrow": (390, 2600)}
-SCHEMES = {"": 1, "_dark": 0}
+LIGHT, DARK = 1, 0
 """What Chromium calls the two preferred colour schemes."""
+SHOTS = {
+    "1400": ((1400, 900), LIGHT),
+    "500": ((500, 900), LIGHT),
+    "390": ((390, 844), LIGHT),
+    "1400_dark": ((1400, 900), DARK),
+}
+"""Window and scheme by name."""
 COLOURS = 192
 """Of the palette, which keeps files small."""
 
@@ -33,11 +39,11 @@ def browser() -> str:
     return found
 
 
-def screenshot(page: Path, size: tuple[int, int], scheme: int = 1, *, program: str | None = None) -> Image.Image:
+def screenshot(page: Path, size: tuple[int, int], scheme: int = LIGHT, *, program: str | None = None) -> Image.Image:
     """`page` as a window of `size` shows it.
 
     Args:
-        scheme: a value of SCHEMES.
+        scheme: LIGHT or DARK.
         program: the browser; found where it is None.
 
     Raises: InputError where there is no page, no browser, or no picture came of it.
@@ -70,11 +76,10 @@ def take(folder: Path, out: Path) -> list[Path]:
     program = browser()
     out.mkdir(parents=True, exist_ok=True)
     made = []
-    for shape, size in SIZES.items():
-        for suffix, scheme in SCHEMES.items():
-            made.append(out / f"report_{shape}{suffix}.png")
-            picture = screenshot(folder / "report.html", size, scheme, program=program)
-            picture.quantize(COLOURS, dither=Image.Dither.NONE).save(made[-1], optimize=True)
+    for name, (size, scheme) in SHOTS.items():
+        made.append(out / f"report_{name}.png")
+        picture = screenshot(folder / "report.html", size, scheme, program=program)
+        picture.quantize(COLOURS, dither=Image.Dither.NONE).save(made[-1], optimize=True)
     return made
 
 

@@ -38,7 +38,7 @@ def families() -> str:
     """The supported model families and the transformers each covers, in one paragraph."""
     from outpace.accel import FAMILIES
 
-    said = [f"{name} ({', '.join(f'`{t}`' for t in family.transformers)})" for name, family in FAMILIES.items()]
+    said = [f"{name} ({', '.join(f'`{t}`' for t in family.transformers)})" for name, family in sorted(FAMILIES.items())]
     return "; ".join(said) + "."
 
 
@@ -46,7 +46,9 @@ def family_page() -> str:
     """docs/families.md: the same as a table."""
     from outpace.accel import FAMILIES
 
-    rows = [f"| {name} | {', '.join(f'`{t}`' for t in family.transformers)} |" for name, family in FAMILIES.items()]
+    rows = [
+        f"| {name} | {', '.join(f'`{t}`' for t in family.transformers)} |" for name, family in sorted(FAMILIES.items())
+    ]
     head = (
         "# Supported transformers\n\nWritten by `make readme` from the registry. Each is tested on a tiny random "
         "configuration of the real diffusers class; a class of your own takes [ten lines](adding_a_family.md)."
@@ -58,7 +60,7 @@ def methods() -> str:
     """The methods by the name of their class, in one sentence."""
     from outpace.accel import METHODS
 
-    return "Methods: " + ", ".join(f"`{method.__name__}`" for _, method in METHODS.items()) + "."
+    return "Methods: " + ", ".join(f"`{method.__name__}`" for _, method in sorted(METHODS.items())) + "."
 
 
 def method_page() -> str:
@@ -66,7 +68,7 @@ def method_page() -> str:
     from outpace.accel import METHODS, PRESETS
 
     rows = []
-    for name, method in METHODS.items():
+    for name, method in sorted(METHODS.items()):
         said = (method.__doc__ or "").strip().split("\n\n")[0]
         rows.append(f"| `{method.__name__}` (`{name}`) | {' '.join(said.split())} |")
     lines = [

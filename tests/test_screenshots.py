@@ -44,11 +44,6 @@ def test_pictures_are_wide_and_narrow_light_and_dark(tmp_path) -> None:
     for path in (tmp_path / "img").iterdir():
         picture = Image.open(path).convert("L")
         corner[path.stem], blank[path.stem] = picture.getpixel((0, 0)), len(set(picture.getextrema())) == 1
-    assert corner["report_wide"] == corner["report_narrow"] == 255
-    assert max(corner["report_wide_dark"], corner["report_narrow_dark"]) < 60
-    assert blank == {
-        "report_wide": False,
-        "report_wide_dark": False,
-        "report_narrow": True,
-        "report_narrow_dark": True,
-    }
+    assert corner["report_1400"] == corner["report_500"] == corner["report_390"] == 255
+    assert corner["report_1400_dark"] < 60
+    assert blank == {"report_1400": False, "report_500": False, "report_390": True, "report_1400_dark": False}

@@ -7,6 +7,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .curves import foremost
 from .first import first_screen
 from .pictures import Album, quality_of, representatives, shown_requests
 
@@ -26,6 +27,8 @@ def contact_sheet(results: dict[str, Any], folder: Path) -> Image.Image | None:
     album = Album(folder, SIDE, clips=results["pipeline"]["kind"] == "video")
     by_name = {c["name"]: c for c in results["contenders"]}
     others = [c for c in representatives(results) if c["name"] != first["name"] and c["curve"] != first["curve"]]
+    coloured = foremost(results)
+    others.sort(key=lambda c: (c["kind"] != "fewer-steps", c["curve"] not in coloured))  # the rivals that matter most
     columns = [by_name[study["plain"]], by_name[first["name"]], *others][:COLUMNS]
     rows = [(words, request) for words, request in shown_requests(results, [columns[1]])][:ROWS]
     if album.open(study["plain"], rows[0][1]["index"]) is None:

@@ -34,12 +34,11 @@ def flux_recipe() -> Any:
     from .flux import FluxRecipe
 
     plain = FluxRecipe()
-    shorter = replace(plain.autoencoder, steps=900), replace(plain.denoiser, steps=1700)
     return _reseeded(
         replace(
             plain,
-            autoencoder=shorter[0],
-            denoiser=shorter[1],
+            autoencoder=replace(plain.autoencoder, steps=900),
+            denoiser=replace(plain.denoiser, steps=1700),
             double_blocks=3,
             single_blocks=15,
             head_width=28,
@@ -54,12 +53,11 @@ def wan_recipe() -> Any:
     from .wan import WanRecipe
 
     plain = WanRecipe()
-    shorter = replace(plain.autoencoder, steps=1000), replace(plain.denoiser, steps=800)
     return _reseeded(
         replace(
             plain,
-            autoencoder=shorter[0],
-            denoiser=shorter[1],
+            autoencoder=replace(plain.autoencoder, steps=1000),
+            denoiser=replace(plain.denoiser, steps=800),
             blocks=16,
             heads=4,
             head_width=24,

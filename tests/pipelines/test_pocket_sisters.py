@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import json
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,7 @@ def test_who_has_a_sister():
 def test_a_trained_sister_is_found_by_its_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("sklearn")
     monkeypatch.setattr(cards, "check_pocket", partial(cards.check_pocket, steps=2))
+    monkeypatch.setattr(sisters, "dit_recipe", lambda: replace(RECIPES["dit"][1], pictures=128))
     folder = train_pocket("dit-sister", tmp_path / "dit", budget=0.001, progress=False)
     loaded = load_pipeline(str(folder), device="cpu", progress=False)
     assert loaded.pocket is SISTERS["dit"] and loaded.call == {"guidance_scale": 4.0}
@@ -92,3 +94,13 @@ def test_the_command_refuses_what_has_no_sister(tmp_path: Path):
     done = CliRunner().invoke(main, ["pocket", "train", "vdt", "--sister", "--out", str(tmp_path / "x")])
     assert done.exit_code == 2 and "'vdt' has no sister" in done.stderr
     assert not (tmp_path / "x").exists()
+
+
+def test_the_sisters_that_figures_were_taken_with_meet_the_bar_of_their_pockets():
+    facts = json.loads(sisters.SISTER_FACTS.read_text(encoding="utf-8"))
+    assert facts, "no sister has been trained"
+    for name, fact in facts.items():
+        pocket = trained(name)
+        assert fact["pocket"] == name and len(fact["weights"]) == 16
+        for key, bar in pocket.bar.items():
+            assert fact["check"]["accuracy"][key] >= bar, (name, key)

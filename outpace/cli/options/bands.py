@@ -11,7 +11,7 @@ from outpace.errors import ConfigError, InputError
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
 
 if TYPE_CHECKING:
     from outpace.evaluation.acceptance import Bands
