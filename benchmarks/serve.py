@@ -268,9 +268,9 @@ and the share of blocks computed; by quality: {qualities}.
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pipeline", default="flux", choices=list(POCKETS))
+    parser.add_argument("--pipeline", default="dit", choices=list(POCKETS))
     parser.add_argument("--requests", type=int, default=200)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--max-batch", type=int, default=8)
     parser.add_argument("--out", type=Path, default=None, help="folder for both files [default: where they are kept]")

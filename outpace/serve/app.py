@@ -108,9 +108,8 @@ class Service:
         with ExitStack() as held:
             held.enter_context(self.room.take(len(orders)))
             if asked.stream:
-                told = self.tell(orders, asked, kind, base, begin, held.pop_all())
-                return StreamingResponse(told, media_type="text/event-stream", headers={"cache-control": "no-store"})
-            made = await while_there(request, self.make(orders), self.settings.seconds)
+                return Told(self.tell(orders, asked, kind, base, begin), held.pop_all())
+            made = await while_there(request, self.make(orders))
         if made is None:
             return Response(status_code=LEFT)
         self.metrics.latency.labels(orders[0].tier).observe(time.monotonic() - begin)
@@ -127,8 +126,9 @@ class Service:
         return [made[place] for place in range(len(orders))]
 
     async def events(self, orders: list[Order]) -> AsyncGenerator[tuple[int, Progress | Made], None]:
-        """What happens to each order, as it happens. Raises: Turned at the first that cannot be made."""
+        """What happens to each order, as it happens. Raises: Turned at the first that cannot be made in time."""
         queue: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
+        seconds, end = self.settings.seconds, time.monotonic() + self.settings.seconds
 
         async def follow(place: int, order: Order) -> None:
             try:
@@ -142,7 +142,11 @@ class Service:
         left = len(orders)
         try:
             while left:
-                place, event = await queue.get()
+                try:
+                    place, event = await asyncio.wait_for(queue.get(), max(0.0, end - time.monotonic()))
+                except asyncio.TimeoutError:
+                    message = f"not done within {seconds:g} s; ask for fewer pictures or steps"
+                    raise Turned(message, status=504) from None
                 if isinstance(event, Refused):
                     raise Turned(event.message)
                 if isinstance(event, Failed):
@@ -158,22 +162,21 @@ class Service:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def tell(
-        self, orders: list[Order], asked: Asked, kind: str, base: str, begin: float, held: ExitStack
+        self, orders: list[Order], asked: Asked, kind: str, base: str, begin: float
     ) -> AsyncGenerator[str, None]:
         """The same as server-sent events."""
-        with held:
-            try:
-                async with aclosing(self.events(orders)) as events:
-                    async for place, event in events:
-                        told: dict[str, Any] = {"index": place}
-                        if isinstance(event, Progress):
-                            yield sent(f"{kind}.progress", {**told, "step": event.step, "steps": event.steps})
-                            continue
-                        told |= {"created_at": int(time.time()), **self.shared(asked, orders[place])}
-                        yield sent(f"{kind}.completed", {**told, **self.item(event, orders[place], asked, base)})
-                self.metrics.latency.labels(orders[0].tier).observe(time.monotonic() - begin)
-            except Turned as error:
-                yield sent("error", error.body())
+        try:
+            async with aclosing(self.events(orders)) as events:
+                async for place, event in events:
+                    told: dict[str, Any] = {"index": place}
+                    if isinstance(event, Progress):
+                        yield sent(f"{kind}.progress", {**told, "step": event.step, "steps": event.steps})
+                        continue
+                    told |= {"created_at": int(time.time()), **self.shared(asked, orders[place])}
+                    yield sent(f"{kind}.completed", {**told, **self.item(event, orders[place], asked, base)})
+            self.metrics.latency.labels(orders[0].tier).observe(time.monotonic() - begin)
+        except Turned as error:
+            yield sent("error", error.body())
 
     def shared(self, asked: Asked, order: Order) -> dict[str, Any]:
         """What an answer says of all its pictures."""
@@ -193,6 +196,24 @@ class Service:
             picture = {"b64_json": base64.b64encode(made.picture).decode()}
         told = {"seed": order.seed, "computed": made.computed, "batch": made.batch, "seconds": round(made.seconds, 3)}
         return {**picture, "outpace": {**told, "recipe": made.recipe}}
+
+
+class Told(StreamingResponse):
+    """Server-sent events, and what is held for them until they are over, or the client is gone before the first.
+
+    Args:
+        events: the events.
+        held: what to let go of.
+    """
+
+    def __init__(self, events: AsyncGenerator[str, None], held: ExitStack) -> None:
+        super().__init__(events, media_type="text/event-stream", headers={"cache-control": "no-store"})
+        self.events, self.held = events, held
+
+    async def __call__(self, *asgi: Any) -> None:
+        with self.held:
+            async with aclosing(self.events):
+                await super().__call__(*asgi)
 
 
 def sent(name: str, data: dict[str, Any]) -> str:

@@ -131,13 +131,9 @@ async def read_form(request: Request, body: bytes) -> tuple[dict[str, Any], dict
     return fields, files
 
 
-async def while_there(request: Request, work: Coroutine[Any, Any, T], seconds: float) -> T | None:
-    """What `work` comes to, or None where the client left meanwhile; the work then ends.
-
-    Raises: Turned where it takes longer than `seconds`.
-    """
+async def while_there(request: Request, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` comes to, or None where the client left meanwhile; the work then ends."""
     task = asyncio.ensure_future(work)
-    end = time.monotonic() + seconds
     try:
         while True:
             await asyncio.wait({task}, timeout=GONE_SECONDS)
@@ -145,8 +141,6 @@ async def while_there(request: Request, work: Coroutine[Any, Any, T], seconds: f
                 return task.result()
             if await request.is_disconnected():
                 return None
-            if time.monotonic() > end:
-                raise Turned(f"not done within {seconds:g} s; ask for fewer pictures or steps", status=504)
     finally:
         if not task.done():
             task.cancel()
@@ -164,16 +158,16 @@ class Kept:
     def __init__(self, room: int = 256 * 2**20, seconds: float = 3600.0) -> None:
         self.room, self.seconds = room, seconds
         self.files: OrderedDict[str, tuple[float, bytes, str]] = OrderedDict()
+        self.held = 0
 
     def add(self, file: bytes, format: str) -> str:
         """Keep a file; its name, which nobody can guess."""
         name = f"{token_urlsafe(24)}.{format}"
-        self.files[name] = (time.monotonic(), file, format)
-        while self.files and (
-            sum(len(f) for _, f, _ in self.files.values()) > self.room
-            or time.monotonic() - next(iter(self.files.values()))[0] > self.seconds
-        ):
-            self.files.popitem(last=False)
+        now = time.monotonic()
+        self.files[name] = (now, file, format)
+        self.held += len(file)
+        while self.files and (self.held > self.room or now - next(iter(self.files.values()))[0] > self.seconds):
+            self.held -= len(self.files.popitem(last=False)[1][1])
         return name
 
     def find(self, name: str) -> tuple[bytes, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -83,7 +85,10 @@ def test_old_pictures_make_room_for_new_ones(client) -> None:
     kept = client.app.state.service.kept
     kept.room = 100
     first, second = kept.add(b"a" * 60, "png"), kept.add(b"b" * 60, "png")
-    assert list(kept.files) == [second] and first != second
+    assert list(kept.files) == [second] and first != second and kept.held == 60
+    kept.seconds = -1.0
+    kept.add(b"c", "png")
+    assert not kept.files and kept.held == 0
 
 
 def test_edits_take_a_form(client, toy) -> None:
@@ -130,6 +135,37 @@ def test_steps_are_told_as_they_are_taken(client) -> None:
         assert [event["type"] for event in own] == ["image_generation.progress"] * 3 + ["image_generation.completed"]
         assert [event.get("step") for event in own] == [1, 2, 3, None]
         assert opened(own[-1]).getpixel((0, 0)) == (40 + place,) * 3
+
+
+def test_streams_have_a_time_limit_and_give_their_places_back(client) -> None:
+    room = client.app.state.service.room
+    answer = client.post(GENERATIONS, json={"prompt": "wait", "stream": True, "n": 2})
+    assert answer.text.startswith("event: error\n") and "not done within 1 s" in answer.text
+    assert room.held == 0
+
+
+def test_a_client_that_is_gone_before_the_first_event_holds_nothing(toy) -> None:
+    """Its generator never begins, so nothing in it can let go."""
+    app = create_app(toy, ServeSettings(queue=8))
+    body = json.dumps({"prompt": "a line", "stream": True, "n": 3}).encode()
+    scope = {
+        "type": "http", "method": "POST", "path": GENERATIONS, "query_string": b"", "scheme": "http",
+        "headers": [(b"content-type", b"application/json")], "server": ("x", 80), "http_version": "1.1",
+    }  # fmt: skip
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive() -> dict[str, Any]:
+        return next(messages, {"type": "http.disconnect"})
+
+    async def send(message: dict[str, Any]) -> None:
+        raise OSError("gone")
+
+    async def ask() -> None:
+        with contextlib.suppress(Exception):
+            await app(scope, receive, send)
+
+    asyncio.run(ask())
+    assert app.state.service.room.held == 0
 
 
 def test_an_error_under_way_is_an_event(client) -> None:

@@ -27,7 +27,7 @@ pytestmark = [
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATIONS = "/v1/images/generations"
-STEPS = 20
+STEPS = 16
 HUNG = 2
 """Clients that ask for much and leave, before all others."""
 
@@ -62,12 +62,12 @@ def found(load: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """200 strangers asked three ways, and once more with a replica killed."""
     log = tmp_path_factory.mktemp("serve") / "log.txt"
     options = ("--replicas", "2", "--max-batch", "8", "--queue", "200", "--timeout", "1800", "--max-steps", "1000")
-    with load.running("flux", *options, log=log) as (url, server):
+    with load.running("dit", *options, log=log) as (url, server):
         for _ in range(HUNG):
-            hang_up(url, after=1.0, prompt="a red circle on black", steps=1000, n=8)
+            hang_up(url, after=1.0, prompt="3", steps=900, n=8)
         # If what they asked for went on, this would wait for thousands of times its own work.
-        after = [ask(url, seed=seed).status_code for seed in range(2)]
-        told = load.compare(url, server, load.wanted_of("flux", 200, STEPS))
+        after = [ask(url, prompt="3", seed=seed).status_code for seed in range(2)]
+        told = load.compare(url, server, load.wanted_of("dit", 200, STEPS))
         told["after"] = after
         told["metrics"] = httpx.get(f"{url}/metrics").text
         told["health"] = httpx.get(f"{url}/health", timeout=60).json()
