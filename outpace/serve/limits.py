@@ -98,7 +98,8 @@ async def read_body(request: Request, limit: int) -> bytes:
         if not (declared.isdecimal() and int(declared[:20]) > DRAINED_BYTES):
             await asyncio.wait_for(read(), BODY_SECONDS)
     except asyncio.TimeoutError:
-        raise Turned("the body took too long to arrive", status=408) from None
+        if size <= limit:  # else it is known already what is wrong with it
+            raise Turned("the body took too long to arrive", status=408) from None
     if size > limit or (declared.isdecimal() and int(declared[:20]) > limit):
         raise Turned(f"the body is longer than {limit} bytes", status=413, code="body_too_large")
     return bytes(kept)

@@ -300,6 +300,16 @@ def test_a_body_that_never_comes_is_given_up(toy, serve, monkeypatch: pytest.Mon
         connection.close()
 
 
+def test_a_long_body_that_never_ends_is_known_to_be_too_long(toy, serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outpace.serve.limits.BODY_SECONDS", 0.3)
+    with serve(toy, ServeSettings(json_bytes=10)) as url:
+        connection = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=10)
+        connection.sendall(f"POST {GENERATIONS} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n".encode())
+        connection.sendall(b"transfer-encoding: chunked\r\n\r\n14\r\n" + b"x" * 20 + b"\r\n")
+        assert b"413" in connection.recv(1000)
+        connection.close()
+
+
 def test_the_page_holds_what_its_pipeline_is_and_nothing_that_runs(client, toy) -> None:
     from dataclasses import replace
 
