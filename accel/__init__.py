@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .apply import accelerate as accelerate
     from .apply import handle_of as handle_of
     from .apply import restore as restore
+    from .check import Finding as Finding
+    from .check import check_family as check_family
     from .profile import Profile as Profile
     from .trace import Call as Call
     from .trace import Trace as Trace
@@ -32,6 +34,8 @@ _HOME = {
     "accelerate": ".apply",
     "handle_of": ".apply",
     "restore": ".apply",
+    "Finding": ".check",
+    "check_family": ".check",
     "Profile": ".profile",
     "Call": ".trace",
     "Trace": ".trace",
@@ -47,6 +51,7 @@ __all__ = [
     "BrickSkipping",
     "Call",
     "Family",
+    "Finding",
     "GatedTaylor",
     "IntervalTaylor",
     "Method",
@@ -56,6 +61,7 @@ __all__ = [
     "Stack",
     "Trace",
     "accelerate",
+    "check_family",
     "find_family",
     "handle_of",
     "register_family",

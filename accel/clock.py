@@ -23,8 +23,14 @@ from .moment import Moment
 from .tap import Tap
 
 Reading = Callable[[float], float]
-READINGS: tuple[Reading, ...] = (lambda t: t, lambda t: 1000.0 * t, lambda t: 1000.0 * (1.0 - t))
-"""How transformers are told the scheduler's timestep: as it is, in 0..1, or counted up towards the picture."""
+READINGS: tuple[Reading, ...] = (
+    lambda t: t,
+    lambda t: 1000.0 * t,
+    lambda t: 1000.0 * (1.0 - t),
+    lambda t: 1000.0 * t / max(1.0 - t, 1e-6),
+)
+"""How transformers are told the scheduler's timestep: as it is, in 0..1, counted up towards the picture, or as the
+share of noise in a sum of picture and noise."""
 
 TIMESTEP_TOLERANCE = 5.0
 """Rounding to bfloat16 moves a timestep of 0..1000 by up to 4."""
@@ -275,6 +281,9 @@ class Clock:
 def is_flow(scheduler: Any) -> bool:
     """True where the scheduler integrates a rectified flow, so that its sigmas run in 0..1."""
     config = scheduler.config
+    sigmas = getattr(scheduler, "sigmas", None)
+    if sigmas is not None and len(sigmas) and float(max(sigmas)) > 1.0 + 1e-4:
+        return False  # a ratio of noise to signal, as Cosmos 2 steps through it
     return (
         "FlowMatch" in type(scheduler).__name__
         or bool(config.get("use_flow_sigmas", False))

@@ -14,7 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MOVING = frozenset({"hidden_states", "x", "latents", "timestep", "t", "timesteps", "timestep_r"})
+LATENTS = (
+    *("hidden_states", "x", "latents", "audio_hidden_states", "bb_ca", "local_latents"),
+    *("vision_tokens", "sound_tokens", "action_tokens"),
+)
+TIMES = (
+    *("timestep", "t", "timesteps", "timestep_r", "r_timestep", "target_timestep", "sigma"),
+    *("audio_timestep", "audio_sigma", "bb_ca_time", "local_latents_time"),
+    *("vision_timesteps", "sound_timesteps", "action_timesteps"),
+)
+MOVING = frozenset({*LATENTS, *TIMES})
 """Arguments that are another at every step: latents and times."""
 
 FEWEST_VALUES, MOST_VALUES = 256, 4096

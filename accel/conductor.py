@@ -159,6 +159,8 @@ class Conductor:
             return site.proceed(*args, **kwargs)
         denoiser.ensure()
         named = site.named(args, kwargs)
+        if denoiser.only_fills(named):
+            return site.proceed(*args, **kwargs)
         context = denoiser.context.name if denoiser.context is not None else None
         clock = shared.clock
         moment = clock.tick(timestep_of(named), context)

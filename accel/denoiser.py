@@ -20,6 +20,7 @@ from torch import nn
 from ..errors import ConflictError, UnsupportedModelError
 from .adapters import AdapterWatch
 from .families import FAMILIES, Family, Stack
+from .streams import plain_batch
 from .tap import Tap
 
 Proceed = Callable[..., Any]
@@ -143,29 +144,41 @@ class Rows:
         self._constant: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._latest: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def cut(self, value: Any, keep: bool = True) -> Any:
-        """`value` with every tensor whose first size is the batch cut down to the rows."""
+    def index_in(self, size: int, stack: Stack, name: str) -> torch.Tensor | None:
+        """Places of the rows along an axis of `size` in argument `name`, or None where that is not the batch."""
+        if size == self.batch:
+            return self.index
+        if stack.folded and size % self.batch == 0:  # several rows a sample, one after the other
+            count = size // self.batch
+            return (self.index[:, None] * count + torch.arange(count, device=self.index.device)).flatten()
+        if name in stack.trailing and size == self.batch + 1:
+            return torch.cat([self.index, self.index.new_tensor([self.batch])])
+        return None
+
+    def cut(self, value: Any, stack: Stack, name: str) -> Any:
+        """`value` with every tensor that carries the batch cut down to the rows."""
         if isinstance(value, torch.Tensor):
-            if value.ndim == 0 or value.shape[0] != self.batch:
+            axis = stack.axes.get(name, 0)
+            if axis is None or value.ndim <= axis:
                 return value
             known = self._latest.get(id(value)) or self._constant.get(id(value))
             if known is not None:
                 return known[1]
-            part = value.index_select(0, self.index)
-            if keep:  # the same modulation and mask go into every block
+            index = self.index_in(value.shape[axis], stack, name)
+            if index is None:
+                return value
+            part = value.index_select(axis, index.to(value.device))
+            if name not in stack.returns:  # the same modulation and mask go into every block
                 self._constant[id(value)] = (value, part)
             return part
         if isinstance(value, dict):
-            return {key: self.cut(item, keep) for key, item in value.items()}
+            return {key: self.cut(item, stack, name) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return type(value)(self.cut(item, keep) for item in value)
+            return type(value)(self.cut(item, stack, name) for item in value)
         return value
 
     def run(self, proceed: Proceed, named: dict[str, Any], stack: Stack) -> Any:
-        part = {
-            name: value if name in stack.shared else self.cut(value, keep=name not in stack.returns)
-            for name, value in named.items()
-        }
+        part = {name: value if name in stack.shared else self.cut(value, stack, name) for name, value in named.items()}
         result = proceed(**part)
         outputs = result if isinstance(result, tuple) else (result,)
         whole: list[Any] = []
@@ -175,8 +188,15 @@ class Rows:
             if output is None or before is None:
                 whole.append(output)
                 continue
+            axis = stack.axes.get(name, 0) or 0
+            index = self.index_in(before.shape[axis], stack, name)
+            if index is None:
+                raise UnsupportedModelError(
+                    f"argument '{name}' of a block of '{stack.path}' has {before.shape[axis]} rows in a batch of "
+                    f"{self.batch}: say in its Stack how the batch lies (axes, folded)"
+                )
             full = before.clone()
-            full.index_copy_(0, self.index, output.to(full.dtype))
+            full.index_copy_(axis, index.to(full.device), output.to(full.dtype))
             latest[id(full)] = (full, output)
             whole.append(full)
         self._latest = latest
@@ -192,14 +212,6 @@ def echo(named: dict[str, Any], stack: Stack) -> Any:
 def hidden_of(result: Any, stack: Stack) -> torch.Tensor:
     """The picture's tokens in a block's result."""
     return result[stack.returns.index(stack.hidden)] if isinstance(result, tuple) else result
-
-
-def with_hidden(result: Any, stack: Stack, hidden: torch.Tensor) -> Any:
-    """A block's result with the picture's tokens replaced."""
-    if not isinstance(result, tuple):
-        return hidden
-    place = stack.returns.index(stack.hidden)
-    return (*result[:place], hidden, *result[place + 1 :])
 
 
 class Denoiser:
@@ -243,6 +255,18 @@ class Denoiser:
                     f"{', '.join(missing)}: correct its Stack"
                 )
 
+    def keeps(self, named: dict[str, Any]) -> bool:
+        """True in a call that is given keys and values which the pipeline keeps between calls."""
+        return self.family.cache is not None and named.get(self.family.cache) is not None
+
+    def only_fills(self, named: dict[str, Any]) -> bool:
+        """True for a call that is no step and only fills what the pipeline keeps."""
+        return self.family.fills is not None and self.family.fills(named)
+
+    def must_compute(self, named: dict[str, Any]) -> str:
+        """Why this step has to be computed whatever a method says, or an empty string."""
+        return "no step to skip" if self.family.always is not None and self.family.always(named) else ""
+
     def ensure(self) -> None:
         """Take back every place that a later `compile_repeated_blocks` took."""
         for site in self.blocks:
@@ -268,6 +292,15 @@ class Denoiser:
         if self.context is not None:
             self.context.remove()
         self.context = None
+
+
+def require_plain_batch(denoiser: Denoiser, method: str) -> None:
+    """Refuse a transformer whose blocks carry their batch elsewhere than in front. Raises: UnsupportedModelError."""
+    if not plain_batch(denoiser.stacks):
+        raise UnsupportedModelError(
+            f"{method} needs blocks with one row a sample in front, and those of "
+            f"{type(denoiser.transformer).__name__} are not laid out so; a forecast (GatedTaylor, IntervalTaylor) works"
+        )
 
 
 def denoisers_of(target: Any) -> list[tuple[str, nn.Module]]:

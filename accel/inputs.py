@@ -9,7 +9,7 @@ import torch
 
 def timestep_of(named: dict[str, Any]) -> float:
     """The call's timestep as one number; the largest where tokens have their own."""
-    for name in ("timestep", "t", "timesteps"):
+    for name in ("timestep", "t", "timesteps", "vision_timesteps", "bb_ca_time"):
         value = named.get(name)
         if isinstance(value, torch.Tensor) and value.numel():
             return float(value.max())
@@ -20,7 +20,7 @@ def timestep_of(named: dict[str, Any]) -> float:
 
 def latents_of(named: dict[str, Any]) -> Any:
     """The noisy latents among a transformer's arguments: a tensor, a list of tensors, or None."""
-    for name in ("hidden_states", "x", "latents"):
+    for name in ("hidden_states", "x", "latents", "bb_ca"):
         if named.get(name) is not None:
             return named[name]
     return None

@@ -41,6 +41,8 @@ class Call:
     seconds: float = 0.0
     sparse: bool = False
     """True where attention was left out, or searched for what to leave out."""
+    streams: dict[str, list[float | None]] = field(default_factory=dict)
+    """The error of each stream apart, where more than one leaves the model, as a video and its sound do."""
     skipped: list[float] = field(default_factory=list)
     """Blocks that a schedule of bricks left out of each sample's call; empty where there is no schedule."""
 
@@ -161,6 +163,10 @@ class Trace:
         if errors:
             middle, worst = errors[len(errors) // 2], errors[-1]
             lines.append(f"  gate error: median {middle:.3g}, largest {worst:.3g} (at {len(errors)} questions)")
+        for stream in dict.fromkeys(name for c in self.calls for name in c.streams):
+            found = sorted(e for c in self.calls for e in c.streams.get(stream, ()) if e is not None)
+            if found:
+                lines.append(f"    {stream}: median {found[len(found) // 2]:.3g}, largest {found[-1]:.3g}")
         if self.parts:
             total = sum(self.parts.values())
             parts = sorted(self.parts.items(), key=lambda part: -part[1])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...errors import ConfigError, UnsupportedModelError
 from ...kernels.attention import DENSE, MASS, SPARSE, dense_attention, sparse_attention
-from ..denoiser import Denoiser, Interception, Site
+from ..denoiser import Denoiser, Interception, Site, require_plain_batch
 from ..part import BlockSite, Current, Part, Shared
 from ..trace import Call as Record
 from .layout import Grid, Layout, make_layout, token_grid
@@ -66,6 +66,7 @@ class AttentionEngine(Part):
 
     def attach(self, denoiser: Denoiser) -> None:
         """Take hold of the self-attention of `denoiser`. Raises: UnsupportedModelError where it has none."""
+        require_plain_batch(denoiser, "AdaSpa")
         layers: list[Layer] = []
         for index, (stack, site) in enumerate(zip(denoiser.stacks, denoiser.blocks, strict=True)):
             block = site.module

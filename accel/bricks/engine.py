@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ...errors import ConfigError
-from ..denoiser import Denoiser, Rows, Site, echo
+from ..denoiser import Denoiser, Rows, Site, echo, require_plain_batch
 from ..families import Stack
 from ..part import BlockSite, Current, Part, Shared
 from ..trace import Call
@@ -97,6 +97,7 @@ class BrickEngine(Part):
 
     def attach(self, denoiser: Denoiser) -> None:
         """Lay the schedule over the blocks of `denoiser`. Raises: ConfigError where it names others."""
+        require_plain_batch(denoiser, "BrickSkipping")
         blocks = len(denoiser.blocks)
         for brick in self.bricks:
             if brick.last >= blocks:

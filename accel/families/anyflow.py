@@ -5,8 +5,19 @@ from .family import Family, Stack, register_family
 register_family(
     Family(
         name="anyflow",
-        transformers=("AnyFlowTransformer3DModel", "AnyFlowFARTransformer3DModel"),
+        transformers=("AnyFlowTransformer3DModel",),
         stacks=(Stack(path="blocks"),),
         frames_first=True,
+    )
+)
+register_family(
+    Family(
+        name="anyflow_far",
+        transformers=("AnyFlowFARTransformer3DModel",),
+        # Its attention takes a mask that only FlexAttention reads.
+        stacks=(Stack(path="blocks", attention=()),),
+        frames_first=True,
+        cache="kv_cache",
+        fills=lambda call: bool((call.get("kv_cache_flag") or {}).get("is_cache_step")),
     )
 )

@@ -1,11 +1,43 @@
-"""Cosmos 1, 2 and 2.5: cross-attention blocks over a video's patches."""
+"""Cosmos 1, 2 and 2.5: cross-attention blocks over a video's patches; Cosmos 3: what is read beside what is made."""
 
-from .family import Family, Stack, register_family
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .family import Family, Named, Stack, register_family
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def made(call: Named) -> dict[str, Tensor]:
+    """Where video, sound and action lie among the tokens that are made; those that are read come before them."""
+    named = {"picture": "vision", "audio": "sound", "action": "action"}
+    places = {stream: call.get(f"{kind}_sequence_indexes") for stream, kind in named.items()}
+    return {stream: where - call["und_len"] for stream, where in places.items() if where is not None}
+
 
 register_family(
     Family(
         name="cosmos",
         transformers=("CosmosTransformer3DModel",),
-        stacks=(Stack(path="transformer_blocks"),),
+        stacks=(Stack(path="transformer_blocks", attention=("attn1",)),),
+    )
+)
+register_family(
+    Family(
+        name="cosmos3",
+        transformers=("Cosmos3OmniTransformer",),
+        stacks=(
+            Stack(
+                path="layers",
+                hidden="gen_seq",
+                returns=("und_seq", "gen_seq"),
+                split=made,
+                attention=("self_attn",),
+                # Tokens of one sample, without a batch around them.
+                axes={"und_seq": None, "gen_seq": None},
+            ),
+        ),
     )
 )

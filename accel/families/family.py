@@ -1,18 +1,20 @@
-"""What a model family looks like from outside: its stacks of blocks in order, and what a block takes and returns."""
+"""What is to be known of a model family, the register of them, and who covers a transformer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, UnsupportedModelError
 from ...registry import Registry
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
-TEXT_THEN_IMAGE = ("encoder_hidden_states", "hidden_states")
-IMAGE_THEN_TEXT = ("hidden_states", "encoder_hidden_states")
+Named = Mapping[str, Any]
+"""The arguments of a call by name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,7 +22,7 @@ class Stack:
     """One list of blocks that the transformer runs in order."""
 
     path: str
-    """Attribute of the transformer that holds the blocks: "transformer_blocks"."""
+    """Where the transformer holds the blocks: "transformer_blocks", "mode_blocks.image"."""
 
     returns: tuple[str, ...] = ("hidden_states",)
     """Names of the block's arguments that its result replaces, in the order returned. One name: a bare tensor is
@@ -28,6 +30,14 @@ class Stack:
 
     hidden: str = "hidden_states"
     """Name of the argument that carries the tokens which become the picture."""
+
+    also: Mapping[str, str] = field(default_factory=dict)
+    """Streams that leave the model beside the picture, with the arguments that carry their tokens: {"audio":
+    "audio_hidden_states"}. They are forecast as well, and the one that is forecast worst decides. Text is none."""
+
+    split: Callable[[Named], dict[str, torch.Tensor]] | None = None
+    """Where several streams lie packed in `hidden`: their names with the places of their tokens, read off the
+    transformer's arguments. None: `hidden` is one stream."""
 
     attention: tuple[str, ...] = ("attn", "attn1")
     """Names, inside a block, of its self-attention: over the picture's tokens, alone or with the text's."""
@@ -39,6 +49,19 @@ class Stack:
     """Arguments whose tensors have no batch dimension in front. Every other tensor whose first size is the batch is
     cut down when only some samples of a batch are computed."""
 
+    axes: Mapping[str, int | None] = field(default_factory=dict)
+    """Arguments whose tensors carry the batch along another axis than the first: {"x": 1} for (tokens, batch, width).
+    None: they carry none, and a call is one sample."""
+
+    folded: bool = False
+    """True where a sample is several rows of the block's batch, one after the other: its frames, or its patches."""
+
+    trailing: tuple[str, ...] = ()
+    """Arguments whose tensors have one row more than the batch, which is for all samples."""
+
+    unless: Callable[[nn.Module], bool] | None = None
+    """Says of a transformer that these blocks have to run at every call, so that they are left alone."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
@@ -48,14 +71,26 @@ class Family:
         name: the family's name ("flux").
         transformers: class names of the denoisers it covers.
         stacks: their stacks of blocks, in the order of the forward pass.
-        frames_first: how video latents are laid out.
     """
 
     name: str
     transformers: tuple[str, ...]
     stacks: tuple[Stack, ...]
+    interleaved: bool = False
+    """True where the stacks take turns: the first block of each, then the second of each."""
+
     frames_first: bool = False
     """True where latents of five dimensions are (batch, frames, channels, height, width)."""
+
+    cache: str | None = None
+    """The argument with the keys and values that a pipeline keeps between calls. Where it is given, the samples of a
+    batch are decided together: what is kept is not cut down."""
+
+    fills: Callable[[Named], bool] | None = None
+    """Says of a call that it is no step and only fills what the pipeline keeps; it is left alone."""
+
+    always: Callable[[Named], bool] | None = None
+    """Says of a step that it has to be computed: its blocks fill what the pipeline keeps, or run more than once."""
 
     def __post_init__(self) -> None:
         if not self.transformers or not self.stacks:
@@ -66,20 +101,37 @@ class Family:
 
         Raises: UnsupportedModelError where a stack is missing or there are fewer than two blocks.
         """
-        found: list[tuple[Stack, nn.Module]] = []
+        found: list[list[tuple[Stack, nn.Module]]] = []
         for stack in self.stacks:
-            holder = getattr(transformer, stack.path, None)
+            holder = held_at(transformer, stack.path)
             if holder is None:
                 raise UnsupportedModelError(
                     f"{type(transformer).__name__} has no '{stack.path}', which family '{self.name}' expects; "
                     "register an adapter of your own with outpace.register_family"
                 )
-            found += [(stack, block) for block in holder]
-        if len(found) < 2:
+            if stack.unless is None or not stack.unless(transformer):
+                found.append([(stack, block) for block in holder])
+        order = zip(*found, strict=True) if self.interleaved else found
+        blocks = [pair for group in order for pair in group]
+        if len(blocks) < 2:
             raise UnsupportedModelError(
-                f"{type(transformer).__name__} has {len(found)} block(s); forecasting the last from the first needs two"
+                f"{type(transformer).__name__} has {len(blocks)} block(s); "
+                "forecasting the last from the first needs two"
             )
-        return found
+        return blocks
+
+
+def held_at(transformer: nn.Module, path: str) -> Any:
+    """What `transformer` holds at a dotted path, through attributes and dictionaries of modules; None if nothing."""
+    from torch import nn
+
+    holder: Any = transformer
+    for name in path.split("."):
+        if isinstance(holder, nn.ModuleDict):
+            holder = holder[name] if name in holder else None
+        else:
+            holder = getattr(holder, name, None)
+    return holder
 
 
 FAMILIES: Registry[Family] = Registry("model family")
@@ -96,10 +148,8 @@ def register_family(family: Family) -> Family:
 def find_family(transformer: nn.Module) -> Family:
     """The family whose adapter covers `transformer`, by its class or one of its bases.
 
-    Raises: UnsupportedModelError with what is missing and how to add it.
+    Raises: UnsupportedModelError with how to add it, ConflictError for a module that was compiled as a whole.
     """
-    from torch import nn
-
     names = [cls.__name__ for cls in type(transformer).__mro__]
     for name in names:
         for _, family in FAMILIES.items():
@@ -110,10 +160,32 @@ def find_family(transformer: nn.Module) -> Family:
             "the transformer as a whole was compiled (torch.compile(transformer)), and its blocks cannot be seen any "
             "more; compile it in place instead, transformer.compile(), or its blocks: compile_repeated_blocks()"
         )
-    lists = [n for n, child in transformer.named_children() if isinstance(child, nn.ModuleList) and len(child) > 1]
+    lists = dict(lists_of(transformer))
+    if not lists:
+        raise UnsupportedModelError(
+            f"{names[0]} cannot be accelerated: it has no list of two or more blocks to forecast across"
+        )
+    guess = max(lists, key=lambda path: lists[path])
     raise UnsupportedModelError(
-        f"{names[0]} cannot be accelerated: no family adapter covers it. Its lists of blocks are: "
-        f"{', '.join(lists) or 'none found'}. If one of them is run in order from embedding to output head, register "
-        f"it: outpace.register_family(Family(name=..., transformers=('{names[0]}',), "
-        "stacks=(Stack(path=..., returns=(...)),))); see docs/adding_a_family.md"
+        f"{names[0]} cannot be accelerated before it is registered, as no family covers it: "
+        f"outpace.register_family(outpace.Family(name='mine', transformers=('{names[0]}',), "
+        f"stacks=(outpace.accel.Stack(path='{guess}'),))), and outpace.accel.check_family tells whether that is right "
+        "(docs/adding_a_family.md). Its lists of blocks: "
+        + ", ".join(f"{path} ({count})" for path, count in lists.items())
     )
+
+
+def lists_of(transformer: nn.Module) -> Iterator[tuple[str, int]]:
+    """Where `transformer` holds lists of two or more modules, and how many: dotted paths, not inside other lists."""
+    from torch import nn
+
+    for name, child in transformer.named_children():
+        if isinstance(child, nn.ModuleList):
+            if len(child) > 1:
+                yield name, len(child)
+        elif isinstance(child, nn.ModuleDict):
+            yield from ((f"{name}.{path}", count) for path, count in lists_of(child))
+
+
+TEXT_THEN_IMAGE = ("encoder_hidden_states", "hidden_states")
+IMAGE_THEN_TEXT = ("hidden_states", "encoder_hidden_states")

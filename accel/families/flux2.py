@@ -11,5 +11,8 @@ register_family(
             # One modulation serves the whole batch when the timestep does; its first size is 1 then, not the batch.
             Stack(path="single_transformer_blocks"),
         ),
+        # The pipeline that keeps the keys of its reference pictures.
+        cache="kv_cache",
+        always=lambda call: call.get("kv_cache_mode") == "extract",
     )
 )

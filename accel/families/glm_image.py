@@ -7,5 +7,7 @@ register_family(
         name="glm_image",
         transformers=("GlmImageTransformer2DModel",),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, attention=("attn1",)),),
+        cache="kv_caches",
+        fills=lambda call: call.get("kv_caches") is not None and call["kv_caches"][0].mode == "write",
     )
 )

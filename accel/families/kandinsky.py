@@ -1,4 +1,4 @@
-"""Kandinsky 5: cross-attention blocks over a grid of tokens; Kandinsky 6 SR: the same without text."""
+"""Kandinsky 5: cross-attention blocks over a grid of tokens; 6: video beside sound; 6 SR: a video without text."""
 
 from .family import Family, Stack, register_family
 
@@ -20,13 +20,27 @@ register_family(
 )
 register_family(
     Family(
-        name="kandinsky6_sr",
-        transformers=("Kandinsky6SRTransformer3DModel",),
+        name="kandinsky6",
+        transformers=("Kandinsky6Transformer3DModel",),
         stacks=(
             Stack(
-                path="visual_transformer_blocks", attention=("self_attention",), shared=("rotary_emb", "sparse_params")
+                path="visual_transformer_blocks",
+                hidden="vis",
+                returns=("vis", "aud"),
+                also={"audio": "aud"},
+                attention=("video_dec_block.self_attention",),
+                shared=("vis_rope", "aud_rope"),
             ),
         ),
+        frames_first=True,
+    )
+)
+register_family(
+    Family(
+        name="kandinsky6_sr",
+        transformers=("Kandinsky6SRTransformer3DModel",),
+        # Its attention is block-sparse by itself.
+        stacks=(Stack(path="visual_transformer_blocks", attention=(), shared=("rotary_emb", "sparse_params")),),
         frames_first=True,
     )
 )

@@ -1,4 +1,4 @@
-"""LTX-Video: one stack; its rotary embedding carries the batch."""
+"""LTX-Video: one stack; LTX-2: a video and its sound in every block, each read by the other."""
 
 from .family import Family, Stack, register_family
 
@@ -6,6 +6,22 @@ register_family(
     Family(
         name="ltx",
         transformers=("LTXVideoTransformer3DModel",),
+        # Its rotary embedding carries the batch.
         stacks=(Stack(path="transformer_blocks", shared=()),),
+    )
+)
+register_family(
+    Family(
+        name="ltx2",
+        transformers=("LTX2VideoTransformer3DModel",),
+        stacks=(
+            Stack(
+                path="transformer_blocks",
+                returns=("hidden_states", "audio_hidden_states"),
+                also={"audio": "audio_hidden_states"},
+                attention=("attn1",),
+                shared=(),
+            ),
+        ),
     )
 )

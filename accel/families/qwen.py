@@ -13,6 +13,10 @@ register_family(
     Family(
         name="qwen21",
         transformers=("QwenImage21Transformer2DModel",),
-        stacks=(Stack(path="transformer_blocks", shared=("rotary_emb", "target_token_mask", "modulation")),),
+        stacks=(
+            Stack(path="transformer_blocks", shared=("rotary_emb", "target_token_mask"), trailing=("modulation",)),
+        ),
+        cache="kv_cache",
+        always=lambda call: call.get("kv_cache_mode") == "extract",
     )
 )

@@ -14,5 +14,7 @@ register_family(
         name="sana_wm_refiner",
         transformers=("SanaWMLTX2RefinerTransformer3DModel",),
         stacks=(Stack(path="transformer_blocks", attention=("attn1",), shared=()),),
+        cache="kv_cache",
+        fills=lambda call: "capture" in (call.get("kv_cache_mode") or ""),
     )
 )

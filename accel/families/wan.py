@@ -1,6 +1,20 @@
 """Wan 2.1 and 2.2, VACE, Animate, SkyReels-V2, ChronoEdit: one stack, cond and uncond in separate calls."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from .family import Family, Stack, register_family
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def hint_comes_last(transformer: nn.Module) -> bool:
+    """True where the control is added behind the last block, where no forecast takes its place."""
+    layers = transformer.config["vace_layers"]  # pyright: ignore[reportIndexIssue]
+    return len(transformer.blocks) - 1 in layers  # pyright: ignore[reportArgumentType]
+
 
 register_family(
     Family(
@@ -10,8 +24,25 @@ register_family(
             "SkyReelsV2Transformer3DModel",
             "ChronoEditTransformer3DModel",
             "WanAnimateTransformer3DModel",
-            "WanVACETransformer3DModel",
         ),
         stacks=(Stack(path="blocks"),),
+    )
+)
+register_family(
+    Family(
+        name="wan_vace",
+        transformers=("WanVACETransformer3DModel",),
+        stacks=(
+            Stack(
+                path="vace_blocks",
+                hidden="control_hidden_states",
+                # What they return first is added between the other blocks: of the tokens' shape, and of no account
+                # where a forecast takes the place of all of them.
+                returns=("hidden_states", "control_hidden_states"),
+                attention=("attn1",),
+                unless=hint_comes_last,
+            ),
+            Stack(path="blocks"),
+        ),
     )
 )

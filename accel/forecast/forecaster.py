@@ -2,7 +2,8 @@
 
 What is forecast is the last block's output; embedding, output head and the true timestep's modulation always run
 (last-block forecast of CG-Taylor, 2025, arXiv:2508.02240). Every row of a batch keeps its own history and is decided
-by itself; rows that carry the same latents (guidance batched in one tensor) belong to one sample and are tied.
+by itself; rows that carry the same latents (guidance batched in one tensor) belong to one sample and are tied. Where
+several streams leave the model (a video and its sound), each is forecast, and the one forecast worst decides.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import torch
 from ...errors import ConflictError
 from ...kernels.forecast import relative_error
 from ..clock import is_stochastic
-from ..denoiser import Denoiser, Rows, Site, echo, hidden_of, with_hidden
+from ..denoiser import Denoiser, Rows, Site, echo
+from ..families import Stack
 from ..inputs import tied_rows
 from ..part import BlockSite, Current, Part, Shared
+from ..streams import named_result, rows_of, several, streams_in, with_streams
 from ..timing import now
 from ..trace import Call
 from .errors import measure
@@ -37,7 +40,13 @@ class Branch:
     """State of one guidance branch of one denoiser: a history for each row of the batch."""
 
     signature: tuple[Any, ...]
-    rows: list[History]
+    streams: dict[str, list[History]]
+    """For each stream that leaves the model, the picture's first."""
+
+    @property
+    def rows(self) -> list[History]:
+        """The histories of the stream that becomes the picture; they decide when a step has to be computed."""
+        return next(iter(self.streams.values()))
 
 
 @dataclass(slots=True)
@@ -57,7 +66,10 @@ class Active:
     error: list[float | None] = field(default_factory=list)
     order: list[int | None] = field(default_factory=list)
     weights: dict[int, list[float]] = field(default_factory=dict)
-    first: torch.Tensor | None = None
+    apart: dict[str, list[float | None]] = field(default_factory=dict)
+    """The error of each stream for every sample, where there are several."""
+    first: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The first block's output."""
     probed: int = 0
     cutter: Rows | None = None
 
@@ -68,6 +80,11 @@ class Active:
     def histories(self) -> list[History]:
         """Those of the call's branch; none before it is known."""
         return self.branch.rows if self.branch is not None else []
+
+    @property
+    def streams(self) -> dict[str, list[History]]:
+        """The histories of every stream; none before the branch is known."""
+        return self.branch.streams if self.branch is not None else {}
 
     def used(self) -> dict[int, tuple[list[int], list[float]]]:
         """For each forecast row: the steps its forecast was made from and their weights."""
@@ -185,6 +202,7 @@ class Forecaster(Part):
             active.error,
             active.order,
         )
+        call.streams = active.apart
         call.blocks = float(sum(active.computed) * len(denoiser.blocks) + active.probed)
         return call
 
@@ -212,43 +230,45 @@ class Forecaster(Part):
         self.trace.parts["other blocks"] += now(named) - begin
         if index == len(denoiser.blocks) - 1:
             begin = now(named)
-            result = with_hidden(result, stack, self._last_hidden(active, hidden_of(result, stack)))
+            result = self._with_forecasts(active, stack, result)
             self.trace.parts["gate and forecast"] += now(named) - begin
         return result
 
     def _first_block(self, active: Active, site: Site, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
-        stack, named = active.current.denoiser.stacks[0], site.named(args, kwargs)
+        denoiser, named = active.current.denoiser, site.named(args, kwargs)
+        stack = denoiser.stacks[0]
         hidden: torch.Tensor = named[stack.hidden]
+        batch = rows_of(hidden, stack, active.current.batch)
         begin = now(named)
-        self._plan(active, hidden)
+        self._plan(active, streams_in(named, stack, active.current.named, batch))
         undecided = [s for s, reason in enumerate(active.reason) if not reason]
         need = sorted(
             row for s, done in enumerate(active.computed) if done or s in undecided for row in active.rows_of(s)
         )
         self.trace.parts["gate and forecast"] += now(named) - begin
         begin = now(named)
-        if len(need) == hidden.shape[0]:
+        if len(need) == batch:
             result = site.proceed(*args, **kwargs)
         elif not need:
             result = echo(named, stack)
         else:
-            rows = Rows(need, hidden.shape[0], hidden.device)
+            rows = Rows(need, batch, hidden.device)
             result = active.current.run_rows(rows, site.proceed, named, stack)
         self.trace.parts["first block"] += now(named) - begin
         begin = now(named)
-        active.first = hidden_of(result, stack)
+        active.first = streams_in(named_result(result, stack), stack, active.current.named, batch)
         if undecided:
-            self._probe(active, active.first, undecided)
+            self._probe(active, undecided)
         rows = active.rows
-        if rows and len(rows) < hidden.shape[0]:
-            active.cutter = Rows(rows, hidden.shape[0], hidden.device)
+        if rows and len(rows) < batch:
+            active.cutter = Rows(rows, batch, hidden.device)
         self.trace.parts["gate and forecast"] += now(named) - begin
         return result
 
-    def _plan(self, active: Active, hidden: torch.Tensor) -> None:
+    def _plan(self, active: Active, streams: dict[str, torch.Tensor]) -> None:
         """Decide what can be decided before the first block; an empty reason is left for the gate."""
-        moment = active.current.moment
-        batch = hidden.shape[0]
+        moment, denoiser = active.current.moment, active.current.denoiser
+        batch = len(next(iter(streams.values())))
         if len(self.makers) > 1 and batch % len(self.makers) == 0:
             active.tie = batch // len(self.makers)  # strangers with one seed begin with the same latents, too
         elif batch % active.tie:
@@ -256,14 +276,19 @@ class Forecaster(Part):
         samples = batch // active.tie
         active.policies = self._policies_of(samples)
         active.at = [moment.u if p.coordinate == "sigma" else float(moment.step) for p in active.policies]
-        changed = self._open_branch(active, hidden)
+        changed = self._open_branch(active, streams) or denoiser.must_compute(active.current.named)
         histories = active.histories
+        active.apart = {name: [None] * samples for name in streams} if several(denoiser.stacks[-1]) else {}
         active.error, active.order = [None] * samples, [None] * samples
         active.computed, active.reason = [True] * samples, [""] * samples
         follows = not moment.leader and self._decided is not None and len(self._decided) == samples
         for s in range(samples):
             history, policy = histories[active.rows_of(s)[0]], active.policies[s]
             reason = changed or doubt(history, active.at[s])
+            if not history.anchors:  # forgotten in one stream, forgotten in all
+                for found in active.streams.values():
+                    for row in active.rows_of(s):
+                        found[row].clear()
             if reason:
                 active.reason[s] = reason
             elif follows and self._decided is not None:
@@ -277,20 +302,42 @@ class Forecaster(Part):
                 if not active.reason[s]:
                     active.computed[s] = False
                     if not policy.probes:
-                        refused = policy.accept(moment, history, None)
+                        refused = self._accept(active, s)
                         active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
-                        active.error[s] = history.expected
             if not active.computed[s]:
                 self._weigh(active, s, follows)
                 active.order[s] = len(active.weights[s]) - 1
+        self._tie_samples(active)
+
+    def _accept(self, active: Active, sample: int) -> str | None:
+        """Ask the policy about every stream of a sample: None to forecast, or why not."""
+        row, refusals = active.rows_of(sample)[0], []
+        for name, histories in active.streams.items():
+            refusals.append(active.policies[sample].accept(active.current.moment, histories[row], None))
+            error = histories[row].expected
+            if name in active.apart:
+                active.apart[name][sample] = error
+            if error is not None:
+                active.error[sample] = max(error, active.error[sample] or 0.0)
+        return next((refusal for refusal in refusals if refusal is not None), None)
+
+    @staticmethod
+    def _tie_samples(active: Active) -> None:
+        """Compute all samples where one is computed and the pipeline keeps keys and values that are not cut down."""
+        waiting = any(not reason for reason in active.reason)
+        if active.current.denoiser.keeps(active.current.named) and any(active.computed) and not waiting:
+            for s, done in enumerate(active.computed):
+                if not done:
+                    active.computed[s], active.reason[s] = True, "shares a cache"
 
     def _weigh(self, active: Active, sample: int, follows: bool) -> None:
         """Choose the anchors and weights of a sample's forecast: the same in all its rows and branches.
 
         Guidance takes the difference of branches, in which a common error cancels and a separate one is multiplied.
         """
-        histories = active.histories
         rows = active.rows_of(sample)
+        # Where there are several streams, the one forecast worst chooses for all.
+        histories = max(active.streams.values(), key=lambda found: found[rows[0]].expected or 0.0)
         if follows and sample in self._used:
             steps, weights = self._used[sample]
         else:
@@ -300,17 +347,21 @@ class Forecaster(Part):
             same = [a.step for a in histories[row].anchors[: len(weights)]] == steps
             active.weights[row] = weights if same else histories[row].weights(active.at[sample])
 
-    def _open_branch(self, active: Active, hidden: torch.Tensor) -> str:
+    def _open_branch(self, active: Active, streams: dict[str, torch.Tensor]) -> str:
         """Find the state of this call's branch, or begin it anew and say why."""
         current = active.current
         key = (current.denoiser.name, current.moment.branch)
-        signature = current.signature(hidden)
+        main, *others = streams.items()
+        signature = current.signature(main[1]) + tuple((name, tuple(tensor.shape)) for name, tensor in others)
         branch = self._branches.get(key)
         if branch is None or branch.signature != signature:
             reason = "first step" if branch is None else current.changed or "inputs changed"
             if branch is not None and self.replay is not None:
                 self.replay.clear()  # what was computed before answers another question
-            branch = Branch(signature, [self._fresh_history(p) for _ in range(active.tie) for p in active.policies])
+            fresh = {
+                name: [self._fresh_history(p) for _ in range(active.tie) for p in active.policies] for name in streams
+            }
+            branch = Branch(signature, fresh)
             self._branches[key] = branch
             active.branch = branch
             return reason
@@ -338,23 +389,29 @@ class Forecaster(Part):
             history.gate_order = None if history.gate_order is None else min(1, history.gate_order)
         return history
 
-    def _probe(self, active: Active, first: torch.Tensor, undecided: list[int]) -> None:
+    def _probe(self, active: Active, undecided: list[int]) -> None:
         """Ask the gate about the undecided samples: how well is the first block's output forecast?"""
         histories = active.histories
         errors: list[torch.Tensor] = []
         unknown: set[int] = set()
-        for s in undecided:
-            measured = []
-            for row in active.rows_of(s):
-                guess = histories[row].first(active.at[s], active.weights[row])
-                truth = first[row]
-                if guess is None:  # what followers make of the first block is not kept
-                    unknown.add(s)
-                    measured.append(truth.new_tensor(torch.nan).float())
-                else:
-                    measured.append(relative_error(guess, truth))
-            errors.append(torch.stack(measured).mean())
-        for s, error in zip(undecided, torch.stack(errors).tolist(), strict=True):
+        for name, truths in active.first.items():
+            for s in undecided:
+                measured = []
+                for row in active.rows_of(s):
+                    kept, truth = active.streams[name][row], truths[row]
+                    guess = kept.first(active.at[s], active.weights[row])
+                    if guess is None:  # what followers make of the first block is not kept
+                        unknown.add(s)
+                        measured.append(truth.new_tensor(torch.nan).float())
+                    else:
+                        measured.append(relative_error(guess, truth))
+                errors.append(torch.stack(measured).mean().float())
+        apart = torch.stack(errors).view(len(active.first), -1)
+        for name, found in zip(active.apart, apart.tolist(), strict=False):
+            for s, value in zip(undecided, found, strict=True):
+                active.apart[name][s] = value if value == value else None
+        # The worst stream decides; one that is not a number is the worst.
+        for s, error in zip(undecided, apart.amax(0).tolist(), strict=True):
             finite = error == error and abs(error) != float("inf")
             active.error[s] = error if finite else None
             refused = "not finite" if s not in unknown else "never led before"
@@ -364,10 +421,20 @@ class Forecaster(Part):
             active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
             if refused is None:
                 active.probed += 1
+        self._tie_samples(active)
 
-    def _last_hidden(self, active: Active, hidden: torch.Tensor) -> torch.Tensor:
-        """The last block's tokens with every forecast row filled in; computed rows are remembered."""
-        histories = active.histories
+    def _with_forecasts(self, active: Active, stack: Stack, result: Any) -> Any:
+        """The last block's result with every forecast row of every stream filled in."""
+        call, batch = active.current.named, len(active.histories)
+        streams = streams_in(named_result(result, stack), stack, call, batch)
+        filled = {
+            name: self._last_hidden(active, name, histories, streams[name])
+            for name, histories in active.streams.items()
+        }
+        return with_streams(result, stack, call, batch, filled)
+
+    def _last_hidden(self, active: Active, name: str, histories: list[History], hidden: torch.Tensor) -> torch.Tensor:
+        """A stream's tokens with every forecast row filled in; computed rows are remembered."""
         computed = active.rows
         if not computed:
             forecasts = [self._forecast_row(histories[row], active.weights[row]) for row in range(hidden.shape[0])]
@@ -380,12 +447,13 @@ class Forecaster(Part):
         for row in computed:
             sample = row % len(active.computed)
             if not finite[row]:
-                histories[row].clear()
+                for rows in active.streams.values():
+                    rows[row].clear()
                 self.trace.warn("a block returned values that are not finite; history dropped, steps computed in full")
                 continue
             first = (
-                active.first[row].clone()
-                if active.policies[sample].probes and active.current.moment.leader and active.first is not None
+                active.first[name][row].clone()
+                if active.policies[sample].probes and active.current.moment.leader and name in active.first
                 else None
             )
             histories[row].push(active.at[sample], active.current.moment.step, first, hidden[row].clone())

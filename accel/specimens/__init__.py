@@ -8,9 +8,18 @@ from .own import OWN
 from .pictures import PICTURES
 from .sounds import SOUNDS
 from .specimen import Specimen
+from .streams import STREAMS
 from .videos import VIDEOS
 
-SPECIMENS: dict[str, Specimen] = {**PICTURES, **VIDEOS, **MORE_PICTURES, **MORE_VIDEOS, **SOUNDS, **OWN}
+SPECIMENS: dict[str, Specimen] = {
+    **PICTURES,
+    **VIDEOS,
+    **MORE_PICTURES,
+    **MORE_VIDEOS,
+    **SOUNDS,
+    **STREAMS,
+    **OWN,
+}
 """Tiny transformers of every class that a family of outpace covers."""
 
 __all__ = ["SPECIMENS", "Specimen"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -110,6 +111,34 @@ def sana_wm_refiner(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: to
         video_rotary_emb=(angles.cos(), angles.sin()),
         encoder_attention_mask=torch.ones(text.shape[:2]),
     )
+
+
+@functools.cache
+def kept_for(batch: int) -> Any:
+    """The cache of Wan-Animate 2, one object from step to step as in its pipeline."""
+    from diffusers.models.transformers.transformer_wan_animate_2 import WanAnimate2KVCache
+
+    return WanAnimate2KVCache(4)
+
+
+def wan_animate2(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+    # The driving video is read once into a cache of keys and values, which the generation then looks up.
+    driving = [0.5 + 0.1 * sample.roll(1, -1) for sample in x]
+    condition = [torch.full((4, *x.shape[2:]), 0.5)] * len(x)
+    grid = torch.tensor([[x.shape[2], x.shape[3] // 2, x.shape[4] // 2]] * len(x))
+    common = {
+        "encoder_hidden_states": list(text),
+        "condition_latents": condition,
+        "kv_cache": kept_for(len(x)),
+        "seq_len": int(grid[0].prod()),
+        "encoder_hidden_states_image": text[:, :2].repeat(1, 1, 80),
+        "return_dict": False,
+    }
+    known = {"reference_grid_sizes": grid, "origin_len": 5, "origin_area": [64, 64]}
+    with torch.compiler.set_stance("force_eager"):
+        model(driving, t, kv_cache_mode="extract", offset_grid_sizes=grid, **common)
+        out = model(list(x), t, kv_cache_mode="cached", **known, **common)
+    return torch.stack(out[0])
 
 
 MORE_VIDEOS = specimens(
@@ -296,5 +325,23 @@ MORE_VIDEOS = specimens(
         },
         latent=PACKED,
         call=sana_wm_refiner,
+    ),
+    Specimen(
+        cls="WanAnimate2Transformer3DModel",
+        settings={
+            "text_len": 8,
+            "in_dim": 8,
+            "dim": 32,
+            "ffn_dim": 32,
+            "freq_dim": 16,
+            "text_dim": WIDTH,
+            "out_dim": 4,
+            "num_heads": 2,
+            "num_layers": 4,
+        },
+        latent=VIDEO,
+        call=wan_animate2,
+        before=1,
+        apart=False,
     ),
 )

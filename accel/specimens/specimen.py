@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-WIDTH = 16
-"""Width of the text tokens."""
+WIDTH, TEXT_TOKENS = 16, 5
+"""Width and number of the text tokens of a sample."""
 
 Call = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -36,6 +36,12 @@ class Specimen:
     rounding: float = 1e-5
     """How far a sample may lie from the same sample among others, relative to the largest value."""
 
+    apart: bool = True
+    """False where the samples of a batch are decided together, or every call is one sample."""
+
+    before: int = 0
+    """Calls that fill a cache before the one that counts."""
+
     home: str = "diffusers"
     """The module that has the class."""
 
@@ -53,6 +59,47 @@ class Specimen:
             if weight.ndim == 1 and name.endswith("weight"):
                 weight.add_(1.0)
         return model
+
+    def noise(self, seeds: Sequence[int]) -> torch.Tensor:
+        """Latents, one sample a seed: the same alone and among others."""
+        return torch.stack([torch.randn(self.latent, generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+    @staticmethod
+    def texts(seeds: Sequence[int]) -> torch.Tensor:
+        """Text tokens, one sample a seed."""
+        shape = (TEXT_TOKENS, WIDTH)
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(1000 + s)) for s in seeds])
+
+    def inputs(self, seeds: Sequence[int], model: nn.Module) -> tuple[Sequence[Any], dict[str, Any]]:
+        """The arguments of one call of `model` for some samples, as `check_family` asks for them."""
+        try:
+            self.call(
+                Recorder(model, self.before), self.noise(seeds), torch.full((len(seeds),), 620.0), self.texts(seeds)
+            )  # pyright: ignore[reportArgumentType]
+        except Called as called:
+            return called.args_given, called.kwargs_given
+        raise RuntimeError(f"{self.cls} was not called")
+
+
+class Called(Exception):
+    """What a specimen was called with."""
+
+    def __init__(self, args: Sequence[Any], kwargs: dict[str, Any]) -> None:
+        super().__init__()
+        self.args_given, self.kwargs_given = args, kwargs
+
+
+class Recorder:
+    """Takes the place of a model to learn how it is called, after so many calls that are let through."""
+
+    def __init__(self, model: nn.Module, before: int) -> None:
+        self.model, self.before = model, before
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self.before == 0:
+            raise Called(args, kwargs)
+        self.before -= 1
+        return self.model(*args, **kwargs)
 
 
 def rectangle(count: int) -> tuple[int, int]:

@@ -1,0 +1,15 @@
+"""Latte: a block within every frame, then one along time at every place, by turns."""
+
+from .family import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="latte",
+        transformers=("LatteTransformer3DModel",),
+        stacks=(
+            Stack(path="transformer_blocks", folded=True),
+            Stack(path="temporal_transformer_blocks", folded=True),
+        ),
+        interleaved=True,
+    )
+)

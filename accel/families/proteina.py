@@ -1,0 +1,13 @@
+"""RFD4-Proteina: tokens of a protein under biases of its pairs, which are updated between the blocks."""
+
+from .family import Family, Stack, register_family
+
+register_family(
+    Family(
+        name="proteina",
+        transformers=("RFD4ProteinaTransformer",),
+        stacks=(Stack(path="transformer_layers", hidden="values", returns=("values",), attention=()),),
+        # Recycling runs all blocks again inside one call, on what they gave before.
+        always=lambda call: (call.get("recycle_depth") or 0) > 1,
+    )
+)
