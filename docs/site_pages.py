@@ -1,4 +1,4 @@
-"""What the site needs beyond the pages: README.md as its first page, and links out of docs/ as the names of files.
+"""What the site needs beyond the pages: README.md as its first page, the pages of results, links out of docs/ as names.
 
 A page of docs/ is read in the repository too, where it links to examples and committed results. The site holds only
 docs/, so there such a link becomes the path that it leads to. Used by mkdocs (mkdocs.yml), which `make docs` runs.
@@ -12,6 +12,21 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s]+)\)")
+
+
+def on_config(config: Any) -> Any:
+    """The pages of docs/results, one a pipeline, stand behind their index; `make readme` writes them."""
+    for part in config["nav"]:
+        for pages in part.values():
+            if "results.md" in pages:
+                place = pages.index("results.md") + 1
+                pages[place:place] = result_pages()
+    return config
+
+
+def result_pages() -> list[str]:
+    """The pages of docs/results, as the site names them."""
+    return [f"results/{path.name}" for path in sorted((ROOT / "docs" / "results").glob("*.md"))]
 
 
 def on_files(files: Any, config: Any) -> Any:

@@ -25,7 +25,8 @@ def load(script: str) -> ModuleType:
 
 def test_every_page_has_its_place() -> None:
     settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    placed = [page for part in settings["nav"] for pages in part.values() for page in pages]
+    nav = load("site_pages").on_config(settings)["nav"]
+    placed = [page for part in nav for pages in part.values() for page in pages]
     there = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")}
     assert sorted(placed) == sorted({"index.md", *there})
     assert [next(iter(part)) for part in settings["nav"]] == ["Start", "Use", "Methods", "Results", "Extend"]

@@ -233,6 +233,8 @@ def show(results: dict[str, Any], home: Path, page: Path, as_json: bool, accepte
 
     said = verdict(results)
     files = {"report": str(page), "table": str(home / "report.md"), "results": str(home / "results.json")}
+    if (home / "contact.png").is_file():
+        files["pictures"] = str(home / "contact.png")
     if as_json:
         keys = ("name", "label", "kind", "steps", "error", "blocks", "work", "speedup", "time", "metrics", "checks")
         brief = [{k: c.get(k) for k in (*keys, "attention")} for c in results["contenders"]]
@@ -248,4 +250,5 @@ def show(results: dict[str, Any], home: Path, page: Path, as_json: bool, accepte
                 click.echo(f"  {line}")
     for line in accepted.lines() if accepted else ():
         click.echo(line)
-    click.echo(f"Report: {page}  (table: {files['table']}, data: {files['results']})")
+    sheet = f", pictures: {files['pictures']}" if "pictures" in files else ""
+    click.echo(f"Report: {page}  (table: {files['table']}, data: {files['results']}{sheet})")
