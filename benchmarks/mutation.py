@@ -25,6 +25,7 @@ import importlib.util
 import os
 import platform
 import random
+import re
 import signal
 import sys
 import time
@@ -358,7 +359,7 @@ def fast_tests(path: Path) -> list[str]:
         str(one.relative_to(ROOT))
         for one in sorted((ROOT / "tests" / "kernels").glob("test_*.py"))
         if "benchmark" not in one.name and "triton" not in one.name
-        and any(f".{word}" in one.read_text(encoding="utf-8") for word in words)
+        and any(re.search(rf"\b{word}", one.read_text(encoding="utf-8")) for word in words)
     ]  # fmt: skip
 
 

@@ -18,7 +18,13 @@ def forms() -> list[Tensor]:
     tokens, made = whole_numbers((3, 9), 32), []
     valid = torch.arange(9) < torch.tensor([[9], [4], [1]])
     masked = (whole_numbers((3, 9), 3, 1) == 0) & valid
-    for changes in ({}, {"gated": False}, {"learned_positions": 12}, {"heads": 4}):
+    for changes in (
+        {},
+        {"gated": False},
+        {"learned_positions": 12},
+        {"heads": 6, "width": 24},
+        {"heads": 3, "width": 12},
+    ):
         model = filled_model("mosaic_bert", **changes)
         made += [model(tokens, valid), model.encode(tokens, valid), model.masked_logits(tokens, masked, valid)]
     return made

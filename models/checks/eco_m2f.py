@@ -13,23 +13,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..companion import check
-from ..eco_m2f import EcoM2fConfig, ExitData, ExitEncoder, add_exits, build_eco, encoder_of, exit_loss
+from ..eco_m2f import ECO_M2F, EcoM2fConfig, ExitData, ExitEncoder, add_exits, build_eco, encoder_of, exit_loss
 
-SMALL = EcoM2fConfig(
-    swin_width=8,
-    swin_depths=(1, 1, 1, 1),
-    swin_heads=(1, 2, 4, 8),
-    window=2,
-    width=64,
-    heads=2,
-    encoder_layers=4,
-    encoder_hidden=16,
-    decoder_layers=1,
-    decoder_hidden=16,
-    queries=3,
-    classes=2,
-    points=16,
-)
+SMALL: EcoM2fConfig = ECO_M2F.toy
 GIGA_BETWEEN_EXITS = 31.47
 """Multiplications that the paper's exits are apart on pictures of 1024 x 2048."""
 
