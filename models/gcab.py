@@ -88,10 +88,9 @@ class PositionalAttention(nn.Module):
         down, right = (place[None] - place[:, None]).unbind(-1)  # from the query to the key
         offsets = torch.stack([right, down, right**2 + down**2], -1).to(self.gate.dtype)
         self.register_buffer("offsets_NN3", offsets, persistent=False)
-        around = int(
-            heads**0.5
-        )  # heads look at the places of a square of this side around a patch; what is left of them
-        # has no place of its own and begins with small numbers, as in the published code
+        # heads look at the places of a square of this side around a patch; what is left of them has no place of its own
+        # and begins with small numbers, as in the published code
+        around = int(heads**0.5)
         middle = (around - 1) / 2 if around % 2 == 0 else around // 2
         self.apply(drawn_normal)
         with torch.no_grad():
