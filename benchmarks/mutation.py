@@ -49,7 +49,7 @@ NOT_USED = {
 }  # fmt: skip
 """Files of kernels/ that run on a GPU only, that tests compare with, or that no model calls."""
 GPU_FUNCTIONS = {"_flash", "_cudnn", "_efficient", "_xformers", "_flash_attn", "_on_gpu", "_absent", "_multiple_of_8"}
-"""Functions of other files that run on a GPU only."""
+"""Functions of other files that run on a GPU only; what tests compare with (`reference_...`) is left out, too."""
 NEAREST = 6
 """Models that a change to a kernel is shown to: those whose own files use it most directly."""
 FORECAST_TESTS = (
@@ -189,7 +189,7 @@ def _walk(tree: ast.AST) -> Iterator[tuple[ast.AST, Any, ast.expr, list[Option]]
             return
         if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Call):
             active = True
-        if isinstance(node, ast.FunctionDef) and node.name in GPU_FUNCTIONS:
+        if isinstance(node, ast.FunctionDef) and (node.name in GPU_FUNCTIONS or node.name.startswith("reference_")):
             return
         if isinstance(node, (ast.FunctionDef, ast.Lambda)):
             active = getattr(node, "name", "") not in ("__post_init__", "flops") and not (
@@ -205,6 +205,8 @@ def _walk(tree: ast.AST) -> Iterator[tuple[ast.AST, Any, ast.expr, list[Option]]
                     if isinstance(item, ast.If) and item.body and isinstance(item.body[-1], ast.Raise):
                         continue
                     if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant):
+                        continue
+                    if isinstance(item, ast.keyword) and item.arg == "strict":
                         continue
                     if isinstance(item, ast.expr) and active:
                         yield node, (field, place), item, _options(item)

@@ -28,7 +28,8 @@ def forms() -> list[object]:
         made += [
             model(x), features, model.read(features, 0, 3.0), model.loss(x, classes, 2.0, None),
             model.loss(x, classes, 2.0, teacher), model.gates(1, 0.5), model.gates.used_before(2),
-            model.gates.share_of_free(2, 1.5), [model.gates.scale_at(share) for share in (0.0, 0.3, 1.0)],
+            model.gates.share_of_free(2, 1.5), model.gates.used_before(0),
+            model.gates.share_of_free(0, 1.5), [model.gates.scale_at(share) for share in (0.0, 0.3, 1.0)],
         ]  # fmt: skip
     return made
 
