@@ -282,8 +282,9 @@ def table(found: Difference, most: int = 20) -> str:
 def _line(change: Change) -> str:
     verdict = ("worse" if change.worse else "better") if change.significant else ""
     unit = f" {change.unit}".rstrip()
+    spread = f" ({change.low:+.3g} to {change.high:+.3g})" if change.n > 1 else ""  # one request has none
     return (
         f"| {change.contender} | {change.quantity} | {change.before:.3g} | {change.after:.3g}{unit} "
-        f"| {change.value:+.3g} ({change.low:+.3g} to {change.high:+.3g}) | {change.n} "
+        f"| {change.value:+.3g}{spread} | {change.n} "
         f"| {change.p_adjusted:.2g} | {verdict} |"
     )

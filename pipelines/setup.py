@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ConfigError, InputError, MissingDependencyError
 from ..files import is_there
@@ -152,19 +152,20 @@ def _set_attention(pipe: Any, backend: str) -> None:
     for _, transformer in denoisers_of(pipe):
         try:
             with quietly():
-                transformer.set_attention_backend(backend)
+                cast("Any", transformer).set_attention_backend(backend)
         except Exception as error:  # a package that is missing, or one for another device
             raise InputError(f"--attention {backend}: {_first_line(error)}") from error
 
 
 def _quantize(pipe: Any) -> None:
-    from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    from importlib import import_module
 
     from ..accel.denoiser import denoisers_of
 
     for _, transformer in denoisers_of(pipe):
         with quietly():
-            quantize_(transformer, Int8WeightOnlyConfig())
+            torchao = import_module("torchao.quantization")  # optional
+            torchao.quantize_(transformer, torchao.Int8WeightOnlyConfig())
 
 
 def _compile(pipe: Any) -> None:

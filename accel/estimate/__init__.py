@@ -56,7 +56,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'outpace.accel.estimate' has no attribute '{name}'")
-    if name != "DEVICES":
+    if name == "SIGNATURES":
         import_module(".calls", __name__)  # registers how each class is called
     return getattr(import_module(_HOME[name], __name__), name)
 

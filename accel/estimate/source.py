@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ...errors import InputError, UnsupportedModelError
+from . import calls as calls  # registers how each class is called
 from .models import MODELS, Model
 from .signature import SIGNATURES, Signature
 
