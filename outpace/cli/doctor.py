@@ -16,7 +16,8 @@ import click
 
 from outpace import __version__
 from outpace.cli.terminal import show_traceback_option
-from outpace.registry import Registry
+from outpace.errors import UnknownNameError
+from outpace.registry import Registry, suggestion
 
 EPILOG = """\b
 Examples:
@@ -49,8 +50,12 @@ BROKEN = (OSError, RuntimeError, AttributeError)
 @click.command(epilog=EPILOG, short_help="Say what this machine can run.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")
 @show_traceback_option
-def doctor(as_json: bool) -> None:
+@click.option("--family", metavar="CLASS", help="Hold a transformer class to its family's data, on a tiny model of it.")
+def doctor(as_json: bool, family: str | None) -> None:
     """Say what this machine can run; exit 1 where something needed is missing."""
+    if family is not None:
+        _check_family(family, as_json)
+        return
     findings = {name: check() for name, check in CHECKS.items()}
     broken = [name for name, finding in findings.items() if finding.needed and not finding.ok]
     if as_json:
@@ -63,6 +68,26 @@ def doctor(as_json: bool) -> None:
                 click.echo(f"{'':<22}{line}")
         click.echo(f"needed but missing: {', '.join(broken)}" if broken else "Everything that outpace needs is here.")
     if broken:
+        raise SystemExit(1)
+
+
+def _check_family(cls: str, as_json: bool) -> None:
+    """Try whether the family of a class is right with the libraries installed here; exit 1 where it is not."""
+    from outpace.accel.check import check_specimen
+    from outpace.accel.specimens import SPECIMENS
+
+    if cls not in SPECIMENS:
+        raise UnknownNameError(
+            f"there is no tiny model of '{cls}' to try{suggestion(cls, sorted(SPECIMENS))}; for a class of your own "
+            "call outpace.accel.check_family(transformer, inputs), see docs/adding_a_family.md"
+        )
+    tried = check_specimen(SPECIMENS[cls])
+    if as_json:
+        click.echo(json.dumps([asdict(found) for found in tried], indent=2))
+    else:
+        for found in tried:
+            click.echo(found.line())
+    if any(found.passed is False for found in tried):
         raise SystemExit(1)
 
 
