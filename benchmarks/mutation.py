@@ -347,6 +347,8 @@ def fast_tests(path: Path) -> list[str]:
     room, stem = path.relative_to(ROOT).parts[0], path.stem
     if room == "accel":
         return [name for name in FORECAST_TESTS if (ROOT / name).exists()]
+    if path.parent.name == "published":
+        return ["tests/models/test_published.py", "tests/models/test_mossformer.py"]
     if room == "models":
         found = {ROOT / "tests" / "models" / f"test_{stem}.py"}
         found |= {
