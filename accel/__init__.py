@@ -15,6 +15,7 @@ from .methods.adaspa import AdaSpa
 from .methods.brick_skipping import Brick, BrickSkipping
 from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
+from .methods.scheduled_taylor import ScheduledTaylor
 from .methods.solver import Solver
 from .presets import PRESETS, Preset
 
@@ -57,6 +58,7 @@ __all__ = [
     "Method",
     "Preset",
     "Profile",
+    "ScheduledTaylor",
     "Solver",
     "Stack",
     "Trace",

@@ -14,7 +14,7 @@ from .conductor import Conductor
 from .denoiser import DENOISERS, Denoiser, denoisers_of, driver_of
 from .families import find_family
 from .methods import Method, check_combination
-from .presets import preset_methods
+from .presets import dial, preset_methods
 from .profile import Expectation, Profile
 from .requests import Request
 from .trace import Trace
@@ -166,13 +166,19 @@ def restore(target: Any) -> None:
 
 
 def accelerate(
-    target: Any, *methods: Method, preset: str | None = None, profile: Profile | str | Path | None = None
+    target: Any,
+    *methods: Method,
+    speedup: float | None = None,
+    preset: str | None = None,
+    profile: Profile | str | Path | None = None,
 ) -> Acceleration:
     """Make a diffusers pipeline (or a bare transformer) run faster, in place and reversibly.
 
     Args:
         target: a pipeline with a `transformer`, or a transformer by itself.
         methods: what to apply, such as `GatedTaylor(threshold=0.1)` and `Solver()`; one of a kind.
+        speedup: instead of methods, how many times fewer transformer blocks are computed: `ScheduledTaylor(speedup=3)`,
+            which lays the steps that are computed where they are of most use. 1 changes nothing, bit for bit.
         preset: "careful", "balanced" or "fast" instead of methods: what measurements favour for the family.
         profile: what `outpace tune` wrote, or its file, instead of methods. Pass the pipeline its number of steps; what
             differs from the pipeline, the steps or the size that it was tuned for stands among the trace's warnings.
@@ -183,7 +189,7 @@ def accelerate(
     Raises: UnsupportedModelError, ConflictError, ConfigError, InputError for a profile's file; the
         pipeline is untouched then.
 
-    >>> with accelerate(pipe, GatedTaylor(threshold=0.1)) as run:  # doctest: +SKIP
+    >>> with accelerate(pipe, speedup=3) as run:  # doctest: +SKIP
     ...     image = pipe("a red circle", num_inference_steps=50).images[0]
     >>> print(run.summary())  # doctest: +SKIP
     """
@@ -192,13 +198,17 @@ def accelerate(
             raise ConfigError(
                 f"accelerate takes methods such as outpace.GatedTaylor(threshold=0.1), not {type(method).__name__}"
             )
-    if sum((bool(methods), preset is not None, profile is not None)) > 1:
-        raise ConfigError("give methods, a preset or a profile, and only one of them")
+    if sum((bool(methods), speedup is not None, preset is not None, profile is not None)) > 1:
+        raise ConfigError("give methods, a speed-up, a preset or a profile, and only one of them")
     if profile is not None:
         tuned = profile if isinstance(profile, Profile) else Profile.load(profile)
         return Acceleration(target, tuned.methods, tuned)
+    if speedup is not None:
+        methods = (dial(speedup),)
     if preset is not None:
         methods = tuple(preset_methods(preset, find_family(denoisers_of(target)[0][1]).name))
     if not methods:
-        raise ConfigError("nothing to apply: give a method, such as outpace.GatedTaylor(threshold=0.1), or a preset")
+        raise ConfigError(
+            "nothing to apply: give speedup=3, a method, such as outpace.GatedTaylor(threshold=0.1), or a preset"
+        )
     return Acceleration(target, methods)

@@ -29,6 +29,7 @@ _HOME = {
     "BrickSkipping": "outpace.accel",
     "GatedTaylor": "outpace.accel",
     "IntervalTaylor": "outpace.accel",
+    "ScheduledTaylor": "outpace.accel",
     "Solver": "outpace.accel",
     "Profile": "outpace.accel",
     "Family": "outpace.accel",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from outpace.accel import GatedTaylor as GatedTaylor
     from outpace.accel import IntervalTaylor as IntervalTaylor
     from outpace.accel import Profile as Profile
+    from outpace.accel import ScheduledTaylor as ScheduledTaylor
     from outpace.accel import Solver as Solver
     from outpace.accel import accelerate as accelerate
     from outpace.accel import handle_of as handle_of

@@ -2,6 +2,5 @@
 
 from .forecaster import Forecaster
 from .history import History
-from .policy import Policy
 
-__all__ = ["Forecaster", "History", "Policy"]
+__all__ = ["Forecaster", "History"]

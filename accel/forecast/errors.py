@@ -4,13 +4,18 @@ Whenever a step is computed, what each order would have forecast there from the 
 latents that the solver holds now, is compared with the truth; and what each degree of the replay would have put in the
 place of the computed step before is compared with what that was. No denoiser is called: this is arithmetic on latents.
 
+Where the error would have been least between two orders is solved for: with forecasts f_0, f_1, f_2 and the truth t,
+|t - f_0 - a (f_1 - f_0)| is least at a = <t - f_0, f_1 - f_0> / |f_1 - f_0|^2, which is read as the order a; likewise
+from order 1 to 2. Noise in what a slope is taken from makes a smaller: the forecast is damped by as much as it proved
+to deserve.
+
 Shapes: rows of latents, flattened where norms are taken.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -22,61 +27,115 @@ HIGHEST = 2
 """Orders and degrees up to this one are measured."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The order, or degree, at which an error would have been least."""
+
+    order: float
+    error: float
+    """L2 norm over that of the clean picture."""
+    errors: tuple[float, ...]
+    """Those of the whole orders, from the lowest."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measured:
     """What one row measured at one computed step."""
 
     step: int
     gap: int
     """Steps since the computed step before."""
-    forecast: list[float]
-    """Error of a forecast of order 0, 1, 2, as far as there were steps to make it from: L2 norm over that of the clean
-    picture."""
-    replay: list[float] = field(default_factory=list)
-    """Error of degree 1, 2 of the replay at the computed step before, from its neighbours; of twice the distance."""
+    forecast: Best
+    """Of orders 0 to 2, as far as there were steps to make a forecast from."""
+    replay: Best | None
+    """Of degrees 1 and 2 of the replay, at the computed step before and from its neighbours: of twice the distance.
+    None where there were not yet three computed steps."""
 
 
 def measure(prediction: Prediction, entries: Sequence[Entry], now: Entry, rows: Sequence[int]) -> dict[int, Measured]:
     """What can be measured of `rows` at `now`, which was computed in them; rows without a computed step before are
-    left out."""
-    found: dict[int, Measured] = {}
-    values: list[torch.Tensor] = []
-    places: list[tuple[list[float], int]] = []
+    left out. Everything is read from the device at once."""
+    gaps: dict[int, int] = {}
+    products: list[torch.Tensor] = []
+    kinds: list[tuple[int, bool, int]] = []
     for row in rows:
-        known = [e for e in reversed(entries) if e.computed[row] and e.step < now.step][: HIGHEST + 1]
+        known: list[Entry] = []
+        for entry in reversed(entries):
+            if entry.computed[row] and entry.step < now.step and entry.u != now.u and len(known) <= HIGHEST:
+                known.append(entry)
         if not known:
             continue
+        gaps[row] = now.step - known[0].step
         truth = now.clean[row].float()
-        scale = truth.norm().clamp_min(1e-12)
-        found[row] = made = Measured(now.step, now.step - known[0].step, [], [])
-        for order in range(len(known)):
-            nodes = known[: order + 1]
-            weights = lagrange_weights([float(n.step) for n in nodes], float(now.step))
-            guess = fed_back(prediction, nodes, weights, row, now)
-            values.append((guess - truth).norm() / scale)
-            places.append((made.forecast, order))
+        guesses = [_forecast(prediction, known[: order + 1], row, now) for order in range(len(known))]
+        kinds.append((row, True, len(guesses)))
+        products.append(_products(truth, guesses))
         middle, outer = known[0], [now, *known[1:]]
-        for degree in range(1, min(HIGHEST, len(outer) - 1) + 1):
-            nodes = outer[: degree + 1]
-            weights = lagrange_weights([n.u for n in nodes], middle.u)
-            belongs = combine([n.seen[row] for n in nodes], weights).float()
-            clean = combine([n.clean[row] for n in nodes], weights).float()
-            guess = clean + prediction.gain(middle.u) * (middle.sample[row].float() - belongs)
-            values.append((guess - middle.clean[row].float()).norm() / scale)
-            places.append((made.replay, degree))
-    if values:
-        for (kept, _), value in zip(places, torch.stack(values).tolist(), strict=True):
-            kept.append(value)
-    return found
+        guesses = [
+            _between(prediction, outer[: degree + 1], row, middle)
+            for degree in range(1, min(HIGHEST, len(outer) - 1) + 1)
+        ]
+        if guesses:
+            kinds.append((row, False, len(guesses)))
+            products.append(_products(middle.clean[row].float(), guesses))
+    found: dict[int, dict[bool, Best]] = {}
+    if products:
+        read = torch.cat(products).tolist()
+        for row, forward, count in kinds:
+            size = 1 + 2 * count - 1
+            numbers, read = read[:size], read[size:]
+            found.setdefault(row, {})[forward] = _best(numbers, count, 0 if forward else 1)
+    return {row: Measured(now.step, gaps[row], best[True], best.get(False)) for row, best in found.items()}
 
 
-def fed_back(
-    prediction: Prediction, nodes: Sequence[Entry], weights: Sequence[float], row: int, now: Entry
-) -> torch.Tensor:
+def _products(truth: torch.Tensor, guesses: Sequence[torch.Tensor]) -> torch.Tensor:
+    """|truth|^2, the squared error of every guess, and, from each to the next, how much of the way would be right."""
+    errors = [truth - guess for guess in guesses]
+    squares = [truth.square().sum(), *(error.square().sum() for error in errors)]
+    shares = []
+    for error, a, b in zip(errors, guesses, guesses[1:], strict=False):
+        way = b - a
+        shares.append((error * way).sum() / way.square().sum().clamp_min(1e-30))
+    return torch.stack([*squares, *shares])
+
+
+def _best(numbers: Sequence[float], count: int, lowest: int) -> Best:
+    """The least error along the way from the lowest order to the highest.
+
+    Args:
+        numbers: as `_products` gives them, of `count` guesses.
+    """
+    scale = max(numbers[0], 1e-24) ** 0.5
+    squares, shares = numbers[1 : 1 + count], numbers[1 + count :]
+    order, least = float(lowest), squares[0]
+    for place, share in enumerate(shares):
+        low, high = squares[place], squares[place + 1]
+        if share >= 1.0:
+            at, error = 1.0, high
+        elif share <= 0.0:
+            at, error = 0.0, low
+        else:
+            # low = least + share^2 |way|^2 and high = least + (1 - share)^2 |way|^2.
+            at = share
+            way = (low - high) / (2.0 * share - 1.0) if abs(2.0 * share - 1.0) > 1e-6 else 0.0
+            error = min(low, high) if way <= 0 else max(0.0, low - share * share * way)
+        if error < least:
+            order, least = lowest + place + at, error
+    return Best(order, least**0.5 / scale, tuple(square**0.5 / scale for square in squares))
+
+
+def _forecast(prediction: Prediction, nodes: Sequence[Entry], row: int, now: Entry) -> torch.Tensor:
     """The clean picture that a forecast of the denoiser's output gives, moved to the latents held at `now`."""
+    weights = lagrange_weights([float(n.step) for n in nodes], float(now.step))
     outputs = [prediction.output(n.u, n.seen[row], n.clean[row]) for n in nodes]
-    belongs = combine([n.seen[row] for n in nodes], list(weights)).float()
-    held = now.sample[row].float()
-    output = combine(outputs, list(weights))
-    there = prediction.clean(now.u, belongs, output)
-    return there + prediction.gain(now.u) * (held - belongs)
+    belongs = combine([n.seen[row] for n in nodes], weights).float()
+    there = prediction.clean(now.u, belongs, combine(outputs, weights))
+    return there + prediction.gain(now.u) * (now.sample[row].float() - belongs)
+
+
+def _between(prediction: Prediction, nodes: Sequence[Entry], row: int, middle: Entry) -> torch.Tensor:
+    """The clean picture that an interpolation puts in the place of `middle`, moved to the latents held there."""
+    weights = lagrange_weights([n.u for n in nodes], middle.u)
+    belongs = combine([n.seen[row] for n in nodes], weights).float()
+    clean = combine([n.clean[row] for n in nodes], weights).float()
+    return clean + prediction.gain(middle.u) * (middle.sample[row].float() - belongs)

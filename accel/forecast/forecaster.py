@@ -23,16 +23,18 @@ from ..denoiser import Denoiser, Rows, Site, echo
 from ..families import Stack
 from ..inputs import tied_rows
 from ..part import BlockSite, Current, Part, Shared
+from ..policy import Forecasting, Policy
 from ..streams import named_result, rows_of, several, streams_in, with_streams
 from ..timing import now
 from ..trace import Call
 from .errors import measure
 from .history import History
-from .policy import Forecasting, Policy
 from .prediction import Prediction
 from .replay import Entry, Replay
 
 FORECAST = "forecast"
+EXPERTS = ("transformer", "transformer_2")
+"""Denoisers of a pipeline that take turns over the noise levels."""
 
 
 @dataclass(slots=True)
@@ -117,6 +119,7 @@ class Forecaster(Part):
         self.makers, self.trace, self.clock = list(makers), shared.trace, shared.clock
         self.asks_first_block = any(make().probes for make in makers)
         self._corrects = [correct] * len(self.makers)
+        self._experts: set[str] = set()
         super().__init__(shared)
 
     def start(self) -> None:
@@ -148,6 +151,10 @@ class Forecaster(Part):
     def _is_corrected(self, sample: int) -> bool:
         return self._corrects[sample if len(self._corrects) > 1 else 0]
 
+    def attach(self, denoiser: Denoiser) -> None:
+        if denoiser.name in EXPERTS:
+            self._experts.add(denoiser.name)
+
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
         self._branches.clear()
@@ -156,7 +163,7 @@ class Forecaster(Part):
         if self.replay is not None:
             self.replay.clear()
 
-    def _degree_of(self, row: int) -> int:
+    def _degree_of(self, row: int) -> float:
         """Degree of the replay in a row of the latents."""
         return self._policies[row % len(self._policies)].degree if self._policies else 2
 
@@ -259,6 +266,9 @@ class Forecaster(Part):
         active.first = streams_in(named_result(result, stack), stack, active.current.named, batch)
         if undecided:
             self._probe(active, undecided)
+        if active.current.moment.leader:
+            for policy, done in zip(active.policies, active.computed, strict=True):
+                policy.decided(active.current.moment, active.current.denoiser.name, done)
         rows = active.rows
         if rows and len(rows) < batch:
             active.cutter = Rows(rows, batch, hidden.device)
@@ -377,6 +387,11 @@ class Forecaster(Part):
                     f"{samples}: give each sample one, or one for all"
                 )
             self._policies = [self.makers[s if len(self.makers) > 1 else 0]() for s in range(samples)]
+            levels = self.clock.levels
+            for policy in self._policies:
+                policy.begin(
+                    None if levels is None else levels[self.clock.first :], max(1, len(self._experts)), self.trace.warn
+                )
         return self._policies
 
     def _fresh_history(self, policy: Policy) -> History:

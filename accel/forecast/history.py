@@ -30,8 +30,9 @@ class Anchor:
 class History:
     """The computed steps of one row, newest first, and what was spent since the last of them."""
 
-    order: int | None
-    """Degree of the forecast; None takes the one whose predicted error is least."""
+    order: float | None
+    """Degree of the forecast; None takes the one whose predicted error is least. Between two whole numbers the
+    forecasts of both are mixed: 0.25 is three quarters of order 0 and one quarter of order 1."""
     max_order: int
     exact: bool = True
     gate_order: int | None = None
@@ -46,6 +47,8 @@ class History:
     derivative, measured at every computed step by leaving that step out."""
     expected: float | None = None
     """Error that was predicted when a forecast was last asked for, for the trace."""
+    rated: bool = True
+    """False where nobody asks for predicted errors, so that none is measured."""
     reach: int = 0
     """Length of the run of forecasts before the newest computed step."""
 
@@ -58,12 +61,12 @@ class History:
     @property
     def capacity(self) -> int:
         """Computed steps that are remembered: one more than the highest degree that may be asked for."""
-        highest = self.max_order if self.order is None else self.order
+        highest = self.max_order if self.order is None else max(self.max_order, math.ceil(self.order))
         return max(highest, self.gate_order or 0) + 1
 
     def orders(self) -> list[int]:
         """Orders that the anchors allow."""
-        highest = min(self.max_order if self.order is None else self.order, len(self.anchors) - 1)
+        highest = min(self.max_order if self.order is None else math.ceil(self.order), len(self.anchors) - 1)
         return [highest] if self.order is not None else list(range(min(1, highest), highest + 1))
 
     def predicted_error(self, at: float, order: int) -> float | None:
@@ -80,7 +83,13 @@ class History:
 
         The order is `order`, or the best, as far as the anchors and their noise allow.
         """
-        nodes = [a.at for a in self.anchors[: (self.best_order(at) if order is None else order) + 1]]
+        if order is None and self.order is not None and self.order != int(self.order):
+            low, share = int(self.order), self.order - int(self.order)
+            below, above = self.weights(at, low), self.weights(at, low + 1)
+            below = [*below, *([0.0] * (len(above) - len(below)))]
+            return [(1.0 - share) * b + share * a for a, b in zip(above, below, strict=True)]
+        order = self.best_order(at) if order is None else order
+        nodes = [a.at for a in self.anchors[: order + 1]]
         rule = lagrange_weights if self.exact else taylor_weights
         while True:
             weights = rule(nodes, at)
@@ -115,7 +124,7 @@ class History:
         del self.anchors[self.capacity :]
 
     def _measure(self, at: float, last: torch.Tensor) -> None:
-        orders = self.orders() if self.anchors else []
+        orders = self.orders() if self.anchors and self.rated else []
         if not orders:
             return
         stride = max(1, last.shape[0] // PROBE_TOKENS)

@@ -19,7 +19,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,14 +63,14 @@ class Replay:
     Args:
         trace: told, once, why nothing is corrected where that is so.
         degree: of the interpolation in each row; its nodes are the computed step that ends the run and those before
-            it. 0 replays nothing.
+            it. Between 1 and 2 both are mixed; 0 replays nothing.
         observe: told of every step before it is taken: the steps before, and this one.
     """
 
     def __init__(
         self,
         trace: Trace,
-        degree: Callable[[int], int] = lambda row: 2,
+        degree: Callable[[int], float] = lambda row: 2.0,
         observe: Callable[[Any, list[Entry], Entry], None] | None = None,
     ) -> None:
         self.trace, self.degree, self.observe = trace, degree, observe
@@ -114,12 +115,13 @@ class Replay:
         if self.observe is not None:
             self.observe(prediction, self.entries, now)
         # Rows that were computed at the same steps are replayed together; a row never depends on its neighbours.
-        due: dict[tuple[int, ...], list[int]] = {}
+        due: dict[tuple[tuple[int, ...], float], list[int]] = {}
         for row in range(rows):
             if mask[row] and self.entries and not self.entries[-1].computed[row] and (nodes := self._nodes(row, u)):
-                due.setdefault(nodes, []).append(row)
-        for nodes, picked in due.items():
-            now.sample = _with_rows(now.sample, self._replay(scheduler, prediction, nodes, picked, now), picked)
+                due.setdefault((nodes, self.degree(row)), []).append(row)
+        for (nodes, degree), picked in due.items():
+            arrived = self._replay(scheduler, prediction, nodes, degree, picked, now)
+            now.sample = _with_rows(now.sample, arrived, picked)
             moved = now.clean + prediction.gain(u) * (now.sample.float() - sample.float())
             output = _with_rows(output, prediction.output(u, now.sample, moved), picked)
         now.scheduler = snapshot(scheduler)
@@ -183,15 +185,21 @@ class Replay:
         return tuple(found)
 
     def _replay(
-        self, scheduler: Any, prediction: Prediction, before: tuple[int, ...], rows: list[int], now: Entry
+        self,
+        scheduler: Any,
+        prediction: Prediction,
+        before: tuple[int, ...],
+        degree: float,
+        rows: list[int],
+        now: Entry,
     ) -> torch.Tensor:
         """Step again from the entry after the newest of `before`; the latents arrived at, of use in `rows`."""
         run = self.entries[before[0] + 1 :]
-        nodes = [*(self.entries[i] for i in before), now]
+        nodes = [now, *(self.entries[i] for i in before)]
         again = snapshot(run[0].scheduler)
         state = run[0].sample
         for entry in run:
-            weights = lagrange_weights([n.u for n in nodes], entry.u)
+            weights = mixed_weights([n.u for n in nodes], entry.u, degree)
             belongs = combine([n.seen for n in nodes], weights).float()
             clean = combine([n.clean for n in nodes], weights) + prediction.gain(entry.u) * (state.float() - belongs)
             output = _with_rows(entry.call["model_output"], prediction.output(entry.u, state, clean), rows)
@@ -201,6 +209,23 @@ class Replay:
             state = again.step(**{**entry.call, "sample": state})[0]
         merge_state(scheduler, again, rows, len(state))
         return state
+
+
+def mixed_weights(nodes: Sequence[float], at: float, degree: float) -> list[float]:
+    """Weights of an interpolation at `at` of a degree that may lie between two whole numbers: those of both, mixed.
+
+    Args:
+        nodes: the newest first; the oldest is used by the higher degree alone.
+    """
+    highest = min(math.ceil(degree), len(nodes) - 1)
+    low = min(int(degree), highest)
+    below, above = (lagrange_weights(list(nodes[: d + 1]), at) for d in (low, highest))
+    share = min(degree, highest) - low
+    below = [*below, *([0.0] * (highest - low))]
+    return [
+        *((1.0 - share) * b + share * a for b, a in zip(below, above, strict=True)),
+        *([0.0] * (len(nodes) - 1 - highest)),
+    ]
 
 
 def named_call(step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

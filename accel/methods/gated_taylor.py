@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..policy import Policy
 from ..ranges import number, one_of, require, whole
 from . import METHODS, Method
 
 if TYPE_CHECKING:
     from ..forecast import History
-    from ..forecast.errors import Measured
     from ..moment import Moment
     from ..part import Part, Shared
 
@@ -129,19 +129,13 @@ class GatedTaylor(Method):
         return GatedPolicy(self)
 
 
-class GatedPolicy:
-    """The decisions of GatedTaylor (see forecast.Policy)."""
-
-    degree = 2
-    measures = False
+class GatedPolicy(Policy):
+    """The decisions of GatedTaylor (see policy.Policy)."""
 
     def __init__(self, settings: GatedTaylor) -> None:
         self.settings = settings
         self.probes = settings.gate != "plan"
         self.coordinate = settings.coordinate
-
-    def observe(self, measured: Measured) -> None:
-        """Nothing is asked of it."""
 
     def history(self) -> History:
         from ..forecast import History

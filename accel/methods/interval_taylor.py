@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from ..policy import Policy
 from ..ranges import one_of, require, whole
 from . import METHODS, Method
 
 if TYPE_CHECKING:
     from ..forecast import History
-    from ..forecast.errors import Measured
     from ..moment import Moment
     from ..part import Part, Shared
 
@@ -74,20 +74,12 @@ class IntervalTaylor(Method):
         return IntervalPolicy(self)
 
 
-class IntervalPolicy:
-    """The decisions of IntervalTaylor (see forecast.Policy)."""
-
-    degree = 2
-    measures = False
-
-    probes = False
+class IntervalPolicy(Policy):
+    """The decisions of IntervalTaylor (see policy.Policy)."""
 
     def __init__(self, settings: IntervalTaylor) -> None:
         self.settings = settings
         self.coordinate = settings.coordinate
-
-    def observe(self, measured: Measured) -> None:
-        """Nothing is asked of it."""
 
     def history(self) -> History:
         from ..forecast import History
@@ -102,6 +94,3 @@ class IntervalPolicy:
             return "last steps"
         longest = settings.interval - 1 if history.reach else min(settings.first, settings.interval - 1)
         return "interval" if history.skipped >= longest else None
-
-    def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
-        return None

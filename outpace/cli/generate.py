@@ -28,6 +28,7 @@ Examples:
   outpace generate flux --prompt "a blue circle above a yellow circle on black" --out circle.png
   outpace generate dit --prompt 3 --seed 1-8 --batch 8 --preset fast
   outpace generate wan --prompt "a white square moves up slowly" --format gif --enlarge 8
+  outpace generate flux --prompt "a red square on blue" --speedup 3 --out red.png
   outpace generate flux --prompts prompts.txt --method gated_taylor:threshold=0.05 --method solver:solver=unipc
   outpace generate flux --prompt "a red square on blue" --profile out/tune/profile.json
   outpace generate flux --prompt "a red square on blue" --image circle.png --strength 0.6 --out square.png
@@ -46,6 +47,12 @@ same command continues where it stopped; a file with another recipe is an error 
 @click.argument("pipeline")
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="What to make; may be repeated.")
 @click.option("--prompts", "file", metavar="FILE", help="A file with one prompt a line; - reads standard input.")
+@click.option(
+    "--speedup",
+    type=FiniteRange(1, 1000),
+    metavar="X",
+    help="So many times fewer transformer blocks: the steps that are computed are laid where they matter most.",
+)
 @click.option("--preset", metavar="NAME", help=f"A tuned choice of methods [default: {DEFAULT_PRESET}].")
 @click.option("--method", "methods", multiple=True, metavar="NAME[:KEY=VALUE,...]", help="A method; may be repeated.")
 @click.option("--profile", metavar="FILE", help="Settings that 'outpace tune' found, with their number of steps.")
@@ -81,6 +88,7 @@ def generate(
     pipeline: str,
     prompts: tuple[str, ...],
     file: str | None,
+    speedup: float | None,
     preset: str | None,
     methods: tuple[str, ...],
     profile: str | None,
@@ -104,8 +112,10 @@ def generate(
 
     if preset == "" or profile == "":
         raise click.UsageError("--preset and --profile name something, or are left out")
-    if sum((bool(preset), bool(methods), bool(profile), plain)) > 1:
-        raise click.UsageError("--preset, --method, --profile and --plain exclude each other; keep one")
+    if sum((speedup is not None, bool(preset), bool(methods), bool(profile), plain)) > 1:
+        raise click.UsageError("--speedup, --preset, --method, --profile and --plain exclude each other; keep one")
+    if speedup is not None:
+        methods = (f"scheduled_taylor:speedup={speedup:g}",)
     options = take_options(settings)
     if options.get("image") and batch > 1:
         raise click.UsageError("--image starts every prompt from the same picture, one at a time; leave --batch out")

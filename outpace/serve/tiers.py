@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from outpace.errors import ConfigError, UnknownNameError
@@ -45,19 +44,14 @@ def tiers_of(pipe: Any, profiles: tuple[tuple[str, str], ...]) -> dict[str, Meth
 
     Raises: ConfigError for a profile whose methods take hold of a whole pipeline, not of a sample; InputError.
     """
-    from outpace.accel import GatedTaylor, Profile, find_family
-    from outpace.accel.apply import denoisers_of
-    from outpace.accel.presets import preset_methods
+    from outpace.accel import Profile
+    from outpace.accel.presets import dial
 
-    family = find_family(denoisers_of(pipe)[0][1]).name
-    high, medium = (
-        next(m for m in preset_methods(p, family) if isinstance(m, GatedTaylor)) for p in ("careful", "balanced")
-    )
     tiers: dict[str, Method] = {
-        "exact": replace(medium, threshold=0.0),
-        "high": high,
-        "medium": medium,
-        "low": replace(medium, threshold=2 * medium.threshold),
+        "exact": dial(1.0),
+        "high": dial(1.6),
+        "medium": dial(2.2),
+        "low": dial(3.0),
     }
     for tier, file in profiles:
         methods = Profile.load(file).methods

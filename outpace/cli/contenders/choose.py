@@ -16,7 +16,17 @@ from outpace.evaluation import Contender
 from outpace.evaluation.peers import PEERS
 from outpace.registry import suggestion
 
-MAIN = ("gated", "gated+solver", "gated+solver-short", "interval", "fewer-steps", "dpm++", "unipc")
+MAIN = (
+    "scheduled",
+    "scheduled+solver",
+    "gated",
+    "gated+solver",
+    "gated+solver-short",
+    "interval",
+    "fewer-steps",
+    "dpm++",
+    "unipc",
+)
 """What `--methods main` runs; `all` adds every other curve and every peer; sparse attention and bricks only where
 they are named."""
 

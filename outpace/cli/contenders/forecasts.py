@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from outpace.accel import GatedTaylor, IntervalTaylor, Solver
+from outpace.accel import GatedTaylor, IntervalTaylor, ScheduledTaylor, Solver
 from outpace.cli.contenders.bench import Bench
 from outpace.cli.contenders.curve import curve, ours, thresholds
 from outpace.evaluation import Contender
 
 PAPER = (0.01, 0.02, 0.04, 0.08, 0.15)
 INTERVALS = (2, 3, 4, 5, 6)
+SPEEDUPS = (1.6, 2.0, 2.5, 3.0, 4.0, 5.0)
+"""At which scheduled forecasts are compared."""
 
 SHORT = 0.56
 """Share of the steps that a gate on a second-order solver is also tried with: 28 of 50."""
+
+
+@curve("scheduled")
+def scheduled(bench: Bench) -> list[Contender]:
+    """As many computed steps as are asked for, laid online."""
+    return [
+        ours(
+            bench,
+            f"scheduled-{x:g}",
+            f"scheduled {x:g}x",
+            "scheduled",
+            "scheduled",
+            bench.steps,
+            ScheduledTaylor(speedup=x),
+        )
+        for x in SPEEDUPS
+    ]
+
+
+@curve("scheduled+solver")
+def scheduled_on_solver(bench: Bench) -> list[Contender]:
+    """The same on top of a second-order solver."""
+    return [
+        ours(
+            bench,
+            f"scheduled+dpm-{x:g}",
+            f"scheduled {x:g}x on DPM++",
+            "scheduled+solver",
+            "scheduled on DPM++",
+            bench.steps,
+            Solver(),
+            ScheduledTaylor(speedup=x),
+        )
+        for x in SPEEDUPS
+    ]
 
 
 @curve("gated")

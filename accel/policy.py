@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
-from ..moment import Moment
-from .errors import Measured
-from .history import History
+if TYPE_CHECKING:
+    from .forecast.errors import Measured
+    from .forecast.history import History
+    from .moment import Moment
 
 
 class Forecasting(Protocol):
@@ -22,26 +24,44 @@ class Forecasting(Protocol):
         ...
 
 
-class Policy(Protocol):
+class Policy:
     """Decides when one sample may be forecast, over one run. Made by a method; knows nothing of models."""
 
-    probes: bool
+    probes: bool = False
     """True where the first block is run and its forecast error asked for before a sample is skipped."""
-    coordinate: str
-    degree: int
-    """Of the replay of the solver over a finished run of forecasts; 0 replays nothing."""
-    measures: bool
+
+    measures: bool = False
     """True where `observe` is to be told how far off forecasts proved, in the clean picture, at every computed step."""
 
-    def forced(self, moment: Moment, history: History) -> str | None:
-        """Why this sample has to be computed whatever the gate would say, or None."""
+    coordinate: str = "step"
+    """"step" or "sigma": what forecasts are polynomials in."""
 
-    def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
-        """None to forecast (what it costs is then noted in `history`), or why not."""
-
-    def observe(self, measured: Measured) -> None:
-        """What the step that was just computed says of the forecasts to come."""
+    degree: float = 2.0
+    """Of the replay of the solver over a finished run of forecasts; 0 replays nothing."""
 
     def history(self) -> History:
         """A fresh, empty history with the method's orders."""
-        ...
+        raise NotImplementedError
+
+    def begin(self, levels: list[float] | None, experts: int, note: Callable[[str], None]) -> None:
+        """A run begins.
+
+        Args:
+            levels: noise level before each of its steps and after the last; None where no scheduler tells.
+            experts: denoisers that take turns in it, each with a history of its own.
+            note: keeps a sentence for the user.
+        """
+
+    def forced(self, moment: Moment, history: History) -> str | None:
+        """Why this sample has to be computed whatever the gate would say, or None."""
+        return None
+
+    def accept(self, moment: Moment, history: History, error: float | None) -> str | None:
+        """None to forecast (what it costs is then noted in `history`), or why not."""
+        return None
+
+    def decided(self, moment: Moment, denoiser: str, computed: bool) -> None:
+        """The sample is computed, or forecast, in this step by the denoiser of this name."""
+
+    def observe(self, measured: Measured) -> None:
+        """What the step that was just computed says of the forecasts to come."""

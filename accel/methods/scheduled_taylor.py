@@ -1,0 +1,287 @@
+"""Scheduled forecasting: as many computed steps as asked for, laid where they are of most use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from ...errors import ConfigError
+from ..policy import Policy
+from ..ranges import number, require, whole
+from . import METHODS, Method
+
+if TYPE_CHECKING:
+    from ..forecast import History
+    from ..forecast.errors import Measured
+    from ..moment import Moment
+    from ..part import Part, Shared
+
+LAST_SKIPS = 0.35
+"""Forecasts in the last run beside those in the others: no computed step follows whose output could correct it."""
+
+SMALL, LARGE = 0.1, 0.5
+"""What the first forecast's error, taken to a whole gap, says: up to SMALL the steps lie evenly, from LARGE on as dense
+early as they ever do."""
+
+DENSEST = 1.4
+"""Exponent of the densest early layout that is chosen online; on the trained pocket pipelines 1.8 was never better."""
+
+UNTRIED = 0.5
+"""Order of the second run's forecasts, before order 1 could be measured against order 0."""
+
+
+@METHODS.register("scheduled_taylor")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScheduledTaylor(Method):
+    """Computes exactly the share of the steps that was asked for, and forecasts the last block on the others.
+
+    The computed steps begin with the first and need no warm-up. How much denser they lie early is asked of the first
+    forecast's error; the order of each run's forecast, and the degree of the replay that corrects the solver after it,
+    are what the computed steps prove to have been best, in the clean picture and at the distance that is skipped.
+    Every sample decides by itself. `ScheduledTaylor.calibrate` finds the places once for a pipeline instead.
+
+    Source: the forecast is that of TaylorSeer (Liu et al., 2025, arXiv:2503.06923) on the last block; schedules of a
+    fixed budget in the manner of LeMiCa (2025) and BudCache; mixing orders by measured error is our own.
+
+    Raises: ConfigError for a setting out of its range.
+    """
+
+    name: ClassVar[str] = "scheduled_taylor"
+    place: ClassVar[str] = "forecast"
+
+    speedup: float = 3.0
+    """How many times fewer transformer blocks are computed over a run, 1 or more; the nearest whole number of steps is.
+    1 computes everything, bit for bit like the plain pipeline; higher is faster and drifts further."""
+
+    levels: str = ""
+    """Noise levels (1 pure noise, 0 picture) of the computed steps, falling, joined by slashes, as `calibrate` finds
+    them; empty lays the steps online. For another number of steps or another speed-up they are interpolated."""
+
+    steps: int | None = None
+    """Steps of a run that `levels` were calibrated for, 1 or more; another number is noted in the trace."""
+
+    early: float | None = None
+    """How much denser the computed steps lie early, 1 (evenly) to 3: step N (k / K)^early. None asks the first
+    forecast's error."""
+
+    order: float | None = None
+    """Degree of the forecast, 0 (reuse) to 2, also between whole numbers; None takes what was measured to be best."""
+
+    replay: float | None = None
+    """Degree of the interpolation with which the solver is stepped again over each finished run of forecasts, 1 to 2;
+    0 replays nothing. None takes what was measured to be best. Costs no denoiser call."""
+
+    def __post_init__(self) -> None:
+        number("speedup", self.speedup, 1.0)
+        if self.early is not None:
+            number("early", self.early, 1.0, 3.0)
+        if self.order is not None:
+            number("order", self.order, 0.0, 2.0)
+        if self.replay is not None:
+            number("replay", self.replay, 0.0, 2.0)
+            require(self.replay == 0 or self.replay >= 1, f"replay must be 0 or from 1 to 2, not {self.replay!r}")
+        if self.steps is not None:
+            whole("steps", self.steps, 1)
+        given: Any = self.levels
+        if isinstance(given, (tuple, list)):
+            given = "/".join(f"{level:.6g}" for level in given)
+        elif isinstance(given, (int, float)) and not isinstance(given, bool):
+            given = f"{given:g}"  # what the command line takes for a number is one level
+        require(isinstance(given, str), f"levels must be noise levels joined by slashes, not {self.levels!r}")
+        object.__setattr__(self, "levels", given)
+        levels = self.noise_levels
+        for level in levels:
+            number("a level", level, 0.0, 1.0)
+        require(list(levels) == sorted(set(levels), reverse=True), f"levels must fall, not {self.levels}")
+
+    @property
+    def noise_levels(self) -> tuple[float, ...]:
+        """`levels`, as numbers."""
+        try:
+            return tuple(float(part) for part in self.levels.split("/") if part.strip())
+        except ValueError as error:
+            raise ConfigError(f"levels hold what is no number: {error}; write them as in 1/0.9/0.6/0.2") from error
+
+    @classmethod
+    def calibrate(
+        cls,
+        pipe: Any,
+        prompts: Sequence[Any],
+        *,
+        speedup: float = 4.0,
+        reference: str = "plain",
+        cost: float = 40.0,
+        resume: Any = None,
+        progress: bool = False,
+        seed: int = 0,
+        **call: Any,
+    ) -> ScheduledTaylor:
+        """The schedule that keeps the pictures of `pipe` best at a speed-up, found by running it.
+
+        Args:
+            pipe: a diffusers pipeline with a scheduler.
+            prompts: to calibrate with, as the pipeline takes them; others than those that the schedule is judged by.
+                Eight are enough.
+            speedup: how many times fewer blocks are computed, above 1.
+            reference: what pictures are held against: "plain" (the same steps computed in full) or "converged" (four
+                times the steps of DPM-Solver++, which costs as much).
+            cost: most that may be spent, in plain runs of one prompt each.
+            resume: a file in which what was measured is kept, so that a calibration that was stopped goes on.
+            progress: whether a bar is shown.
+            seed: of the first prompt's noise; each later prompt has the next.
+            call: further arguments of the pipeline's call, such as num_inference_steps, height, guidance_scale.
+
+        Raises: ConfigError for settings out of their range, or too little cost; InputError for a resume file of
+            another calibration.
+        """
+        from ..calibration.schedule import calibrate
+
+        return calibrate(
+            pipe,
+            prompts,
+            speedup=speedup,
+            reference=reference,
+            cost=cost,
+            resume=resume,
+            progress=progress,
+            seed=seed,
+            call=call,
+        )
+
+    @property
+    def correct(self) -> bool:
+        """True where the solver is told of forecasts."""
+        return self.speedup > 1.0
+
+    def part(self, shared: Shared) -> Part:
+        from ..forecast import Forecaster
+
+        return Forecaster([self.policy], shared, self.correct)
+
+    def policy(self) -> SchedulePolicy:
+        """Its decisions, for one sample and run."""
+        return SchedulePolicy(self)
+
+
+class SchedulePolicy(Policy):
+    """The decisions of ScheduledTaylor (see policy.Policy)."""
+
+    def __init__(self, settings: ScheduledTaylor) -> None:
+        self.settings = settings
+        self.measures = settings.speedup > 1.0
+        self.degree = 1.0 if settings.replay is None else settings.replay
+        self.order = 0.0 if settings.order is None else settings.order
+        self.total: int | None = None
+        self.budget, self.reserved, self.done, self.next = 0, 0, 0, 0
+        self.places: list[int] = []
+        self.first: Measured | None = None
+        self._expert = ""
+
+    def history(self) -> History:
+        from ..forecast import History
+
+        return History(self.order, 2, rated=False)
+
+    def begin(self, levels: list[float] | None, experts: int, note: Callable[[str], None]) -> None:
+        if levels is None:
+            return
+        settings, total = self.settings, len(levels) - 1
+        self.total, self.budget = total, max(1, round(total / settings.speedup))
+        self.reserved = min(experts - 1, self.budget - 1)
+        if abs(self.budget * settings.speedup / total - 1.0) > 0.02:
+            note(
+                f"{total} steps are computed in {self.budget}, which is {total / self.budget:.2f}x and the nearest to "
+                f"{settings.speedup:g}x that whole steps allow"
+            )
+        if self.budget > 1 and settings.levels:
+            if settings.steps is not None and settings.steps != total:
+                note(f"the schedule was calibrated for {settings.steps} steps and is mapped to {total} by noise level")
+            self.places = places_of(settings.noise_levels, levels[:-1], self.budget)
+
+    def forced(self, moment: Moment, history: History) -> str | None:
+        history.order = min(self.order, float(history.max_order))
+        return "scheduled" if moment.step >= self.next else None
+
+    def decided(self, moment: Moment, denoiser: str, computed: bool) -> None:
+        if not computed:
+            return
+        self.done += 1
+        if self._expert and denoiser != self._expert:
+            self.reserved = 0
+        self._expert = denoiser
+        if self.done >= 2 and self.settings.order is None and self.first is None:
+            self.order = 1.0  # nothing can be measured here: no scheduler, or one that adds noise
+        self._plan(moment.step)
+
+    def observe(self, measured: Measured) -> None:
+        if self.first is None:
+            self.first = measured
+        settings = self.settings
+        if settings.order is None:
+            self.order = measured.forecast.order if len(measured.forecast.errors) > 1 else UNTRIED
+        if settings.replay is None and measured.replay is not None:
+            self.degree = measured.replay.order
+        self._plan(measured.step)
+
+    def _plan(self, step: int) -> None:
+        """Say which step is computed next, now that `step` is."""
+        if self.total is None:
+            self.next = max(step + 1, math.ceil(self.done * self.settings.speedup))
+            return
+        left = self.budget - self.done - self.reserved
+        if left <= 0:
+            self.next = self.total
+        elif self.places:
+            later = [place for place in self.places if place > step]
+            # A step that had to be computed besides takes the place of one of the schedule.
+            self.next = later[max(0, len(later) - left)] if later else self.total
+        else:
+            self.next = min(max(step + 1, round(self._place_after(step, left))), self.total - left)
+
+    def _place_after(self, step: int, left: int) -> float:
+        """Where the first of `left` more computed steps lies on the curve N (k / K)^s that goes through this one."""
+        assert self.total is not None
+        s = self.exponent()
+        end = self._end()
+        at = (step / end) ** (1.0 / s)
+        return end * (at + (1.0 - at) / (left + 1)) ** s
+
+    def _end(self) -> float:
+        """Where the run would end if its last run of forecasts were as long as the others.
+
+        With gaps of g steps, g - 1 of them forecast: total = (budget - 1) g + 1 + LAST_SKIPS (g - 1).
+        """
+        assert self.total is not None
+        gap = (self.total - 1.0 + LAST_SKIPS) / (self.budget - 1.0 + LAST_SKIPS)
+        return gap * self.budget
+
+    def exponent(self) -> float:
+        """How dense the computed steps lie early: the denser, the worse the first forecast proved."""
+        if self.settings.early is not None:
+            return self.settings.early
+        if self.first is None or self.total is None:
+            return DENSEST
+        even = self._end() / self.budget
+        error = max(self.first.forecast.errors[0], 1e-12) / self.first.gap * even
+        return 1.0 + (DENSEST - 1.0) * min(1.0, max(0.0, math.log(error / SMALL) / math.log(LARGE / SMALL)))
+
+
+def places_of(schedule: Sequence[float], levels: Sequence[float], count: int) -> list[int]:
+    """The `count` steps of a run at which a schedule of noise levels computes.
+
+    Args:
+        schedule: noise levels of its computed steps, falling; of any number, read as a curve over the computed steps.
+        levels: noise level before each step of the run.
+    """
+    places: list[int] = []
+    for k in range(count):
+        at = k * (len(schedule) - 1) / max(1, count - 1) if len(schedule) > 1 else 0.0
+        low = min(int(at), len(schedule) - 1)
+        high = min(low + 1, len(schedule) - 1)
+        wanted = schedule[low] + (at - low) * (schedule[high] - schedule[low])
+        nearest = min(range(len(levels)), key=lambda i: abs(levels[i] - wanted))
+        least = places[-1] + 1 if places else 0
+        places.append(min(max(nearest, least), len(levels) - (count - k)))
+    return places
