@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import fmean
 from typing import Any
 
-import numpy as np
-import torch
-
-from ...errors import ConfigError
 from ..apply import accelerate
 from ..bricks.brick import Brick
 from ..methods import METHODS
 from ..ranges import number, require, whole
-from ..tap import Tap
 from .brick_costs import CostTable, measure
 from .brick_plan import MOST, Shares, Tilt, bricks_of, drawn, plan, saved, single_steps, that_saves, uniform
+from .runs import caller, made, psnr
 
 Skipping = Any
 """A `BrickSkipping`, which calls this file and so is asked for by its name."""
@@ -88,31 +84,14 @@ class Calibration:
 
     def bench(self, pipe: Any, prompts: Sequence[Any] | Callable[[], object]) -> Calibrated:
         """What is measured once, for schedules of several savings."""
-        run = prompts if callable(prompts) else self._caller(pipe, prompts)
+        if callable(prompts):
+            run = prompts
+        else:
+            steps = {} if self.steps is None else {"num_inference_steps": self.steps}
+            some = caller(pipe, prompts, {**self.call, **steps}, self.seed)
+            run = partial(some, range(len(prompts)))
         table = measure(pipe, run, bricks=self.bricks, bins=self.bins, looks=self.looks)
         return Calibrated(self, pipe, run, table)
-
-    def _caller(self, pipe: Any, prompts: Sequence[Any]) -> Callable[[], object]:
-        if isinstance(prompts, str) or not len(prompts):
-            raise ConfigError("give a list of prompts to calibrate with, such as ['a red circle', 'two green squares']")
-        accepted = inspect.signature(type(pipe).__call__).parameters
-        name = next((n for n in ("prompt", "class_labels") if n in accepted), None)
-        if name is None:
-            raise ConfigError(
-                f"{type(pipe).__name__} takes neither prompt nor class_labels: instead of prompts, "
-                "give a function that runs it"
-            )
-        given: dict[str, Any] = {name: list(prompts), **self.call}
-        if self.steps is not None:
-            given["num_inference_steps"] = self.steps
-        if "output_type" in accepted:
-            given.setdefault("output_type", "np")
-
-        def run() -> object:
-            noise = [torch.Generator().manual_seed(self.seed + i) for i in range(len(prompts))]
-            return pipe(**given, generator=noise)
-
-        return run
 
 
 class Calibrated:
@@ -126,7 +105,7 @@ class Calibrated:
     def __init__(self, settings: Calibration, pipe: Any, run: Callable[[], object], table: CostTable) -> None:
         self.settings, self.table, self.runs = settings, table, 0
         self._pipe, self._run = pipe, run
-        self._plain, self._peak = self._made()
+        self._plain, self._peak = made(pipe, run)
         self._known: dict[str, float] = {}
 
     def saving(self, saves: float) -> Skipping:
@@ -162,11 +141,9 @@ class Calibrated:
         """PSNR in dB of what is made under a schedule towards what is made plainly, on average over the prompts."""
         if method.schedule not in self._known:
             with accelerate(self._pipe, method):
-                made, _ = self._made()
+                pictures, _ = made(self._pipe, self._run)
             self.runs += 1
-            error = (made - self._plain).square().mean(1)
-            values = 10 * (self._peak.square() / error.clamp_min(1e-12)).log10()
-            self._known[method.schedule] = float(values.mean()) if bool(values.isfinite().all()) else -math.inf
+            self._known[method.schedule] = fmean(psnr(pictures, self._plain, self._peak))
         return self._known[method.schedule]
 
     def method(self, shares: Shares) -> Skipping:
@@ -212,41 +189,7 @@ class Calibrated:
             stride /= 2
         return best, psnr
 
-    def _made(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a run makes, and the largest difference that it could have, by sample: its pictures where it returns
-        them, otherwise its final latents, which an error may be near in and yet far in the picture."""
-        kept: list[torch.Tensor] = []
-
-        def step(inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            result = inner(*args, **kwargs)
-            kept[:] = [result[0].detach().float().cpu()]
-            return result
-
-        tap = Tap(self._pipe.scheduler, "step", step)
-        try:
-            with torch.no_grad():
-                pictures = _pictures(self._run())
-        finally:
-            tap.remove()
-        if pictures is not None:
-            return pictures, torch.ones(len(pictures))
-        latents = kept[0].flatten(1)
-        return latents, latents.amax(1) - latents.amin(1)
-
 
 def skipping(bricks: Sequence[Brick] = ()) -> Skipping:
     """The method with this schedule."""
     return METHODS["bricks"](schedule="/".join(map(str, bricks)))  # pyright: ignore[reportCallIssue]
-
-
-def _pictures(output: object) -> torch.Tensor | None:
-    """(samples, numbers from 0 to 1) of pictures or clips in what a pipeline returned; None where there are none."""
-    media: Any = getattr(output, "images", getattr(output, "frames", output))
-    try:
-        numbers = torch.stack([torch.as_tensor(np.asarray(one)) for one in media])
-    except (TypeError, ValueError, RuntimeError):
-        return None  # nothing, or samples of several sizes, or objects that are no arrays
-    numbers = numbers.float() / (255 if numbers.dtype == torch.uint8 else 1)
-    if numbers.ndim < 3 or not bool(((numbers > -1e-3) & (numbers < 1.001)).all()):
-        return None  # latents, which were asked for
-    return numbers.flatten(1)

@@ -1,0 +1,245 @@
+"""ScheduledTaylor: exactly the share that was asked for, every sample by itself, and what it measures is right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler
+from tiny import TinyPipeline
+from tiny_models import SPECIMENS
+
+from outpace.accel import METHODS, Method, ScheduledTaylor, accelerate
+from outpace.accel.forecast.errors import measure
+from outpace.accel.forecast.history import Anchor, History
+from outpace.accel.forecast.prediction import Prediction
+from outpace.accel.forecast.replay import Entry, mixed_weights
+from outpace.accel.methods.scheduled_taylor import places_of
+from outpace.errors import ConfigError, InputError
+
+FLUX = "FluxTransformer2DModel"
+
+
+def computed(run: Any, sample: int = 0) -> list[int]:
+    """Steps at which a sample was computed in the first branch."""
+    branch = run.trace.calls[0].branch
+    return [c.step for c in run.trace.calls if c.branch == branch and c.computed[sample]]
+
+
+@pytest.mark.parametrize("steps", [8, 13, 28, 60])
+@pytest.mark.parametrize("speedup", [1.5, 2.0, 3.0, 4.7])
+def test_the_share_is_the_nearest_that_whole_steps_allow_in_every_sample(steps: int, speedup: float) -> None:
+    pipe = TinyPipeline(FLUX)
+    for seeds in ([0], [0, 1, 2, 3]):
+        with accelerate(pipe, speedup=speedup) as run:
+            pipe(seeds, steps=steps)
+        wanted = max(1, round(steps / speedup))
+        assert [len(computed(run, sample)) for sample in range(len(seeds))] == [wanted] * len(seeds)
+        assert computed(run)[0] == 0, "there is no warm-up"
+        off = abs(wanted * speedup / steps - 1.0) > 0.02
+        assert any("nearest to" in warning for warning in run.trace.warnings) == off
+
+
+@pytest.mark.parametrize("cls", sorted(SPECIMENS))
+def test_every_family_computes_what_was_asked_for(cls: str) -> None:
+    pipe = TinyPipeline(cls)
+    with accelerate(pipe, speedup=2.0) as run:
+        pipe([0, 1], steps=10)
+    assert {len(computed(run, sample)) for sample in range(len(run.trace.calls[0].computed))} == {5}
+
+
+@pytest.mark.parametrize("guidance", ["batched", "separate"])
+def test_branches_of_guidance_share_the_steps(guidance: str) -> None:
+    pipe = TinyPipeline(FLUX)
+    with accelerate(pipe, speedup=3.0) as run:
+        pipe([0, 1], steps=12, guidance=guidance)
+    by_step: dict[int, set[tuple[bool, ...]]] = {}
+    for call in run.trace.calls:
+        by_step.setdefault(call.step, set()).add(tuple(call.computed))
+    assert all(len(decisions) == 1 for decisions in by_step.values())
+    assert len(computed(run)) == 4
+
+
+def test_two_experts_share_the_budget() -> None:
+    pipe = TinyPipeline("WanTransformer3DModel", boundary=500.0)
+    with accelerate(pipe, speedup=3.0) as run:
+        pipe([0], steps=30)
+    assert sum(call.computed[0] for call in run.trace.calls) == 10
+    assert {call.denoiser for call in run.trace.calls if call.computed[0]} == {"transformer", "transformer_2"}
+
+
+def test_speedup_1_changes_nothing() -> None:
+    pipe = TinyPipeline(FLUX)
+    plain = pipe([0, 1], steps=9)
+    with accelerate(pipe, speedup=1) as run:
+        made = pipe([0, 1], steps=9)
+    assert torch.equal(made, plain) and run.trace.totals()["forecast"] == 0
+
+
+def test_a_sample_is_decided_by_itself() -> None:
+    pipe = TinyPipeline(FLUX)
+    with accelerate(pipe, speedup=3.0) as together:
+        batch = pipe([3, 4, 5], steps=16)
+    for place, seed in enumerate([3, 4, 5]):
+        with accelerate(pipe, speedup=3.0) as alone:
+            one = pipe([seed], steps=16)
+        assert computed(alone) == computed(together, place)
+        assert float((batch[place] - one[0]).abs().max()) <= 1e-4 * float(one.abs().max())
+
+
+def test_a_solver_that_adds_noise_is_forecast_at_order_1_and_a_bare_transformer_by_count() -> None:
+    scheduler = EulerAncestralDiscreteScheduler()
+    pipe = TinyPipeline("DiTTransformer2DModel", scheduler)
+    with accelerate(pipe, speedup=2.0) as run:
+        pipe([0], steps=12)
+    assert max(o for call in run.trace.calls for o in call.order if o is not None) == 1
+    flux = TinyPipeline(FLUX)
+    with accelerate(flux.transformer, speedup=3.0) as run:
+        flux([0], steps=12)
+    assert len(computed(run)) == 4
+
+
+def entries_of(outputs: list[torch.Tensor], levels: list[float]) -> list[Entry]:
+    """Steps at the same latents whose denoiser gave `outputs`, every one of them computed."""
+    prediction, seen = Prediction("flow"), torch.ones_like(outputs[0])
+    return [
+        Entry(i, u, [True], seen, prediction.clean(u, seen, out), seen, {})
+        for i, (u, out) in enumerate(zip(levels, outputs, strict=True))
+    ]
+
+
+def test_the_order_that_would_have_been_best_is_found() -> None:
+    torch.manual_seed(0)
+    a, b, c = (torch.randn(1, 6, dtype=torch.float64) for _ in range(3))
+    levels = [1.0, 0.8, 0.6, 0.4]
+    line = entries_of([a + b * i for i in range(4)], levels)
+    found = measure(Prediction("flow"), line[:3], line[3], [0])[0]
+    assert found.gap == 1 and found.forecast.errors[1] < 1e-6 < found.forecast.errors[0]
+    assert found.forecast.order == pytest.approx(1.0, abs=1e-5)
+    square = entries_of([a + b * i + c * i * i for i in range(4)], levels)
+    found = measure(Prediction("flow"), square[:3], square[3], [0])[0]
+    assert found.forecast.errors[2] < 1e-6 < found.forecast.errors[1]
+    assert found.forecast.order == pytest.approx(2.0, abs=1e-5)
+    # Half of the slope stays away: the truth lies between order 0 and order 1.
+    half = entries_of([a, a + b, a + 1.5 * b], levels[:3])
+    found = measure(Prediction("flow"), half[:2], half[2], [0])[0]
+    assert found.forecast.order == pytest.approx(0.5, abs=1e-5) and found.forecast.error < 1e-6
+
+
+def test_orders_between_whole_numbers_mix_forecasts() -> None:
+    history = History(0.25, 2, rated=False)
+    history.anchors = [Anchor(4.0, 4, None, torch.tensor([4.0])), Anchor(2.0, 2, None, torch.tensor([2.0]))]
+    weights = history.weights(6.0)
+    assert weights == pytest.approx([0.75 * 1.0 + 0.25 * 2.0, 0.25 * -1.0])
+    assert float(history.last(weights)) == pytest.approx(0.75 * 4.0 + 0.25 * 6.0)
+    nodes = [0.0, 1.0, 2.0]
+    one, two = mixed_weights(nodes, 0.5, 1.0), mixed_weights(nodes, 0.5, 2.0)
+    assert one == pytest.approx([0.5, 0.5, 0.0])
+    assert mixed_weights(nodes, 0.5, 1.5) == pytest.approx([(x + y) / 2 for x, y in zip(one, two, strict=True)])
+
+
+def test_a_schedule_lands_on_its_own_steps_and_maps_to_others() -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0)
+    scheduler.set_timesteps(28)
+    levels = [float(s) for s in scheduler.sigmas[:-1]]
+    places = [0, 2, 5, 9, 14, 19, 25]
+    schedule = [levels[p] for p in places]
+    assert places_of(schedule, levels, 7) == places
+    scheduler.set_timesteps(50)
+    longer = places_of(schedule, [float(s) for s in scheduler.sigmas[:-1]], 12)
+    assert len(set(longer)) == 12 and longer == sorted(longer) and longer[0] == 0 and longer[-1] < 50
+    pipe = TinyPipeline(FLUX)
+    with accelerate(pipe, ScheduledTaylor(speedup=4.0, levels="1/0.7/0.3", steps=12)) as run:
+        pipe([0], steps=24)
+    assert len(computed(run)) == 6 and any("calibrated for 12 steps" in w for w in run.trace.warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"speedup": 0.5}, "speedup must be a number >= 1"),
+        ({"order": 3}, "order must be a number from 0 to 2"),
+        ({"replay": 0.5}, "replay must be 0 or from 1 to 2"),
+        ({"levels": "0.3/0.7"}, "levels must fall"),
+        ({"levels": "1/x"}, "no number"),
+        ({"early": 0.5}, "early must be"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        ScheduledTaylor(**settings)
+
+
+def test_settings_survive_json() -> None:
+    method = ScheduledTaylor(speedup=4.0, levels=(1.0, 0.5, 0.25), steps=12, order=1.0)  # pyright: ignore[reportArgumentType]
+    assert Method.from_dict(json.loads(json.dumps(method.to_dict()))) == method
+    assert method.noise_levels == (1.0, 0.5, 0.25)
+
+
+class Asked:
+    """A pipeline that takes prompts, as a calibration calls it."""
+
+    def __init__(self) -> None:
+        self.tiny = TinyPipeline(FLUX)
+        self.transformer, self.scheduler, self.calls = self.tiny.transformer, self.tiny.scheduler, 0
+
+    def __call__(self, prompt: list[int], *, num_inference_steps: int = 12, generator: Any = None) -> Any:
+        self.calls += 1
+        return self.tiny(prompt, steps=num_inference_steps)
+
+
+def test_a_calibration_keeps_to_its_cost_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    pipe, file = Asked(), tmp_path / "cal.json"
+    found = ScheduledTaylor.calibrate(pipe, [0, 1], speedup=3.0, cost=8.0, resume=file, num_inference_steps=12)
+    assert len(found.noise_levels) == 4 and found.steps == 12
+    cost = 2.0 + sum(len(known) for known in json.loads(file.read_text())["known"].values()) / 3.0
+    assert cost <= 8.0 + 1e-6
+    before = pipe.calls
+    again = ScheduledTaylor.calibrate(pipe, [0, 1], speedup=3.0, cost=8.0, resume=file, num_inference_steps=12)
+    assert again.noise_levels[0] == found.noise_levels[0] and pipe.calls >= before + 1
+    with pytest.raises(InputError, match="another calibration"):
+        ScheduledTaylor.calibrate(pipe, [0, 1], speedup=2.0, cost=8.0, resume=file, num_inference_steps=12)
+    with pytest.raises(ConfigError, match="before anything is tried"):
+        ScheduledTaylor.calibrate(pipe, [0, 1], speedup=3.0, cost=2.0, num_inference_steps=12)
+
+
+def test_a_method_of_ones_own_is_one_class() -> None:
+    from dataclasses import dataclass
+    from typing import ClassVar
+
+    from outpace.accel.part import Part, Shared
+
+    class Counting(Part):
+        place = "counting"
+        calls = 0
+
+        def site(self, denoiser: Any, index: int, site: Any) -> Any:
+            from outpace.accel.part import BlockSite
+
+            def count(site: Any, args: Any, kwargs: Any) -> Any:
+                Counting.calls += 1
+                return site.proceed(*args, **kwargs)
+
+            return BlockSite(site, count)
+
+    @METHODS.register("counting")
+    @dataclass(frozen=True, kw_only=True, slots=True)
+    class Count(Method):
+        name: ClassVar[str] = "counting"
+        place: ClassVar[str] = "counting"
+
+        def part(self, shared: Shared) -> Part:
+            return Counting(shared)
+
+    try:
+        pipe = TinyPipeline(FLUX)
+        with accelerate(pipe, Method.from_dict({"method": "counting"}), ScheduledTaylor(speedup=2.0)) as run:
+            pipe([0], steps=8)
+        assert Counting.calls == 4 * len(run._denoisers[0].blocks), (
+            "it lies inside the forecast: skipped blocks are not counted"
+        )
+    finally:
+        METHODS.remove("counting")
