@@ -82,21 +82,22 @@ def measure(prediction: Prediction, entries: Sequence[Entry], now: Entry, rows: 
     if products:
         read = torch.cat(products).tolist()
         for row, forward, count in kinds:
-            size = 1 + 2 * count - 1
+            size = 1 + count + 2 * (count - 1)
             numbers, read = read[:size], read[size:]
             found.setdefault(row, {})[forward] = _best(numbers, count, 0 if forward else 1)
     return {row: Measured(now.step, gaps[row], best[True], best.get(False)) for row, best in found.items()}
 
 
 def _products(truth: torch.Tensor, guesses: Sequence[torch.Tensor]) -> torch.Tensor:
-    """|truth|^2, the squared error of every guess, and, from each to the next, how much of the way would be right."""
+    """|truth|^2, the squared error of every guess, and, from each to the next, the squared length of the way and the
+    error along it."""
     errors = [truth - guess for guess in guesses]
     squares = [truth.square().sum(), *(error.square().sum() for error in errors)]
-    shares = []
+    ways = []
     for error, a, b in zip(errors, guesses, guesses[1:], strict=False):
         way = b - a
-        shares.append((error * way).sum() / way.square().sum().clamp_min(1e-30))
-    return torch.stack([*squares, *shares])
+        ways += [way.square().sum(), (error * way).sum()]
+    return torch.stack([*squares, *ways])
 
 
 def _best(numbers: Sequence[float], count: int, lowest: int) -> Best:
@@ -106,19 +107,12 @@ def _best(numbers: Sequence[float], count: int, lowest: int) -> Best:
         numbers: as `_products` gives them, of `count` guesses.
     """
     scale = max(numbers[0], 1e-24) ** 0.5
-    squares, shares = numbers[1 : 1 + count], numbers[1 + count :]
+    squares, ways = numbers[1 : 1 + count], numbers[1 + count :]
     order, least = float(lowest), squares[0]
-    for place, share in enumerate(shares):
-        low, high = squares[place], squares[place + 1]
-        if share >= 1.0:
-            at, error = 1.0, high
-        elif share <= 0.0:
-            at, error = 0.0, low
-        else:
-            # low = least + share^2 |way|^2 and high = least + (1 - share)^2 |way|^2.
-            at = share
-            way = (low - high) / (2.0 * share - 1.0) if abs(2.0 * share - 1.0) > 1e-6 else 0.0
-            error = min(low, high) if way <= 0 else max(0.0, low - share * share * way)
+    for place in range(count - 1):
+        length, along = ways[2 * place : 2 * place + 2]
+        at = min(1.0, max(0.0, along / length)) if length > 0 else 0.0
+        error = max(0.0, squares[place] - 2.0 * at * along + at * at * length)
         if error < least:
             order, least = lowest + place + at, error
     return Best(order, least**0.5 / scale, tuple(square**0.5 / scale for square in squares))
