@@ -21,6 +21,7 @@ from .families import Family, Stack, find_family
 from .forecast import Forecaster, History
 from .methods import Method
 from .methods.gated_taylor import GatedTaylor
+from .policy import Policy
 
 if TYPE_CHECKING:
     from .forecast.errors import Measured
@@ -279,11 +280,11 @@ class Told(Method):
 
     def part(self, shared: Shared) -> Part:
         told = self.computed or (False,)
-        return Forecaster([lambda done=done: ToldPolicy(done) for done in told], shared, False)
+        return Forecaster([lambda done=done: ToldPolicy(done) for done in told], shared, False)  # pyright: ignore
 
 
-class ToldPolicy:
-    """The decisions of Told for one sample (see forecast.policy.Policy)."""
+class ToldPolicy(Policy):
+    """The decisions of Told for one sample (see policy.Policy)."""
 
     probes, measures, coordinate, degree = False, False, "step", 0
 

@@ -51,13 +51,13 @@ def convert(
     if not hasattr(transformer, "config") or not hasattr(transformer, "save_pretrained"):
         raise UnsupportedModelError(f"{type(transformer).__name__} is no diffusers transformer, so it cannot be saved")
     cls = converted_class(type(transformer))
-    settings = {key: value for key, value in dict(transformer.config).items() if not key.startswith("_")}
+    settings = {key: value for key, value in dict(transformer.config).items() if not key.startswith("_")}  # pyright: ignore
     if next(transformer.parameters()).is_meta:
         with torch.device("meta"):
-            model = cls(**settings)
+            model = cls(**settings)  # pyright: ignore
     else:
         with init_empty_weights():
-            model = cls(**settings)
+            model = cls(**settings)  # pyright: ignore
         copies = {name: tensor.detach().clone() for name, tensor in transformer.state_dict().items()}
         model.load_state_dict(copies, assign=True)
         for (_, ours), (_, theirs) in zip(model.named_parameters(), transformer.named_parameters(), strict=True):

@@ -160,7 +160,7 @@ def _start(layer: ExpertFeedForward, x_TD: Tensor, generator: torch.Generator) -
             dealt = units.flatten(0, 1)[order].unflatten(0, (count, each))
             part.copy_(dealt if dim == 1 else dealt.transpose(1, 2))
     parts_TEH = hidden_TH[:, order].unflatten(1, (count, each))
-    norm_TE = torch.einsum("teh,eho->teo", parts_TEH, experts.down.float()).norm(dim=-1)
+    norm_TE = torch.einsum("teh,eho->teo", parts_TEH, experts.down.float()).norm(dim=-1)  # pyright: ignore
     wanted_TE = (norm_TE - norm_TE.mean()) / norm_TE.std().clamp_min(1e-9)
     layer.router.weight.copy_(_regression(x_TD, wanted_TE))
 

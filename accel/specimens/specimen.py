@@ -74,7 +74,10 @@ class Specimen:
         """The arguments of one call of `model` for some samples, as `check_family` asks for them."""
         try:
             self.call(
-                Recorder(model, self.before), self.noise(seeds), torch.full((len(seeds),), 620.0), self.texts(seeds)
+                Recorder(model, self.before),
+                self.noise(seeds),
+                torch.full((len(seeds),), 620.0),
+                self.texts(seeds),  # pyright: ignore
             )  # pyright: ignore[reportArgumentType]
         except Called as called:
             return called.args_given, called.kwargs_given

@@ -111,7 +111,7 @@ def _sparse_kernel(
     v_tile = v + b * v_b + g * v_g + tokens[:, None] * v_m + piece_dims[None, :] * v_d
 
     acc = ()
-    for _ in tl.static_range(WIDTH // PIECE):
+    for _ in tl.static_range(WIDTH // PIECE):  # pyright: ignore
         acc += (tl.zeros([ROWS, PIECE], tl.float32),)
     total = tl.zeros([ROWS], tl.float32)
     peak = tl.full([ROWS], -1e30, tl.float32)

@@ -92,7 +92,7 @@ def combine(values: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.T
 def sums(values: Sequence[torch.Tensor], weights: Sequence[float], truth: torch.Tensor) -> torch.Tensor:
     """See `weighted.error_sums`."""
     programs = min(PROGRAMS, triton.cdiv(truth.numel(), NUMBERS))
-    found = truth.new_empty(programs, 2, dtype=torch.float32)
+    found = truth.new_empty(programs, 2, dtype=torch.float32)  # pyright: ignore
     with torch.cuda.device_of(truth):
         _sums_kernel[(programs,)](
             *_filled(values), truth, found, *_filled(weights), truth.numel(),

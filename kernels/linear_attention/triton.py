@@ -44,7 +44,7 @@ def _gated_kernel(
     row = tl.arange(0, TOKENS)
     at_state = head * width * value_width + channel[:, None] * value_width + column[None, :]
     S = ()
-    for p in tl.static_range(K // PIECE):
+    for p in tl.static_range(K // PIECE):  # pyright: ignore
         inside_state = (channel < width - p * PIECE)[:, None] & has_column[None, :]
         S += (tl.load(state + at_state + p * PIECE * value_width, mask=inside_state, other=0.0),)
     for start in range(0, tokens, TOKENS):
@@ -81,14 +81,14 @@ def _gated_kernel(
         S = new_S
         acc = tl.dot(pairs, value, acc, input_precision=PRECISION)
         tl.store(out + at_value, acc.to(out.dtype.element_ty), mask=inside_value)
-    for p in tl.static_range(K // PIECE):
+    for p in tl.static_range(K // PIECE):  # pyright: ignore
         inside_state = (channel < width - p * PIECE)[:, None] & has_column[None, :]
         tl.store(last + at_state + p * PIECE * value_width, S[p], mask=inside_state)
 
 
 def values_of_tile(width: int, value_width: int) -> int:
     """Values that a program takes, so that its state of `width` x so many stays in registers."""
-    return max(16, min(32 if width <= PIECE else 16, triton.next_power_of_2(value_width)))
+    return max(16, min(32 if width <= PIECE else 16, triton.next_power_of_2(value_width)))  # pyright: ignore
 
 
 INTERPRETED = not isinstance(_gated_kernel, triton.JITFunction)
@@ -102,14 +102,14 @@ def gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, scale: float, state:
     gate = gate.contiguous()
     out, last = v.new_empty(v.shape), torch.empty_like(state)
     padded = max(16, triton.next_power_of_2(width))
-    tile = values_of_tile(padded, value_width)
+    tile = values_of_tile(padded, value_width)  # pyright: ignore
     with torch.cuda.device_of(q), within_the_card():
         _gated_kernel[(batch * heads, triton.cdiv(value_width, tile))](
             q, k, v, gate, state, out, last,
             scale, tokens, width, value_width, gate.shape[-1], int(gate.shape[-1] > 1),
             TOKENS=TOKENS, K=padded, PIECE=min(PIECE, padded), V=tile,
             # The state is float32 whatever the type of the inputs, so its products are too.
-            PRECISION=precision(state, interpreted=INTERPRETED), num_warps=WARPS.get(padded, 4),
+            PRECISION=precision(state, interpreted=INTERPRETED), num_warps=WARPS.get(padded, 4),  # pyright: ignore
         )  # fmt: skip
     return out, last
 
