@@ -242,7 +242,6 @@ class SchedulePolicy(Policy):
 
     def _place_after(self, step: int, left: int) -> float:
         """Where the first of `left` more computed steps lies on the curve N (k / K)^s that goes through this one."""
-        assert self.total is not None
         s = self.exponent()
         end = self._end()
         at = (step / end) ** (1.0 / s)
@@ -253,8 +252,8 @@ class SchedulePolicy(Policy):
 
         With gaps of g steps, g - 1 of them forecast: total = (budget - 1) g + 1 + LAST_SKIPS (g - 1).
         """
-        assert self.total is not None
-        gap = (self.total - 1.0 + LAST_SKIPS) / (self.budget - 1.0 + LAST_SKIPS)
+        total = self.total or 1
+        gap = (total - 1.0 + LAST_SKIPS) / (self.budget - 1.0 + LAST_SKIPS)
         return gap * self.budget
 
     def exponent(self) -> float:
