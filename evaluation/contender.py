@@ -26,6 +26,8 @@ class Kind:
 KINDS: Registry[Kind] = Registry("kind of contender")
 KINDS.add("plain", Kind(label="plain pipeline"))
 KINDS.add("converged", Kind(label="converged solution"))
+KINDS.add("scheduled", Kind(label="scheduled forecast", ours=True))
+KINDS.add("scheduled+solver", Kind(label="scheduled forecast on a second-order solver", ours=True))
 KINDS.add("gated", Kind(label="gated forecast", ours=True))
 KINDS.add("gated+solver", Kind(label="gated forecast on a second-order solver", ours=True))
 KINDS.add("sparse", Kind(label="sparse attention", ours=True))
