@@ -109,6 +109,7 @@ class Conditioning:
         named: Mapping[str, Any],
         state: tuple[Any, ...] = (),
         others: Sequence[str] = (),
+        moving: Sequence[str] = (),
     ) -> tuple[str, int, str]:
         """The branch that this call belongs to, the generation of what it is given, and what changed in it.
 
@@ -119,8 +120,9 @@ class Conditioning:
             state: what is set on the transformer itself.
             others: branches that it may be instead, where places name them: guidance that starts or stops inside a run
                 moves the places of the others.
+            moving: arguments of this model that are others at every step by themselves.
         """
-        plain, tensors, residuals = taken_apart(named)
+        plain, tensors, residuals = taken_apart(named, MOVING.union(moving))
         record = self._records.get((denoiser, branch))
         changed = [] if record is None else differences(record, plain, tensors, state)
         if record is None or changed:
@@ -202,13 +204,18 @@ def differences(record: Record, plain: Leaves, tensors: Mapping[str, Tensor], st
     return found
 
 
-def taken_apart(named: Mapping[str, Any]) -> tuple[Leaves, dict[str, Tensor], dict[str, Tensor]]:
+def taken_apart(
+    named: Mapping[str, Any], moving: frozenset[str] = MOVING
+) -> tuple[Leaves, dict[str, Tensor], dict[str, Tensor]]:
     """Plain values, tensors, and a ControlNet's residuals among the arguments of a call, each by its path."""
     plain: Leaves = {}
     tensors: dict[str, Tensor] = {}
     residuals: dict[str, Tensor] = {}
     for name, value in named.items():
-        if name in MOVING or value is None:
+        if value is None:
+            continue
+        if name in moving:
+            plain[name] = True  # that it is given counts, not what it is
             continue
         follows_latents = "controlnet" in name
         for path, leaf in leaves(name, value):

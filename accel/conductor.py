@@ -203,8 +203,10 @@ class Conductor:
                 denoiser.adapters.forget()
         self._check_request(denoiser, named, compare=placed or moment.branch in self._taken)
         others = [str(place) for place in range(MOST_BRANCHES) if str(place) not in self._taken] if placed else []
+        family = denoiser.family
+        moving = family.moving if family.cache is None else (*family.moving, family.cache)
         branch, generation, changed = self._conditioning.look(
-            denoiser.name, moment.branch, named, denoiser.adapters.state(), others
+            denoiser.name, moment.branch, named, denoiser.adapters.state(), others, moving
         )
         self._taken.add(branch)
         sigma = moment.u if self.shared.clock.levels is not None else None

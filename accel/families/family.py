@@ -79,6 +79,10 @@ class Family:
     interleaved: bool = False
     """True where the stacks take turns: the first block of each, then the second of each."""
 
+    moving: tuple[str, ...] = ()
+    """Arguments of the transformer, besides latents and times, that are others at every step by themselves: they say
+    nothing about what the pipeline is asked for."""
+
     frames_first: bool = False
     """True where latents of five dimensions are (batch, frames, channels, height, width)."""
 

@@ -7,5 +7,6 @@ register_family(
         name="lego",
         transformers=("LegoTransformer2DModel",),
         stacks=(Stack(path="bricks"),),
+        moving=("shift",),  # where a step's windows lie
     )
 )

@@ -210,6 +210,38 @@ def _operation(name: str) -> Finding:
     return Finding(ok=bool(usable), detail=detail, others=tuple(others))
 
 
+@CHECKS.register("repeats")
+def _repeats() -> Finding:
+    """Whether sums are the same bits again: asked twice, from other memory, in a batch. See docs/honest_numbers.md."""
+    try:
+        import torch
+    except ImportError:
+        return Finding(ok=False, detail="unknown without torch")
+    make = torch.Generator().manual_seed(0)
+    rows, weight = torch.randn(6, 33, 96, generator=make), torch.randn(96, 160, generator=make)
+
+    def block(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        # As in a transformer: a modulation of one row a sample, tokens through a matrix, attention.
+        modulation = torch.nn.functional.silu(x.mean(1)) @ w
+        hidden = torch.nn.functional.gelu(torch.nn.functional.layer_norm(x, x.shape[-1:]) @ w) + modulation[:, None]
+        return torch.nn.functional.scaled_dot_product_attention(hidden, hidden, hidden)
+
+    moved = torch.empty(weight.numel() + 1)[1:].view_as(weight).copy_(weight)  # aligned to 4 bytes only
+    plain = block(rows, weight)
+    same = {
+        "asked again": torch.equal(block(rows, weight), plain),
+        "from other memory": torch.equal(block(rows, moved), plain),
+        "in another batch": torch.equal(block(rows[:1], weight), plain[:1]),
+    }
+    kept, lost = ([name for name, equal in same.items() if equal is wanted] for wanted in (True, False))
+    detail = f"the same bits {', '.join(kept) or 'never'}" + (f"; not {', '.join(lost)}" if lost else "")
+    return Finding(
+        ok=same["asked again"],
+        detail=f"{detail} (a float32 block on the CPU)",
+        advice="plain pipelines do not repeat themselves bit for bit here, so nothing accelerated can either",
+    )
+
+
 @CHECKS.register("torch.compile")
 def _compile() -> Finding:
     compiler = next((c for c in (os.environ.get("CXX"), "g++", "clang++") if c and shutil.which(c)), None)

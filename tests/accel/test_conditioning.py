@@ -260,7 +260,14 @@ def test_whatever_is_asked_for_counts(name: str, value: Any) -> None:
     assert known.look("transformer", "0", {name: value}) == ("0", 1, "")
     assert known.look("transformer", "0", {name: other_values(value)}) == ("0", 2, f"{name} changed")
     assert known.look("transformer", "0", {name: None}) == ("0", 3, f"{name} changed")
-    assert known.look("transformer", "0", {"hidden_states": torch.ones(1), "timestep": torch.ones(1)})[1] == 3
+
+
+def test_what_moves_by_itself_does_not_count() -> None:
+    known = Conditioning()
+    for step in range(3):
+        given = {"hidden_states": torch.ones(1) * step, "timestep": torch.ones(1) * step, "shift": (step, 1)}
+        assert known.look("transformer", "0", given, moving=("shift",)) == ("0", 1, "")
+    assert known.look("transformer", "0", {**given, "shift": None}, moving=("shift",))[2] == "shift changed"
 
 
 def test_memory_that_torch_does_not_watch_is_compared_by_value() -> None:

@@ -1,0 +1,61 @@
+"""Runs tests as other processors would: other instructions, other sums, another number of threads.
+
+    python tests/on_other_processors.py                            # the whole default suite in every setting
+    python tests/on_other_processors.py tests/accel/test_moments.py -k threads
+
+What only one processor's library keeps to (the same bits from two objects, or from two sizes of a batch) fails in one
+of these settings, where it would fail on somebody else's machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SETTINGS = {
+    "as it is": {},
+    "two threads": {"OMP_NUM_THREADS": "2"},
+    "sums that every processor can (MKL)": {"MKL_CBWR": "COMPATIBLE"},
+    "AVX2 sums (MKL)": {"MKL_CBWR": "AVX2"},
+    "no vectors (torch)": {"ATEN_CPU_CAPABILITY": "default"},
+    "AVX2 (torch)": {"ATEN_CPU_CAPABILITY": "avx2"},
+    "AVX2 everywhere (oneDNN, MKL, torch)": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
+    },
+}  # fmt: skip
+"""Environment variables of each setting."""
+
+
+def run(changes: dict[str, str], arguments: list[str]) -> tuple[int, str, list[str]]:
+    """Exit code, pytest's last line and the tests that failed."""
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command = [*pytest, "-m", "not slow", "--tb=line", *arguments]
+    environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ, **changes}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    failed = [line for line in lines if re.match(r"(FAILED|ERROR) ", line)]
+    return done.returncode, lines[-1] if lines else done.stderr.strip()[-300:], failed
+
+
+def main(arguments: list[str]) -> int:
+    worst = 0
+    for name, changes in SETTINGS.items():
+        begin = time.monotonic()
+        code, last, failed = run(changes, arguments)
+        worst = max(worst, code)
+        said = " ".join(f"{key}={value}" for key, value in changes.items()) or "nothing set"
+        print(f"{'ok' if code == 0 else '--'}  {name} ({said}): {last.strip('= ')} [{time.monotonic() - begin:.0f} s]")
+        for line in failed:
+            print(f"      {line}")
+        sys.stdout.flush()
+    return worst
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
