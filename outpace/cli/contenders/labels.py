@@ -34,8 +34,9 @@ def kind_of(methods: Sequence[Method]) -> str:
         return "gated+sparse" if "gated_taylor" in names else "sparse"
     if "bricks" in names:
         return "bricks" if len(names) == 1 else "combination"
-    if "gated_taylor" in names:
-        return "gated+solver" if "solver" in names else "gated"
+    for method, kind in (("scheduled_taylor", "scheduled"), ("gated_taylor", "gated")):
+        if method in names:
+            return f"{kind}+solver" if "solver" in names else kind
     return "interval" if "interval_taylor" in names else "solver"
 
 
