@@ -48,7 +48,7 @@ class History:
     expected: float | None = None
     """Error that was predicted when a forecast was last asked for, for the trace."""
     rated: bool = True
-    """False where nobody asks for predicted errors, so that none is measured."""
+    """False where nobody asks for predicted errors, so that none is measured, and `order` changes from run to run."""
     reach: int = 0
     """Length of the run of forecasts before the newest computed step."""
 
@@ -61,7 +61,7 @@ class History:
     @property
     def capacity(self) -> int:
         """Computed steps that are remembered: one more than the highest degree that may be asked for."""
-        highest = self.max_order if self.order is None else max(self.max_order, math.ceil(self.order))
+        highest = self.max_order if self.order is None or not self.rated else math.ceil(self.order)
         return max(highest, self.gate_order or 0) + 1
 
     def orders(self) -> list[int]:
