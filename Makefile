@@ -135,6 +135,9 @@ bench-int8: $(READY) ## what 8-bit codes of two pockets save and cost, some minu
 bench-serve: $(READY) ## what serving strangers together brings and costs, ten minutes: docs/results_serve.md
 	$(BIN)/python benchmarks/serve.py
 
+bench-gpu: $(READY) ## everything about this machine's GPU, ten minutes: exactness, attention, hooks, models: benchmarks/results/
+	TRITON_INTERPRET=0 $(BIN)/python benchmarks/gpu.py
+
 wheel: $(READY) ## a wheel in dist/
 	$(BIN)/python -m pip wheel --no-deps --no-build-isolation -w dist .
 

@@ -20,6 +20,7 @@ import torch
 
 from ..errors import ConflictError
 from .moment import Moment
+from .reads import Reads
 from .tap import Tap
 
 Reading = Callable[[float], float]
@@ -31,6 +32,13 @@ READINGS: tuple[Reading, ...] = (
 )
 """How transformers are told the scheduler's timestep: as it is, in 0..1, counted up towards the picture, or as the
 share of noise in a sum of picture and noise."""
+WRITINGS: tuple[Reading, ...] = (
+    lambda t: t,
+    lambda t: t / 1000.0,
+    lambda t: 1.0 - t / 1000.0,
+    lambda t: t / (1000.0 + t),
+)
+"""Their inverses, in the same order."""
 
 TIMESTEP_TOLERANCE = 5.0
 """Rounding to bfloat16 moves a timestep of 0..1000 by up to 4."""
@@ -40,7 +48,7 @@ SHORT = 3
 
 OF_A_RUN = (
     "followed", "levels", "astray", "run", "step", "first", "_set_here", "_calls_in_step", "_reading", "_times",
-    "_step_t", "_last_t", "_scale", "_gap", "_direction",
+    "_step_t", "unexpected", "_usual", "_last_t", "_scale", "_gap", "_direction",
 )  # fmt: skip
 """What the clock knows of the run under way, and not of the pipeline."""
 
@@ -82,6 +90,7 @@ class Clock:
         turn: Callable[[Any], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._on_run, self._around_step, self._turn = on_run, around_step, turn
+        self.reads = Reads()
         self._source: Callable[[], Any] | None = None
         self._own: Followed | None = None
         """The pipeline's scheduler."""
@@ -99,10 +108,16 @@ class Clock:
         """True where the scheduler's steps and the denoiser's timesteps did not agree in this run."""
         self.run, self.step, self.first = -1, 0, 0
         self._set_here: object = None
+        self.unexpected = False
+        """True where a timestep that was read late proves to be another than the scheduler's: the steps are not its."""
         self._calls_in_step = 0
+        self._usual = 0
+        """Calls that the step before had."""
         self._reading: Reading | None = None
         self._times: list[float] = []
         self._step_t: float | None = None
+        self._read: tuple[Any, list[float]] = (None, [])
+        """The timesteps that were last brought over from the scheduler, and their numbers."""
         self._last_t: float | None = None
         self._scale, self._gap, self._direction = 1.0, 0.0, 0.0
 
@@ -154,11 +169,34 @@ class Clock:
     def begin_run(self) -> None:
         """A new run starts with the next call."""
         self.run, self._runs = self._runs, self._runs + 1
-        self.step = self.first = self._calls_in_step = 0
+        self.unexpected = False
+        self.step = self.first = self._calls_in_step = self._usual = 0
         self._step_t = None
         self._reading, self._times = None, []
         self._last_t, self._gap, self._direction = None, 0.0, 0.0
         self._on_run()
+
+    def foreseen(self, timestep: float | torch.Tensor) -> float:
+        """The number in `timestep`; on a device it is not waited for where the scheduler's steps tell what it must be.
+
+        Whether it was that is then seen when a number is next read: see `unexpected`.
+        """
+        if not isinstance(timestep, torch.Tensor):
+            return timestep
+        at, reading = self.first + self.step, self._reading
+        unusual = self._calls_in_step >= self._usual  # in the first step, and where the scheduler no longer steps
+        if self.unexpected or self.levels is None or reading is None or unusual or at >= len(self._times):
+            return self.reads.read([timestep])[0]
+        run, expected = self.run, self._times[at]
+
+        def seen(found: float) -> None:
+            if run == self.run and abs(reading(found) - expected) > TIMESTEP_TOLERANCE:
+                self.unexpected = True
+
+        self.reads.later(timestep, seen)
+        if self._calls_in_step and self._step_t is not None:
+            return self._step_t
+        return WRITINGS[READINGS.index(reading)](expected)
 
     def tick(self, timestep: float, context: str | None) -> Moment:
         """The moment of the denoiser call that begins now.
@@ -213,14 +251,21 @@ class Clock:
             self._step_t = timestep
         at = self.first + self.step
         # Where it is not known how the denoiser is told the time, no step of the scheduler may lie between two of them.
-        beyond = at >= len(self._times) or timestep != self._step_t
+        beyond = at >= len(self._times) or timestep != self._step_t or self.unexpected
         if beyond or (self._reading and abs(self._reading(timestep) - self._times[at]) > TIMESTEP_TOLERANCE):
             self.astray, self.levels = True, None
             self.begin_run()
 
+    def _schedule(self) -> list[float]:
+        """The scheduler's timesteps, brought over once."""
+        timesteps = self.scheduler.timesteps
+        if self._read[0] is not timesteps:
+            self._read = (timesteps, numbers(timesteps))
+        return self._read[1]
+
     def _find_first(self, timestep: float) -> None:
         """Find the step that a run begins with (not the first in image-to-image), and how timesteps are written."""
-        self._times = [float(t) for t in self.scheduler.timesteps]
+        self._times = self._schedule()
         begin = getattr(self.scheduler, "_begin_index", None)
         places = range(len(self._times)) if begin is None else [min(begin, len(self._times) - 1)]
 
@@ -256,6 +301,8 @@ class Clock:
             result = inner(*args, **kwargs)
             if of is self.followed:
                 self.levels, self.astray = noise_levels(of.scheduler), False
+                if self.levels is not None:
+                    self._schedule()
                 self._set_here = of.set_by = object()
                 self.begin_run()
             return result
@@ -274,7 +321,7 @@ class Clock:
             result = self._around_step(inner, *args, **kwargs) if self._around_step else inner(*args, **kwargs)
             if self.levels is not None:
                 self.step += 1
-                self._calls_in_step = 0
+                self._usual, self._calls_in_step = self._calls_in_step, 0
             return result
 
 
@@ -315,6 +362,11 @@ def diffusion_level(ratio: float) -> float:
     return math.asinh(ratio) / LARGEST_ASINH
 
 
+def numbers(values: Any) -> list[float]:
+    """A schedule's values, in one transfer where they lie on a device."""
+    return [float(v) for v in (values.tolist() if hasattr(values, "tolist") else values)]
+
+
 def noise_levels(scheduler: Any) -> list[float] | None:
     """Noise level in 0..1 before each step and after the last, or None where the scheduler does not say."""
     sigmas = getattr(scheduler, "sigmas", None)
@@ -322,12 +374,11 @@ def noise_levels(scheduler: Any) -> list[float] | None:
     if timesteps is None or len(timesteps) == 0:
         return None
     if sigmas is not None and len(sigmas) >= len(timesteps):
-        values = [float(s) for s in sigmas[: len(timesteps) + 1]]
+        values = numbers(sigmas[: len(timesteps) + 1])
         levels = values if is_flow(scheduler) else [diffusion_level(s) for s in values]
     elif getattr(scheduler, "alphas_cumprod", None) is not None:
         kept = scheduler.alphas_cumprod[torch.as_tensor(timesteps).long().cpu()].double()
-        sigma = ((1.0 - kept) / kept).sqrt()
-        levels = [diffusion_level(float(s)) for s in sigma]
+        levels = [diffusion_level(s) for s in numbers(((1.0 - kept) / kept).sqrt())]
     else:
         return None
     return levels if len(levels) > len(timesteps) else [*levels, 0.0]

@@ -19,7 +19,6 @@ from .moment import Moment
 from .part import Current, Part, Shared, order_of
 from .requests import OneRequest, Request, Requests
 from .surroundings import cache_conflict, look_around
-from .timing import now
 from .trace import Call, Trace
 
 TURNS = 3
@@ -48,11 +47,15 @@ class Conductor:
         self._conditioning, self._one = Conditioning(), OneRequest()
         self._taken: set[str] = set()
         """Branches that the step under way has called."""
+        self._leading: str | None = None
+        """The transformer that the step under way called first."""
         self._called = self._inside = False
 
     def suspend(self) -> dict[str, Any]:
         """Hand over what is known of the run under way: another request is served."""
-        held = {name: getattr(self, name) for name in ("_conditioning", "_one", "_taken", "_called", "_inside")}
+        held = {
+            name: getattr(self, name) for name in ("_conditioning", "_one", "_taken", "_leading", "_called", "_inside")
+        }
         self.start()
         return held
 
@@ -135,6 +138,7 @@ class Conductor:
         self._conditioning.clear()
         self._one.begin_step()
         self._taken.clear()
+        self._leading = None
         for part in self.parts:
             part.release()
 
@@ -163,7 +167,7 @@ class Conductor:
             return site.proceed(*args, **kwargs)
         context = denoiser.context.name if denoiser.context is not None else None
         clock = shared.clock
-        moment = clock.tick(timestep_of(named), context)
+        moment = clock.tick(clock.foreseen(timestep_of(named)), context)
         if clock.astray:
             trace.warn(
                 "the pipeline's scheduler does not step with the denoiser's timesteps: noise levels are read off "
@@ -174,24 +178,36 @@ class Conductor:
                 "timesteps turn back every other call, so that nothing can be forecast; where requests take turns on "
                 "this transformer, enter one of its own around each: mine = handle.request(its_scheduler)"
             )
+        if moment.leader:
+            if self._leading not in (None, denoiser.name):
+                for part in self.parts:
+                    part.leave(self._leading)
+            self._leading = denoiser.name
         current = shared.current = self._current(denoiser, moment, named, placed=context is None)
         for part in self.parts:
             part.begin(current)
-        begin = now(named)
+        begin = trace.timings.mark(named)
         try:
             output = site.proceed(*args, **kwargs)
         except BaseException:
+            trace.timings.drop()
             for part in self.parts:
                 part.abort()
             self.release()
             raise
         finally:
             shared.current = None
-        call: Call | None = computed_call(current, now(named) - begin)
+        end = trace.timings.mark(named)
+        call: Call | None = computed_call(current)
         for part in self.parts:
             call = part.finish(current, call)
-        if call is not None:
-            trace.add(call)
+        if call is None:
+            trace.timings.drop()
+            return output
+        trace.add(call)
+        trace.timings.call(call, begin, end)
+        if isinstance(begin, float):
+            trace.settle()
         return output
 
     def _current(self, denoiser: Denoiser, moment: Moment, named: dict[str, Any], *, placed: bool) -> Current:
@@ -216,7 +232,7 @@ class Conductor:
         try:
             self._one.check(denoiser.name, named, compare=compare)
         except ConflictError:
-            self.release()
+            self.shared.clock.begin_run()  # what comes next goes on with neither of them
             raise
 
     def block(
@@ -242,10 +258,11 @@ class Conductor:
                     "this one around its call; accelerate the pipeline that runs"
                 )
             self.release()
+            self.shared.trace.settle()
         return result
 
 
-def computed_call(current: Current, seconds: float) -> Call:
+def computed_call(current: Current) -> Call:
     """The record of a call in which every block ran."""
     samples = current.batch
     return Call(
@@ -255,5 +272,4 @@ def computed_call(current: Current, seconds: float) -> Call:
         error=[None] * samples,
         order=[None] * samples,
         blocks=float(samples * len(current.denoiser.blocks)),
-        seconds=seconds,
     )

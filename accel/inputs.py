@@ -6,13 +6,15 @@ from typing import Any
 
 import torch
 
+from .reads import Reads
 
-def timestep_of(named: dict[str, Any]) -> float:
-    """The call's timestep as one number; the largest where tokens have their own."""
+
+def timestep_of(named: dict[str, Any]) -> float | torch.Tensor:
+    """The call's timestep, as a number or a tensor of one; the largest where samples or tokens have their own."""
     for name in ("timestep", "t", "timesteps", "vision_timesteps", "bb_ca_time"):
         value = named.get(name)
         if isinstance(value, torch.Tensor) and value.numel():
-            return float(value.max())
+            return value.max() if value.numel() > 1 else value
         if isinstance(value, (int, float)):
             return float(value)
     return 0.0
@@ -26,23 +28,28 @@ def latents_of(named: dict[str, Any]) -> Any:
     return None
 
 
-def tied_rows(named: dict[str, Any]) -> int:
+def tied_rows(named: dict[str, Any], reads: Reads) -> int:
     """How many rows carry the same latents: 2 with guidance batched in one tensor, 3 with two guidances, else 1."""
     latents = latents_of(named)
-    if latents is None:
-        return 1
-    batch = len(latents)
-    for parts in (3, 2):
-        if batch < parts or batch % parts:
-            continue
-        size = batch // parts
-        chunks = [latents[i * size : (i + 1) * size] for i in range(parts)]
-        if all(_equal(chunks[0], chunk) for chunk in chunks[1:]):
-            return parts
-    return 1
+    batch = 1 if latents is None else len(latents)
+    possible = [parts for parts in (3, 2) if batch >= parts and batch % parts == 0]
+    found = reads.read([agreement(named, parts) for parts in possible])
+    return next((parts for parts, agrees in zip(possible, found, strict=True) if agrees), 1)
 
 
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, torch.Tensor):
-        return a.shape == b.shape and torch.equal(a, b)
-    return len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b, strict=True))
+def agreement(named: dict[str, Any], parts: int) -> torch.Tensor:
+    """Whether the latents are the same so many times over: a number that is not 0 where they are, not read yet."""
+    latents = latents_of(named)
+    size = len(latents) // parts
+    chunks = [_tensors(latents[i * size : (i + 1) * size]) for i in range(parts)]
+    same = torch.ones((), dtype=torch.bool, device=chunks[0][0].device)
+    for chunk in chunks[1:]:
+        for one, other in zip(chunks[0], chunk, strict=True):
+            if one.shape != other.shape:
+                return torch.zeros_like(same)
+            same = same & (one == other).all()
+    return same
+
+
+def _tensors(latents: Any) -> list[torch.Tensor]:
+    return [latents] if isinstance(latents, torch.Tensor) else [t for one in latents for t in _tensors(one)]

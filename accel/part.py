@@ -141,6 +141,10 @@ class Part:
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
 
+    def leave(self, denoiser: str) -> None:
+        """The run goes on with another transformer, as experts take turns by noise level: free what is remembered of
+        this one. Where it should be called again after all, it begins anew."""
+
     def begin(self, current: Current) -> None:
         """A call of a denoiser begins."""
 

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from statistics import mean
 from typing import Any
 
+from .timing import Timings
+
 LISTED = 20_000
 """Calls that are listed at most, some 13 MB; a server's handle lives for days."""
 
@@ -60,6 +62,8 @@ class Trace:
     warnings: list[str] = field(default_factory=list)
     parts: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     """Seconds by part: "first block", "other blocks", "gate and forecast", "correction", "embedding and head"."""
+    timings: Timings = field(default_factory=Timings, repr=False)
+    """What was marked in calls and has not been read yet; see `settle`."""
 
     attention: Any = None
     """What was left out of attention, where a method leaves out any."""
@@ -85,15 +89,21 @@ class Trace:
         """The calls after the first `made`, as far as they are listed."""
         return self.calls[max(0, made - int(self.before["calls"])) :]
 
+    def settle(self) -> None:
+        """Read the times of all calls so far, which a GPU is waited for; done by itself when a run is over."""
+        self.timings.settle(self.parts)
+
     def clear(self) -> None:
         self.calls.clear()
         self.before.clear()
         self.parts.clear()
+        self.timings.clear()
         if self.attention is not None:
             self.attention.clear()
 
     def totals(self) -> dict[str, Any]:
         """Counts of the whole trace; speed-ups in blocks (predicted) and in seconds of denoiser calls (measured)."""
+        self.settle()
         all_calls = self.before + counted(self.calls)
         samples, computed, blocks = int(all_calls["samples"]), int(all_calls["computed"]), all_calls["blocks"]
         plain = float(samples * self.blocks)
@@ -118,6 +128,7 @@ class Trace:
 
     def as_dict(self) -> dict[str, Any]:
         """The trace as plain data, ready for JSON."""
+        self.settle()
         return {
             "version": 1,
             "family": self.family,

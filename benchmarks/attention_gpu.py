@@ -182,7 +182,7 @@ def check(cases: tuple[Case, ...], bench: Bench) -> list[dict[str, Any]]:
     found = []
     for dtype in TOLERANCES:
         for width in (32, 64, 96, 128):
-            for blocks in (*BLOCKS, (32, 16)):
+            for blocks in (*BLOCKS, (32, 32)):
                 small = Case(name="small", tokens=1000, heads=2, text_last=77, width=width)
                 found.append(errors(small, blocks, 0.6, dtype, bench))
     for case in cases:

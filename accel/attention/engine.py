@@ -103,6 +103,11 @@ class AttentionEngine(Part):
         self._counts.clear()
         self._grid, self._reached, self._left_out = None, 0, False
 
+    def leave(self, denoiser: str) -> None:
+        """Free the patterns of a transformer that the run has left."""
+        for key in [key for key in self._states if key[0] == denoiser]:
+            del self._states[key]
+
     def site(self, denoiser: Denoiser, index: int, site: Site) -> Site:
         """The call of a block, whose number of tokens is noted."""
         hidden = denoiser.stacks[index].hidden
@@ -275,7 +280,7 @@ class AttentionEngine(Part):
                 padding[list(hidden)] = True
             self._layouts[key] = make_layout(
                 q.shape[2],
-                self.settings.block,
+                self.settings.blocks,
                 grid=grid,
                 picture=picture,
                 text=layer.text,

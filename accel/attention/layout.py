@@ -111,7 +111,7 @@ def tile_order(grid: Grid, block: int) -> Tensor:
 
 def make_layout(
     tokens: int,
-    block: int,
+    block: int | tuple[int, int],
     *,
     grid: Grid | None,
     picture: int | None,
@@ -123,11 +123,14 @@ def make_layout(
     """The layout of an attention over `tokens`.
 
     Args:
+        block: tokens of a block of queries and of keys, one number where they are the same. Tiles are of the queries';
+            where blocks of keys are a part of that, they are thinner tiles of the same place.
         grid: that of the picture, where known.
         picture: how many tokens are the picture's, where known; the others are text. By default those of the grid.
         text: "start" or "end": where text lies beside the picture.
         padding: bool (N), True for keys that are masked; they are visited last, or None.
     """
+    query_block, key_block = (block, block) if isinstance(block, int) else block
     size = grid[0] * grid[1] * grid[2] if grid is not None else 0
     picture = picture or (size if 0 < size < tokens else tokens)
     if size != picture:
@@ -141,15 +144,17 @@ def make_layout(
     beside = torch.ones(tokens, dtype=torch.bool)
     beside[first : first + picture] = False
     if (tile and grid is not None) or padding is not None:
-        inside = tile_order(grid, block) if tile and grid is not None else torch.arange(picture)
+        inside = tile_order(grid, query_block) if tile and grid is not None else torch.arange(picture)
         order = torch.cat([inside + first, order[beside]])
     is_text = beside
     if padding is not None:
         order = order[padding[order].long().argsort(dim=0, stable=True)]
         is_text = beside & ~padding
-    blocks = -(-tokens // block)
-    visited = torch.nn.functional.pad(is_text[order], (0, blocks * block - tokens)).view(blocks, block).any(1)
-    always = visited[:, None] | visited[None, :]
+    rows, columns = (
+        torch.nn.functional.pad(is_text[order], (0, -tokens % size)).view(-1, size).any(1)
+        for size in (query_block, key_block)
+    )
+    always = rows[:, None] | columns[None, :]
     if torch.equal(order, torch.arange(tokens)):
         return Layout(None, None, always.to(device))
     return Layout(order.to(device), order.argsort().to(device), always.to(device))

@@ -50,9 +50,10 @@ def search(
         dense: the dense output, where `lse` is its own; without it no error can be measured.
         lengths: integers (B): keys from there on are padding.
     """
-    blocks = -(-q.shape[2] // settings.block)
+    query_block, key_block = settings.blocks
+    blocks = -(-q.shape[2] // query_block) * -(-k.shape[2] // key_block)
     ratio = q.shape[1] // k.shape[1]
-    fitting = max(1, MASS_BYTES // (4 * blocks * blocks))
+    fitting = max(1, MASS_BYTES // (4 * blocks))
     heads = min(q.shape[1], max(ratio, fitting // ratio * ratio))
     samples = max(1, fitting // heads)
     batches: list[Found] = []
@@ -90,8 +91,8 @@ def _search_group(
     scale: float | None,
     lengths: Tensor | None,
 ) -> Found:
-    block, accepted = settings.block, settings.target.value
-    mass = block_mass(q, k, lse, query_block=block, key_block=block, scale=scale, key_lengths=lengths)
+    (query_block, key_block), accepted = settings.blocks, settings.target.value
+    mass = block_mass(q, k, lse, query_block=query_block, key_block=key_block, scale=scale, key_lengths=lengths)
     found = select(mass, settings, always)
     if settings.target.name != "error" or dense is None:
         return Found(found, None)
@@ -111,8 +112,8 @@ def index_of(keep: Tensor, settings: Wanted, tokens: int, lengths: Tensor | None
         keep,
         queries=tokens,
         keys=tokens,
-        query_block=settings.block,
-        key_block=settings.block,
+        query_block=settings.blocks[0],
+        key_block=settings.blocks[1],
         key_lengths=lengths,
     )
 

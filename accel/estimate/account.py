@@ -38,7 +38,7 @@ class Kept:
 
     setting: str
     tensors: int
-    """At most, over all calls of a step and all denoisers."""
+    """At most, over all calls of a step."""
     bytes: int
 
 

@@ -93,7 +93,7 @@ def flops(
         first_block_flops=first,
         ceilings=ceilings(whole, outside, first),
         kept=tuple(
-            kept(method, setting, watch, size, runs=found.copies * sample.calls)
+            kept(method, setting, watch, size, runs=sample.calls)
             for setting, method in {
                 **{f"GatedTaylor(max_order={n})": GatedTaylor(max_order=n) for n in (1, 2, 3)},
                 'GatedTaylor(gate="budget")': GatedTaylor(gate="budget"),
@@ -124,8 +124,9 @@ def kept(method: GatedTaylor, setting: str, watch: _Watch, size: int, *, runs: i
 
     Args:
         size: bytes of a number.
-        runs: calls of a step, of all denoisers; each has a history of its own. The first block's output is kept for
-            the call that decides, which is all of them where guidance is batched: that is counted.
+        runs: calls of a step; each has a history of its own. Of several denoisers, which take turns by noise level, one
+            remembers at a time. The first block's output is kept for the call that decides, which is all of them where
+            guidance is batched: that is counted.
     """
     policy = method.policy()
     each = policy.history().capacity

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -46,6 +47,9 @@ class Traffic(TorchDispatchMode):
         self.kernels = 0
         self.waits: list[str] = []
         """Operations whose result the processor waited for."""
+        self.uploads = 0
+        """Tensors that were made of Python's numbers: copies to the device."""
+        self._transfers = _Transfers(self)
         self.by_operation: Counter[str] = Counter()
         """Bytes."""
         self._tensors: Counter[int] = Counter()
@@ -56,6 +60,15 @@ class Traffic(TorchDispatchMode):
     def peak(self, dtype: torch.dtype) -> int:
         """Most bytes of this type that were held at once, of what was made inside the block."""
         return self._peak[dtype]
+
+    def __enter__(self) -> Traffic:
+        super().__enter__()
+        self._transfers.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._transfers.__exit__(*error)
+        super().__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -69,8 +82,10 @@ class Traffic(TorchDispatchMode):
                 self._hold(tensor)
         if self.counted is not None and not self.counted():
             return out
-        if name in WAITS or (name in ("_to_copy", "copy_") and _crosses([*given, *made])):
+        crosses = name in ("_to_copy", "copy_") and _crosses([*given, *made])
+        if (name in WAITS or crosses) and not self._transfers.counting:
             self.waits.append(name)
+        self.uploads += name == "lift_fresh"
         if name not in MOVES_NOTHING:
             touched = {(_place(t), t.storage_offset(), t.shape): t for t in given}
             moved = sum(map(_bytes, touched.values())) + sum(map(_bytes, made))
@@ -97,6 +112,26 @@ class Traffic(TorchDispatchMode):
                 self._held[dtype] -= size
 
         weakref.finalize(tensor, let_go)
+
+
+class _Transfers(TorchFunctionMode):
+    """Counts the transfers that no operation of a CPU tells of: they are the same calls for every device."""
+
+    def __init__(self, traffic: Traffic) -> None:
+        super().__init__()
+        self.traffic, self.counting = traffic, False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name not in ("tolist", "cpu", "numpy") or self.counting:
+            return func(*args, **(kwargs or {}))
+        if self.traffic.counted is None or self.traffic.counted():
+            self.traffic.waits.append(name)
+        self.counting = True
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self.counting = False
 
 
 def _place(tensor: torch.Tensor) -> int:

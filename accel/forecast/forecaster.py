@@ -8,6 +8,7 @@ several streams leave the model (a video and its sound), each is forecast, and t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +18,13 @@ from typing import Any
 import torch
 
 from ...errors import ConflictError
-from ...kernels.forecast import relative_error
 from ..clock import is_stochastic
 from ..denoiser import Denoiser, Rows, Site, echo
 from ..families import Stack
-from ..inputs import tied_rows
+from ..inputs import agreement, tied_rows
 from ..part import BlockSite, Current, Part, Shared
 from ..policy import Forecasting, Policy
 from ..streams import named_result, rows_of, several, streams_in, with_streams
-from ..timing import now
 from ..trace import Call
 from .errors import measure
 from .history import History
@@ -72,6 +71,11 @@ class Active:
     """The error of each stream for every sample, where there are several."""
     first: dict[str, torch.Tensor] = field(default_factory=dict)
     """The first block's output."""
+    firsts: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
+    """Copies of it by stream and row, for rows that are computed and whose gates ask for it. Made before the next block
+    runs: compiled into a CUDA graph, that one writes where this one wrote."""
+    begin: Any = None
+    """When the second block was reached."""
     probed: int = 0
     cutter: Rows | None = None
 
@@ -113,7 +117,7 @@ class Forecaster(Part):
     """
 
     place = "forecast"
-    remembers = ("_policies", "replay", "_branches", "_decided", "_orders", "_tie", "_used", "_active", "_parts_before")
+    remembers = ("_policies", "replay", "_branches", "_decided", "_orders", "_tie", "_used", "_active", "_ties")
 
     def __init__(self, makers: Sequence[Callable[[], Policy]], shared: Shared, correct: bool) -> None:
         self.makers, self.trace, self.clock = list(makers), shared.trace, shared.clock
@@ -127,12 +131,12 @@ class Forecaster(Part):
         self._policies: list[Policy] = []
         self.replay = Replay(self.trace, self._degree_of, self._observe) if any(self._corrects) else None
         self._branches: dict[tuple[str, str], Branch] = {}
+        self._ties: dict[tuple[str, str, int], int] = {}
         self._decided: list[bool] | None = None
         self._orders: list[int | None] = []
         self._tie = 1
         self._used: dict[int, tuple[list[int], list[float]]] = {}
         self._active: Active | None = None
-        self._parts_before = 0.0
 
     def assign(self, methods: Sequence[Forecasting]) -> None:
         """Give each sample of the batches to come a method of its own; a single one is for all.
@@ -158,10 +162,16 @@ class Forecaster(Part):
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
         self._branches.clear()
+        self._ties.clear()
         self._policies.clear()
         self._decided = None
         if self.replay is not None:
             self.replay.clear()
+
+    def leave(self, denoiser: str) -> None:
+        """Free the histories of a transformer that the run has left."""
+        for key in [key for key in self._branches if key[0] == denoiser]:
+            del self._branches[key]
 
     def _degree_of(self, row: int) -> float:
         """Degree of the replay in a row of the latents."""
@@ -178,8 +188,22 @@ class Forecaster(Part):
 
     def begin(self, current: Current) -> None:
         """A call of the transformer begins."""
-        self._active = Active(current, tied_rows(current.named))
-        self._parts_before = sum(self.trace.parts.values())
+        self._active = Active(current, self._tied(current))
+
+    def _tied(self, current: Current) -> int:
+        """Rows of one sample. Looked up in the first call of a branch; whether it still holds is seen later."""
+        key = (current.denoiser.name, current.moment.branch, current.batch)
+        known = self._ties.get(key)
+        if known is None:
+            known = self._ties[key] = tied_rows(current.named, self.clock.reads)
+        elif known > 1:
+
+            def seen(agrees: float) -> None:
+                if not agrees:
+                    self._ties.pop(key, None)
+
+            self.clock.reads.later(agreement(current.named, known), seen)
+        return known
 
     def abort(self) -> None:
         """The call under way ended with an exception."""
@@ -194,8 +218,6 @@ class Forecaster(Part):
         if not active.computed:
             self.trace.warn(f"{denoiser.name} ran without reaching its first block; nothing was decided there")
             return None
-        inside = sum(self.trace.parts.values()) - self._parts_before
-        self.trace.parts["embedding and head"] += max(0.0, call.seconds - inside)
         if moment.leader:
             self._decided, self._tie, self._used = active.computed, active.tie, active.used()
             self._orders = active.order
@@ -222,23 +244,24 @@ class Forecaster(Part):
         active = self._active
         if active is None or active.current.denoiser is not denoiser:
             return site.proceed(*args, **kwargs)
-        stack, named = denoiser.stacks[index], site.named(args, kwargs)
+        stack, named, timings = denoiser.stacks[index], site.named(args, kwargs), self.trace.timings
         if index == 0:
             return self._first_block(active, site, args, kwargs)
         if active.branch is None:  # the first block was left out of this call, so nothing was decided
             return site.proceed(*args, **kwargs)
-        begin = now(named)
+        if index == 1:
+            active.begin = timings.mark(named)
         if all(active.computed):
             result = site.proceed(*args, **kwargs)
         elif active.cutter is None:
             result = echo(named, stack)
         else:
             result = active.current.run_rows(active.cutter, site.proceed, named, stack)
-        self.trace.parts["other blocks"] += now(named) - begin
         if index == len(denoiser.blocks) - 1:
-            begin = now(named)
+            end = timings.mark(named)
+            timings.span("other blocks", active.begin, end)
             result = self._with_forecasts(active, stack, result)
-            self.trace.parts["gate and forecast"] += now(named) - begin
+            timings.span("gate and forecast", end, timings.mark(named))
         return result
 
     def _first_block(self, active: Active, site: Site, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -246,14 +269,15 @@ class Forecaster(Part):
         stack = denoiser.stacks[0]
         hidden: torch.Tensor = named[stack.hidden]
         batch = rows_of(hidden, stack, active.current.batch)
-        begin = now(named)
+        timings = self.trace.timings
+        begin = timings.mark(named)
         self._plan(active, streams_in(named, stack, active.current.named, batch))
         undecided = [s for s, reason in enumerate(active.reason) if not reason]
         need = sorted(
             row for s, done in enumerate(active.computed) if done or s in undecided for row in active.rows_of(s)
         )
-        self.trace.parts["gate and forecast"] += now(named) - begin
-        begin = now(named)
+        reached = timings.mark(named)
+        timings.span("gate and forecast", begin, reached)
         if len(need) == batch:
             result = site.proceed(*args, **kwargs)
         elif not need:
@@ -261,8 +285,8 @@ class Forecaster(Part):
         else:
             rows = Rows(need, batch, hidden.device)
             result = active.current.run_rows(rows, site.proceed, named, stack)
-        self.trace.parts["first block"] += now(named) - begin
-        begin = now(named)
+        begin = timings.mark(named)
+        timings.span("first block", reached, begin)
         active.first = streams_in(named_result(result, stack), stack, active.current.named, batch)
         if undecided:
             self._probe(active, undecided)
@@ -270,9 +294,12 @@ class Forecaster(Part):
             for policy, done in zip(active.policies, active.computed, strict=True):
                 policy.decided(active.current.moment, active.current.denoiser.name, done)
         rows = active.rows
+        if active.current.moment.leader:
+            asking = [row for row in rows if active.policies[row % len(active.computed)].probes]
+            active.firsts = {(name, row): x[row].clone() for name, x in active.first.items() for row in asking}
         if rows and len(rows) < batch:
             active.cutter = Rows(rows, batch, hidden.device)
-        self.trace.parts["gate and forecast"] += now(named) - begin
+        timings.span("gate and forecast", begin, timings.mark(named))
         return result
 
     def _plan(self, active: Active, streams: dict[str, torch.Tensor]) -> None:
@@ -413,24 +440,28 @@ class Forecaster(Part):
             for s in undecided:
                 measured = []
                 for row in active.rows_of(s):
-                    kept, truth = active.streams[name][row], truths[row]
-                    guess = kept.first(active.at[s], active.weights[row])
-                    if guess is None:  # what followers make of the first block is not kept
+                    found = active.streams[name][row].first_error(active.at[s], active.weights[row], truths[row])
+                    if found is None:  # what followers make of the first block is not kept
                         unknown.add(s)
-                        measured.append(truth.new_tensor(torch.nan).float())
-                    else:
-                        measured.append(relative_error(guess, truth))
-                errors.append(torch.stack(measured).mean().float())
-        apart = torch.stack(errors).view(len(active.first), -1)
-        for name, found in zip(active.apart, apart.tolist(), strict=False):
-            for s, value in zip(undecided, found, strict=True):
+                    measured.append(truths.new_full((), torch.nan).float() if found is None else found)
+                errors.append(measured[0] if len(measured) == 1 else torch.stack(measured).mean())
+        told = self.clock.reads.read(errors)
+        by_stream = [told[at : at + len(undecided)] for at in range(0, len(told), len(undecided))]
+        for name, some in zip(active.apart, by_stream, strict=False):
+            for s, value in zip(undecided, some, strict=True):
                 active.apart[name][s] = value if value == value else None
         # The worst stream decides; one that is not a number is the worst.
-        for s, error in zip(undecided, apart.amax(0).tolist(), strict=True):
+        worst = [
+            max(values, key=lambda value: math.inf if value != value else value)
+            for values in zip(*by_stream, strict=True)
+        ]
+        for s, error in zip(undecided, worst, strict=True):
             finite = error == error and abs(error) != float("inf")
             active.error[s] = error if finite else None
             refused = "not finite" if s not in unknown else "never led before"
-            if finite:
+            if self.clock.unexpected:
+                refused = "timestep unexpected"
+            elif finite:
                 for row in active.rows_of(s):
                     refused = active.policies[s].accept(active.current.moment, histories[row], error)
             active.computed[s], active.reason[s] = refused is not None, refused or FORECAST
@@ -442,14 +473,12 @@ class Forecaster(Part):
         """The last block's result with every forecast row of every stream filled in."""
         call, batch = active.current.named, len(active.histories)
         streams = streams_in(named_result(result, stack), stack, call, batch)
-        filled = {
-            name: self._last_hidden(active, name, histories, streams[name])
-            for name, histories in active.streams.items()
-        }
+        filled = {name: self._filled(active, kept, streams[name]) for name, kept in active.streams.items()}
+        self._remember(active, filled)
         return with_streams(result, stack, call, batch, filled)
 
-    def _last_hidden(self, active: Active, name: str, histories: list[History], hidden: torch.Tensor) -> torch.Tensor:
-        """A stream's tokens with every forecast row filled in; computed rows are remembered."""
+    def _filled(self, active: Active, histories: list[History], hidden: torch.Tensor) -> torch.Tensor:
+        """A stream's tokens with every forecast row filled in."""
         computed = active.rows
         if not computed:
             forecasts = [self._forecast_row(histories[row], active.weights[row]) for row in range(hidden.shape[0])]
@@ -458,21 +487,30 @@ class Forecaster(Part):
             for s, done in enumerate(active.computed):
                 for row in () if done else active.rows_of(s):
                     hidden[row] = self._forecast_row(histories[row], active.weights[row])
-        finite = torch.isfinite(hidden.flatten(1).sum(1, dtype=torch.float32)).tolist()
-        for row in computed:
-            sample = row % len(active.computed)
-            if not finite[row]:
-                for rows in active.streams.values():
-                    rows[row].clear()
+        return hidden
+
+    def _remember(self, active: Active, streams: dict[str, torch.Tensor]) -> None:
+        """Keep the rows that were computed, of every stream. All are looked at together: each answer is waited for."""
+        computed, samples, step = active.rows, len(active.computed), active.current.moment.step
+        if not computed:
+            return
+        errors = {
+            (name, row): active.streams[name][row].measured(active.at[row % samples], hidden[row])
+            for name, hidden in streams.items()
+            for row in computed
+        }
+        sums = [hidden.flatten(1).sum(1, dtype=torch.float32) for hidden in streams.values()]
+        told = iter(self.clock.reads.read([*sums, *(error for some in errors.values() for error in some)]))
+        finite = [[math.isfinite(next(told)) for _ in range(len(hidden))] for hidden in streams.values()]
+        for (name, row), some in errors.items():
+            history, at, learnt = active.streams[name][row], active.at[row % samples], [next(told) for _ in some]
+            if not all(rows[row] for rows in finite):
+                history.clear()
                 self.trace.warn("a block returned values that are not finite; history dropped, steps computed in full")
                 continue
-            first = (
-                active.first[name][row].clone()
-                if active.policies[sample].probes and active.current.moment.leader and name in active.first
-                else None
-            )
-            histories[row].push(active.at[sample], active.current.moment.step, first, hidden[row].clone())
-        return hidden
+            history.learn(at, learnt)
+            history.make_room(at)
+            history.push(at, step, active.firsts.get((name, row)), streams[name][row].clone())
 
     @staticmethod
     def _forecast_row(history: History, weights: list[float]) -> torch.Tensor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
-from ...kernels.forecast import combine, lagrange_weights, relative_error, taylor_weights
+from ...kernels.forecast import combination_error, combine, lagrange_weights, taylor_weights
 
 LARGEST_WEIGHT_SUM = 8.0
 """A forecast whose absolute weights add up to more amplifies its anchors' noise; its order is lowered."""
@@ -64,9 +65,12 @@ class History:
         highest = self.max_order if self.order is None or not self.rated else math.ceil(self.order)
         return max(highest, self.gate_order or 0) + 1
 
-    def orders(self) -> list[int]:
-        """Orders that the anchors allow."""
-        highest = min(self.max_order if self.order is None else math.ceil(self.order), len(self.anchors) - 1)
+    def orders(self, anchors: int | None = None) -> list[int]:
+        """Orders that the anchors allow, or as many of them as are given; none without any."""
+        count = len(self.anchors) if anchors is None else anchors
+        highest = min(self.max_order if self.order is None else math.ceil(self.order), count - 1)
+        if highest < 0:
+            return []
         return [highest] if self.order is not None else list(range(min(1, highest), highest + 1))
 
     def predicted_error(self, at: float, order: int) -> float | None:
@@ -97,8 +101,8 @@ class History:
                 return weights
             nodes = nodes[:-1]
 
-    def first(self, at: float, weights: list[float]) -> torch.Tensor | None:
-        """The first block's output forecast at `at`, or None where an anchor lacks it.
+    def first_error(self, at: float, weights: list[float], truth: torch.Tensor) -> torch.Tensor | None:
+        """Relative error of the first block's output forecast at `at`, a scalar; None where an anchor lacks it.
 
         Args:
             weights: those of the last block's forecast, used where no order of its own is set.
@@ -107,34 +111,48 @@ class History:
             weights = self.weights(at, self.gate_order)
         values = [a.first for a in self.anchors[: len(weights)]]
         kept = [v for v in values if v is not None]
-        return combine(kept, weights) if len(kept) == len(values) else None
+        return combination_error(kept, weights, truth) if len(kept) == len(values) else None
 
     def last(self, weights: list[float]) -> torch.Tensor:
         """The last block's output that `weights` forecast."""
         return combine([a.last for a in self.anchors[: len(weights)]], weights)
 
-    def push(self, at: float, step: int, first: torch.Tensor | None, last: torch.Tensor) -> None:
-        """Remember a computed step; measure how well each order would have forecast it."""
-        if self.anchors and self.anchors[0].at == at:
-            self.anchors.pop(0)
-        self._measure(at, last)
-        self.anchors.insert(0, Anchor(at, step, first, last))
-        self.pushed += 1
-        self.reach, self.skipped, self.spent = self.skipped, 0, 0.0
-        del self.anchors[self.capacity :]
+    def measured(self, at: float, last: torch.Tensor) -> list[torch.Tensor]:
+        """How far off a forecast of each of `orders()` proves at a step that was computed: scalars, not read yet.
 
-    def _measure(self, at: float, last: torch.Tensor) -> None:
-        orders = self.orders() if self.anchors and self.rated else []
-        if not orders:
-            return
+        A step at the level of the newest anchor takes its place, and is measured from those before.
+        """
+        anchors = self._before(at)
+        if not anchors or not self.rated:
+            return []
         stride = max(1, last.shape[0] // PROBE_TOKENS)
-        nodes = [a.at for a in self.anchors]
-        values = [a.last[::stride] for a in self.anchors]
-        errors = [
-            relative_error(combine(values[: o + 1], lagrange_weights(nodes[: o + 1], at)), last[::stride])
-            for o in orders
+        nodes = [a.at for a in anchors]
+        values = [a.last[::stride] for a in anchors]
+        return [
+            combination_error(values[: o + 1], lagrange_weights(nodes[: o + 1], at), last[::stride])
+            for o in self.orders(len(anchors))
         ]
-        for order, error in zip(orders, torch.stack(errors).tolist(), strict=True):
+
+    def learn(self, at: float, errors: Sequence[float]) -> None:
+        """Take to heart how well each order would have forecast a step: what `measured` gave, read."""
+        nodes = [a.at for a in self._before(at)]
+        for order, error in zip(self.orders(len(nodes)) if errors else [], errors, strict=True):
             rate = error / max(math.prod(abs(at - node) for node in nodes[: order + 1]), 1e-30)
             before = self.rates.get(order)
             self.rates[order] = rate if before is None else math.sqrt(before * rate)
+
+    def _before(self, at: float) -> list[Anchor]:
+        return self.anchors[1:] if self.anchors and self.anchors[0].at == at else self.anchors
+
+    def make_room(self, at: float) -> None:
+        """Free what a step at `at` takes the place of, before copies of it are made: a run's most is then its usual."""
+        if self.anchors and self.anchors[0].at == at:
+            self.anchors.pop(0)
+        del self.anchors[self.capacity - 1 :]
+
+    def push(self, at: float, step: int, first: torch.Tensor | None, last: torch.Tensor) -> None:
+        """Remember a computed step."""
+        self.make_room(at)
+        self.anchors.insert(0, Anchor(at, step, first, last))
+        self.pushed += 1
+        self.reach, self.skipped, self.spent = self.skipped, 0, 0.0

@@ -125,7 +125,8 @@ class Replay:
             moved = now.clean + prediction.gain(u) * (now.sample.float() - sample.float())
             output = _with_rows(output, prediction.output(u, now.sample, moved), picked)
         now.scheduler = snapshot(scheduler)
-        now.call = call = {**call, "model_output": output, "sample": now.sample}
+        call = {**call, "model_output": output, "sample": now.sample}
+        now.call = {**call, "model_output": output.clone()}  # a CUDA graph would write its next output there
         self.entries.append(now)
         del self.entries[:-KEPT_STEPS]
         return (), call

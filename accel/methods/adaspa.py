@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from ..part import Part, Shared
 
 TARGETS = ("recall", "sparsity", "density", "error")
-BLOCKS = (16, 32, 64, 128)
+BLOCKS = ((16, 16), (32, 32), (64, 64), (128, 64), (128, 128))
+"""Tokens of a block, queries by keys: what the kernels of a GPU are made for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,9 +94,10 @@ class AdaSpa(Method):
     most_searches: int = 4
     """Searches of a layer in a run, those for drift included, 1 or more."""
 
-    block: int = 64
-    """Tokens of a block of queries and of keys: 16, 32, 64 or 128. Smaller follows the pattern closer and costs more
-    a token."""
+    block: int | tuple[int, int] = 64
+    """Tokens of a block of queries and of keys, one number for both or a pair: 16, 32, 64, 128 or (128, 64). Smaller
+    follows the pattern closer and costs more a token; (128, 64) reads every key for twice as many queries as 64 does
+    and keeps as fine a choice among keys."""
 
     tile: bool = True
     """Visit the tokens of a video or picture tile by tile (4 x 4 x 4, or 8 x 8 in a picture), so that a block is near
@@ -140,12 +142,22 @@ class AdaSpa(Method):
         number("drift", self.drift, 0.0)
         number("min_gain", self.min_gain, 0.0, 1.0)
         whole("most_searches", self.most_searches, 1)
-        known = type(self.block) is int and self.block in BLOCKS
-        require(known, f"block must be one of {', '.join(map(str, BLOCKS))}, not {self.block!r}")
+        pair: Any = self.block if isinstance(self.block, (tuple, list)) else (self.block, self.block)
+        known = tuple(pair) in BLOCKS and not isinstance(self.block, (bool, float))
+        sizes = ", ".join(str(queries) for queries, keys in BLOCKS if queries == keys)
+        pairs = ", ".join(str(one) for one in BLOCKS if one[0] != one[1])
+        require(known, f"block must be one of {sizes} or {pairs}, not {self.block!r}")
+        if isinstance(self.block, (tuple, list)):  # a file holds a list, a command line floats
+            object.__setattr__(self, "block", tuple(int(side) for side in pair))
         whole("min_tokens", self.min_tokens, 1)
         for flag in ("head_adaptive", "fresh", "tile"):
             require(isinstance(getattr(self, flag), bool), f"{flag} must be true or false, not {getattr(self, flag)!r}")
         require(isinstance(self.backend, str), f"backend must be a name, not {self.backend!r}")
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Tokens of a block of queries, and of one of keys."""
+        return (self.block, self.block) if isinstance(self.block, int) else self.block
 
     @property
     def target(self) -> AdaSpaTarget:

@@ -64,6 +64,10 @@ class Plan:
     """Of the pipeline: tiles held at once, of which one is used while the others are on their way."""
     warps: int
 
+    def piece_of(self, head: int) -> int:
+        """`piece` for heads of this width: such that none of the output is padding, where that is in pieces of 32."""
+        return self.piece if head % self.piece == 0 else min(self.piece, 32)
+
     def shared_bytes(self, card: Card, width: int, item_bytes: int, tensors: int) -> int:
         """Shared memory of one program, at most.
 
@@ -82,16 +86,17 @@ class Plan:
 def plan(card: Card, query_block: int, key_block: int, width: int, item_bytes: int, *, tensors: int) -> Plan | None:
     """The launch of a kernel over blocks of this size; None where no pipeline fits the card.
 
-    128 queries are one program, with keys and values enough in flight for a second program on the same multiprocessor,
-    whose softmax then runs under the first one's products. In 32 bits, 32 queries are one: registers hold no more.
+    A program leaves room for a second one on the same multiprocessor, whose softmax then runs under its products: 128
+    queries with 32 keys at once do. In 32 bits a program takes 32 queries: registers hold no more.
     """
-    rows = min(query_block, 32 if item_bytes == 4 else 128)
+    whole = 128 if key_block <= 64 else 64
+    rows = min(query_block, 32 if item_bytes == 4 else whole)
     if item_bytes == 4 or rows == 16:
         tile = 16
-    elif rows == 128:
-        tile = 64 if width <= 64 or tensors == 1 else 32
+    elif rows == 64:
+        tile = 64 if card.capability >= HOPPER or tensors == 1 or width == 32 else 32
     else:
-        tile = 64 if rows == 64 and (card.capability >= HOPPER or tensors == 1 or width == 32) else 32
+        tile = 64 if rows == 128 and tensors == 1 else 32
     wanted = Plan(
         rows=rows,
         tile=min(tile, key_block),
@@ -99,10 +104,12 @@ def plan(card: Card, query_block: int, key_block: int, width: int, item_bytes: i
         stages=2 if item_bytes == 4 else 3,
         warps=min(4, rows // 16),
     )
-    for stages in range(wanted.stages, 0, -1):
-        found = replace(wanted, stages=stages)
-        if found.shared_bytes(card, width, item_bytes, tensors) <= card.shared_bytes:
-            return found
+    for beside, least in ((2, 2), (1, 1)):
+        for stages in range(wanted.stages, least - 1, -1):
+            found = replace(wanted, stages=stages)
+            room = card.shared_bytes + (beside - 1) * RESERVED_BYTES
+            if beside * found.shared_bytes(card, width, item_bytes, tensors) <= room:
+                return found
     return None
 
 

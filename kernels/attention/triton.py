@@ -63,7 +63,7 @@ def _attend(
     shrink = tl.exp2(peak - new_peak)
     piece_dims = tl.arange(0, PIECE)
     new_acc = ()
-    for p in tl.static_range(WIDTH // PIECE):
+    for p in tl.static_range((D + PIECE - 1) // PIECE):
         pointers = v_pointers + p * PIECE * v_d
         v = _tile(pointers, tokens, piece_dims, room, MASKED, (p + 1) * PIECE > D, D - p * PIECE)
         new_acc += (tl.dot(weights.to(v.dtype), v, acc[p] * shrink[:, None], input_precision=PRECISION),)
@@ -111,7 +111,7 @@ def _sparse_kernel(
     v_tile = v + b * v_b + g * v_g + tokens[:, None] * v_m + piece_dims[None, :] * v_d
 
     acc = ()
-    for _ in tl.static_range(WIDTH // PIECE):  # pyright: ignore
+    for _ in tl.static_range((D + PIECE - 1) // PIECE):  # pyright: ignore
         acc += (tl.zeros([ROWS, PIECE], tl.float32),)
     total = tl.zeros([ROWS], tl.float32)
     peak = tl.full([ROWS], -1e30, tl.float32)
@@ -137,7 +137,7 @@ def _sparse_kernel(
     empty = total == 0.0
     divisors = tl.where(empty, 1.0, total)[:, None]
     o_pointers = out + b * o_b + h * o_h + first * o_n + members[:, None] * o_n + piece_dims[None, :] * o_d
-    for p in tl.static_range(WIDTH // PIECE):
+    for p in tl.static_range((D + PIECE - 1) // PIECE):
         exists = inside[:, None] & (piece_dims < D - p * PIECE)[None, :]
         tl.store(o_pointers + p * PIECE * o_d, (acc[p] / divisors).to(out.dtype.element_ty), mask=exists)
     LN_2: tl.constexpr = 0.6931471805599453
@@ -237,7 +237,7 @@ def sparse(
             *q.stride(), *k.stride(), *v.stride(), *out.stride(),
             q.shape[1], q.shape[1] // k.shape[1], index.groups, index.rows, index.queries, scale * LOG2_E,
             QUERY_BLOCK=index.query_block, KEY_BLOCK=index.key_block,
-            ROWS=chosen.rows, TILE=chosen.tile, PIECE=chosen.piece,
+            ROWS=chosen.rows, TILE=chosen.tile, PIECE=chosen.piece_of(q.shape[3]),
             D=q.shape[3], WIDTH=width, PRECISION=precision(q, interpreted=INTERPRETED),
             num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip

@@ -82,7 +82,7 @@ def attention_case(
         function={"sparse": attention._sparse_kernel, "mass": attention._mass_kernel}[kernel],
         constants={
             **{"QUERY_BLOCK": blocks[0], "KEY_BLOCK": blocks[1], "ROWS": launch.rows, "TILE": launch.tile},
-            **{"PIECE": launch.piece, "D": width, "WIDTH": padded, "PRECISION": precision(dtype, capability)},
+            **{"PIECE": launch.piece_of(width), "D": width, "WIDTH": padded, "PRECISION": precision(dtype, capability)},
             **dict.fromkeys(("q_d", "k_d", "v_d", "o_d", "l_n"), 1),
         },
         pointers=pointers | dict.fromkeys(("work", "indptr", "indices", "valid_keys"), "*i32"),

@@ -17,14 +17,14 @@ from torch import Tensor
 from outpace.accel import accelerate, find_family
 from outpace.accel.attention.engine import AttentionEngine
 from outpace.accel.attention.layout import Layout, make_layout, tile_order, token_grid
-from outpace.accel.methods.adaspa import BLOCKS
 
 CPU = torch.device("cpu")
+SIZES = (16, 32, 64, 128)
 MIXED_BEFORE_THE_BLOCKS = {"ZImageTransformer2DModel", "Lumina2Transformer2DModel"}
 """Their refiners let the picture's tokens see each other before the first block."""
 
 
-def layout_of(tokens: int, block: int = 16, **changes: Any) -> Layout:
+def layout_of(tokens: int, block: int | tuple[int, int] = 16, **changes: Any) -> Layout:
     given: dict[str, Any] = {"grid": None, "picture": None, "text": "start", "tile": True, "padding": None}
     return make_layout(tokens, block, **{**given, **changes}, device=CPU)
 
@@ -40,13 +40,29 @@ def blocks_with(marked: Tensor, block: int) -> Tensor:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.tuples(st.integers(1, 9), st.integers(1, 11), st.integers(1, 13)), st.sampled_from(BLOCKS))
+@given(st.tuples(st.integers(1, 9), st.integers(1, 11), st.integers(1, 13)), st.sampled_from(SIZES))
 def test_tiles_visit_every_token_once(grid: tuple[int, int, int], block: int) -> None:
     order = tile_order(grid, block)
     assert torch.equal(order.sort().values, torch.arange(math.prod(grid)))
 
 
-@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("grid", [(16, 32, 16), (1, 32, 32)], ids=["video", "picture"])
+def test_a_block_of_128_queries_is_two_blocks_of_keys_in_one_place(grid: tuple[int, int, int]) -> None:
+    """Text is kept by blocks of either kind; a block of keys is a thinner tile of the queries' tile."""
+    tokens = math.prod(grid) + 70
+    layout = layout_of(tokens, (128, 64), grid=grid, text="end")
+    assert layout.always.shape == (-(-tokens // 128), -(-tokens // 64))
+    text = torch.zeros(tokens, dtype=torch.bool)
+    text[-70:] = True
+    rows, columns = (blocks_with(text[visited(layout, tokens)], block) for block in (128, 64))
+    assert torch.equal(layout.always, rows[:, None] | columns[None, :])
+    order = visited(layout, tokens)[: math.prod(grid)].view(-1, 64)
+    place = (order // (grid[1] * grid[2]), order // grid[2] % grid[1], order % grid[2])
+    spans = [tuple(sorted(int(axis[block].max() - axis[block].min() + 1) for axis in place)) for block in (0, 1, 5)]
+    assert set(spans) == ({(4, 4, 4)} if grid[0] > 1 else {(1, 8, 8)})
+
+
+@pytest.mark.parametrize("block", SIZES)
 @pytest.mark.parametrize("frames", [1, 16])
 def test_full_tiles_are_blocks(block: int, frames: int) -> None:
     sides = {16: (4, 2, 2), 32: (4, 4, 2), 64: (4, 4, 4), 128: (8, 4, 4)}[block]
