@@ -10,8 +10,9 @@ import tiny
 import torch
 from tiny import TinyPipeline
 from tiny_models import TINY_MODELS
+from torch.utils._pytree import tree_map
 
-from outpace.accel import GatedTaylor, IntervalTaylor, Method, accelerate
+from outpace.accel import GatedTaylor, IntervalTaylor, Method, ScheduledTaylor, accelerate
 from outpace.pipelines import POCKETS, load_pocket
 
 halves = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
@@ -26,6 +27,16 @@ def in_half(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> torch.dtype:
     return dtype
 
 
+def given_in_its_type(transformer: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """What a tiny model is given beside latents and text, such as another encoder's or the time, as pipelines do."""
+    dtype = next(transformer.parameters()).dtype
+
+    def cast(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, torch.Tensor) and value.dtype == torch.float32 else value
+
+    return tree_map(cast, args), tree_map(cast, kwargs)
+
+
 @halves
 @pytest.mark.parametrize("cls", TINY_MODELS)
 def test_every_family_is_exact_at_threshold_zero_and_forecasts_in_its_own_type(
@@ -33,6 +44,7 @@ def test_every_family_is_exact_at_threshold_zero_and_forecasts_in_its_own_type(
 ) -> None:
     pipe = TinyPipeline(cls)
     pipe.transformer.to(dtype)
+    pipe.transformer.register_forward_pre_hook(given_in_its_type, with_kwargs=True)
     plain = pipe([0, 1], steps=6)
     assert plain.dtype == dtype
     with accelerate(pipe, GatedTaylor(threshold=0.0)) as run:
@@ -74,18 +86,31 @@ def test_the_pocket_flux_is_exact_at_threshold_zero(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", [IntervalTaylor(interval=3), GatedTaylor(threshold=0.1)], ids=["share", "threshold"])
+@pytest.mark.parametrize(
+    "method",
+    [IntervalTaylor(interval=3), ScheduledTaylor(speedup=2.2), GatedTaylor(threshold=0.1)],
+    ids=["interval", "preset", "threshold"],
+)
 def test_dials_in_bfloat16_beside_float32(method: Method) -> None:
-    """A dial of shares means the same to the step; what a threshold buys is printed, for it does not carry."""
-    found = {}
+    """A dial of shares means the same to the step. A threshold does not carry: rounding adds to what its plan sees.
+
+    Two runs in bfloat16 that differ anywhere differ by its rounding too, which is measured by the plain pictures of
+    both types; more than that and what the forecast costs in float32 may not be lost, but for 2 dB.
+    """
+    found, plain = {}, {}
     for dtype in (torch.float32, torch.bfloat16):
-        plain, _ = pictures("flux", dtype, prompts=4, steps=28)
+        plain[dtype], _ = pictures("flux", dtype, prompts=4, steps=28)
         made, share = pictures("flux", dtype, method, prompts=4, steps=28)
-        found[dtype] = (share, psnr(plain, made))
+        found[dtype] = (share, psnr(plain[dtype], made))
     (wide_share, wide), (half_share, half) = found[torch.float32], found[torch.bfloat16]
-    print(f"\n{method}: float32 {wide_share:.3f} at {wide:.2f} dB, bfloat16 {half_share:.3f} at {half:.2f} dB")
-    if isinstance(method, IntervalTaylor):
-        assert abs(half_share - wide_share) <= 0.05 * wide_share
-        assert half >= wide - 2.0
+    rounding = psnr(plain[torch.float32], plain[torch.bfloat16])
+    print(
+        f"\n{method.name}: float32 {wide_share:.3f} at {wide:.2f} dB, bfloat16 {half_share:.3f} at {half:.2f} dB; "
+        f"rounding alone {rounding:.2f} dB"
+    )
+    both = -10 * np.log10(10 ** (-wide / 10) + 10 ** (-rounding / 10))
+    assert half >= both - 2.0
+    if isinstance(method, GatedTaylor):
+        assert half_share <= wide_share
     else:
-        assert half_share <= wide_share, "rounding adds to what the plan sees, so a threshold skips less"
+        assert abs(half_share - wide_share) <= 0.05 * wide_share
