@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def hint_comes_last(transformer: nn.Module) -> bool:
     """True where the control is added behind the last block, where no forecast takes its place."""
-    layers = transformer.config["vace_layers"]  # pyright: ignore[reportIndexIssue]
+    layers = transformer.config["vace_layers"]  # pyright: ignore
     return len(transformer.blocks) - 1 in layers  # pyright: ignore[reportArgumentType]
 
 

@@ -74,11 +74,11 @@ class Specimen:
         """The arguments of one call of `model` for some samples, as `check_family` asks for them."""
         try:
             self.call(
-                Recorder(model, self.before),
+                Recorder(model, self.before),  # pyright: ignore[reportArgumentType]
                 self.noise(seeds),
                 torch.full((len(seeds),), 620.0),
-                self.texts(seeds),  # pyright: ignore
-            )  # pyright: ignore[reportArgumentType]
+                self.texts(seeds),
+            )
         except Called as called:
             return called.args_given, called.kwargs_given
         raise RuntimeError(f"{self.cls} was not called")

@@ -34,7 +34,7 @@ def test_a_picture_with_its_recipe(tiny_folder: Path, tmp_path: Path) -> None:
     assert "outpace on dit" in result.stdout and str(out) in result.stdout
     recipe = read_recipe(out)
     assert recipe["prompt"] == "3" and recipe["seed"] == 5 and recipe["arguments"]["num_inference_steps"] == 8
-    assert recipe["methods"][0]["method"] == "gated_taylor"
+    assert recipe["methods"][0]["method"] == "scheduled_taylor"
     with Image.open(out) as image:
         assert image.size == (16, 16)
     assert files_in(tmp_path) == ["three.png"]
@@ -61,7 +61,8 @@ def test_the_command_in_the_recipe_makes_the_same_picture(tiny_folder: Path, tmp
 
 def test_a_setting_without_effect_says_so(tiny_folder: Path, tmp_path: Path) -> None:
     words = (tiny_folder, "--prompt", 1, "--steps", 3, "--out", tmp_path / "x.png")
-    assert "nothing was forecast" in run(*words).stdout
+    assert "nothing was forecast" in run(*words, "--speedup", 1).stdout
+    assert "the nearest to 2.2x" in run(*words).stdout
     assert "nothing was forecast" not in run(*words, "--method", "interval_taylor:warmup=1,cooldown=0").stdout
 
 

@@ -76,7 +76,10 @@ def test_an_answer_tells_what_was_computed_and_what_makes_it_again(engine) -> No
         (again,) = run_pipeline(loaded, [7], [wanted.seed], dict(made.recipe["arguments"]))
     assert np.array_equal(again, picture(made))
     words = made.recipe["command"].split()
-    assert words[:5] == ["outpace", "generate", "dit", "--prompt", "7"] and "threshold=0.2" in made.recipe["command"]
+    assert (
+        words[:5] == ["outpace", "generate", "dit", "--prompt", "7"]
+        and "--method scheduled_taylor" in made.recipe["command"]
+    )
 
 
 def test_a_measured_first_block_is_counted(engine) -> None:
