@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ConflictError
 from .conductor import Conductor
 from .denoiser import DENOISERS, Denoiser, denoisers_of, driver_of
 from .families import find_family
@@ -41,9 +41,15 @@ class Acceleration:
         family: the family adapter in use.
         methods: the methods applied.
         profile: what they were taken from, where it was a profile.
+
+    Args:
+        leave_out: a method that cannot work in this pipeline is left out, with the reason in the trace, as long as
+            another is left; else it is refused.
     """
 
-    def __init__(self, target: Any, methods: Sequence[Method], profile: Profile | None = None) -> None:
+    def __init__(
+        self, target: Any, methods: Sequence[Method], profile: Profile | None = None, *, leave_out: bool = False
+    ) -> None:
         check_combination(list(methods))
         found = [(name, module, find_family(module)) for name, module in denoisers_of(target)]
         _, first, self.family = found[0]
@@ -56,18 +62,28 @@ class Acceleration:
         self._conductor = Conductor(self.trace)
         self._denoisers: list[Denoiser] = []
         try:
-            self._take_hold(target, found)
+            self._take_hold(target, found, leave_out)
         except BaseException:
             self.restore()
             raise
 
-    def _take_hold(self, target: Any, found: Sequence[tuple[str, Any, Any]]) -> None:
+    def _take_hold(self, target: Any, found: Sequence[tuple[str, Any, Any]], leave_out: bool) -> None:
         conductor = self._conductor
         shared, conductor.handle = conductor.shared, self
         expectation = [] if self.profile is None else [Expectation(self.profile, shared)]
-        conductor.take([*expectation, *(method.part(shared) for method in self.methods)])
-        for part in conductor.parts:
-            part.hold(target)
+        made = [(method, method.part(shared)) for method in self.methods]
+        conductor.take([*expectation, *(part for _, part in made)])
+        for part in list(conductor.parts):
+            try:
+                part.hold(target)
+            except ConflictError as error:
+                if not leave_out or len(self.methods) == 1:
+                    raise
+                method = next(method for method, its in made if its is part)
+                self.methods.remove(method)
+                conductor.parts.remove(part)
+                self.trace.methods = [method.to_dict() for method in self.methods]
+                self.trace.warn(f"{method.name} is left out here: {error}")
         if any(part.holds_denoisers for part in conductor.parts):
             for name, module, family in found:
                 self._denoisers.append(Denoiser(name, module, family, conductor))
@@ -179,7 +195,8 @@ def accelerate(
         methods: what to apply, such as `GatedTaylor(threshold=0.1)` and `Solver()`; one of a kind.
         speedup: instead of methods, how many times fewer transformer blocks are computed: `ScheduledTaylor(speedup=3)`,
             which lays the steps that are computed where they are of most use. 1 changes nothing, bit for bit.
-        preset: "careful", "balanced" or "fast" instead of methods: what measurements favour for the family.
+        preset: "careful", "balanced" or "fast" instead of methods: what measurements favour for the family. A method
+            of a preset that cannot work in this pipeline is left out, and the summary says why.
         profile: what `outpace tune` wrote, or its file, instead of methods. Pass the pipeline its number of steps; what
             differs from the pipeline, the steps or the size that it was tuned for stands among the trace's warnings.
 
@@ -206,7 +223,8 @@ def accelerate(
     if speedup is not None:
         methods = (dial(speedup),)
     if preset is not None:
-        methods = tuple(preset_methods(preset, find_family(denoisers_of(target)[0][1]).name))
+        chosen = preset_methods(preset, find_family(denoisers_of(target)[0][1]).name)
+        return Acceleration(target, chosen, leave_out=True)
     if not methods:
         raise ConfigError(
             "nothing to apply: give speedup=3, a method, such as outpace.GatedTaylor(threshold=0.1), or a preset"

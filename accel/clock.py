@@ -4,12 +4,12 @@ The scheduler tells: `set_timesteps` begins a run, `step` ends a step, and the c
 The two methods are tapped on the instance, never on the class, and put back by `detach`. Without a scheduler (a bare
 transformer), and where the scheduler that is followed turns out not to be the one that steps, run and step are read off
 the timesteps: the same one again is the next branch, one that turns back begins a new run. A branch is named by
-diffusers' `cache_context` where the pipeline enters one, and by its place in the step where it does not.
+diffusers' `cache_context` where the pipeline enters one, and by its place in the step where it does not. Whether the
+scheduler adds noise is not asked of its name: its steps are watched for draws.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -17,8 +17,10 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ConflictError
+from .levels import noise_levels, numbers
 from .moment import Moment
 from .reads import Reads
 from .tap import Tap
@@ -47,8 +49,8 @@ SHORT = 3
 """A run of fewer steps is hardly one."""
 
 OF_A_RUN = (
-    "followed", "levels", "astray", "run", "step", "first", "_set_here", "_calls_in_step", "_reading", "_times",
-    "_step_t", "unexpected", "_usual", "_last_t", "_scale", "_gap", "_direction",
+    "followed", "levels", "astray", "noisy", "run", "step", "first", "_set_here", "_calls_in_step", "_reading",
+    "_times", "_step_t", "unexpected", "_usual", "_last_t", "_scale", "_gap", "_direction",
 )  # fmt: skip
 """What the clock knows of the run under way, and not of the pipeline."""
 
@@ -71,6 +73,18 @@ class Followed:
         for tap in self.taps:
             tap.remove()
         self.taps.clear()
+
+
+class Draws(TorchDispatchMode):
+    """Notices whether anything inside it draws random numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
+        return func(*args, **(kwargs or {}))
 
 
 class Clock:
@@ -106,6 +120,8 @@ class Clock:
         self.levels: list[float] | None = None
         self.astray = False
         """True where the scheduler's steps and the denoiser's timesteps did not agree in this run."""
+        self.noisy = False
+        """True where a step of this run has drawn noise."""
         self.run, self.step, self.first = -1, 0, 0
         self._set_here: object = None
         self.unexpected = False
@@ -156,6 +172,7 @@ class Clock:
         found = Followed(scheduler)
         found.taps = [
             Tap(scheduler, "set_timesteps", partial(self._set_timesteps, found)),
+            Tap(scheduler, "step", self._watch),
             Tap(scheduler, "step", partial(self._step, found)),
         ]
         return found
@@ -172,7 +189,7 @@ class Clock:
         self.unexpected = False
         self.step = self.first = self._calls_in_step = self._usual = 0
         self._step_t = None
-        self._reading, self._times = None, []
+        self._reading, self._times, self.noisy = None, [], False
         self._last_t, self._gap, self._direction = None, 0.0, 0.0
         self._on_run()
 
@@ -307,6 +324,12 @@ class Clock:
                 self.begin_run()
             return result
 
+    def _watch(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        with Draws() as draws:
+            result = inner(*args, **kwargs)
+        self.noisy |= draws.seen
+        return result
+
     def _step(self, of: Followed, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         with self._turn(of.caller()):
             if of is not self.followed:
@@ -323,62 +346,3 @@ class Clock:
                 self.step += 1
                 self._usual, self._calls_in_step = self._calls_in_step, 0
             return result
-
-
-def is_flow(scheduler: Any) -> bool:
-    """True where the scheduler integrates a rectified flow, so that its sigmas run in 0..1."""
-    config = scheduler.config
-    sigmas = getattr(scheduler, "sigmas", None)
-    if sigmas is not None and len(sigmas) and float(max(sigmas)) > 1.0 + 1e-4:
-        return False  # a ratio of noise to signal, as Cosmos 2 steps through it
-    return (
-        "FlowMatch" in type(scheduler).__name__
-        or bool(config.get("use_flow_sigmas", False))
-        or config.get("prediction_type") == "flow_prediction"
-    )
-
-
-def is_stochastic(scheduler: Any) -> bool:
-    """True where the scheduler adds fresh noise in its steps."""
-    name, config = type(scheduler).__name__, scheduler.config
-    return (
-        any(word in name for word in ("Ancestral", "SDE", "LCM", "TCD"))
-        or name in ("DDPMScheduler", "CogVideoXDPMScheduler")
-        or "sde" in str(config.get("algorithm_type", ""))
-        or bool(config.get("stochastic_sampling", False))
-    )
-
-
-LARGEST_ASINH = math.asinh(160.0)
-"""asinh of the noise-to-signal ratio at which a diffusion starts: 160 covers the usual schedules' 157 and EDM's 80."""
-
-
-def diffusion_level(ratio: float) -> float:
-    """Noise level in 0..1 of a noise-to-signal ratio sigma / alpha, on the scale on which errors of epsilon add up.
-
-    An error of the noise prediction moves x / alpha by d(ratio); what remains of that in the picture shrinks by
-    1 / sqrt(1 + ratio^2) for data of unit variance. Their product is d(asinh ratio).
-    """
-    return math.asinh(ratio) / LARGEST_ASINH
-
-
-def numbers(values: Any) -> list[float]:
-    """A schedule's values, in one transfer where they lie on a device."""
-    return [float(v) for v in (values.tolist() if hasattr(values, "tolist") else values)]
-
-
-def noise_levels(scheduler: Any) -> list[float] | None:
-    """Noise level in 0..1 before each step and after the last, or None where the scheduler does not say."""
-    sigmas = getattr(scheduler, "sigmas", None)
-    timesteps = getattr(scheduler, "timesteps", None)
-    if timesteps is None or len(timesteps) == 0:
-        return None
-    if sigmas is not None and len(sigmas) >= len(timesteps):
-        values = numbers(sigmas[: len(timesteps) + 1])
-        levels = values if is_flow(scheduler) else [diffusion_level(s) for s in values]
-    elif getattr(scheduler, "alphas_cumprod", None) is not None:
-        kept = scheduler.alphas_cumprod[torch.as_tensor(timesteps).long().cpu()].double()
-        levels = [diffusion_level(s) for s in numbers(((1.0 - kept) / kept).sqrt())]
-    else:
-        return None
-    return levels if len(levels) > len(timesteps) else [*levels, 0.0]

@@ -18,6 +18,7 @@ from .denoiser import Denoiser, Proceed, Rows, Site
 from .families import Stack
 from .inputs import latents_of
 from .moment import Moment
+from .multistep import Multistep
 from .trace import Call, Trace
 
 PLACES = ("expectation", "solver", "forecast", "bricks", "attention")
@@ -83,6 +84,8 @@ class Shared:
     trace: Trace
     clock: Clock
     current: Current | None = None
+    solver: Multistep | None = None
+    """What takes the scheduler's steps in its place, where something does."""
     parts: list[Part] = field(default_factory=list)
     """All of them, in order."""
 

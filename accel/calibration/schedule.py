@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ...errors import ConfigError, InputError, UnsupportedModelError
 from ..apply import accelerate
-from ..clock import noise_levels
+from ..levels import noise_levels
 from ..methods import METHODS
 from ..ranges import number, one_of, require
 from .runs import caller, made, psnr

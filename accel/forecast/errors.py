@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 
 from ...kernels.forecast import combine, lagrange_weights
-from .prediction import Prediction
+from ..prediction import Prediction
 from .replay import Entry
 
 HIGHEST = 2

@@ -18,17 +18,16 @@ from typing import Any
 import torch
 
 from ...errors import ConflictError
-from ..clock import is_stochastic
 from ..denoiser import Denoiser, Rows, Site, echo
 from ..families import Stack
 from ..inputs import agreement, tied_rows
 from ..part import BlockSite, Current, Part, Shared
 from ..policy import Forecasting, Policy
+from ..prediction import Prediction
 from ..streams import named_result, rows_of, several, streams_in, with_streams
 from ..trace import Call
 from .errors import measure
 from .history import History
-from .prediction import Prediction
 from .replay import Entry, Replay
 
 FORECAST = "forecast"
@@ -423,13 +422,17 @@ class Forecaster(Part):
 
     def _fresh_history(self, policy: Policy) -> History:
         history = policy.history()
-        scheduler = self.clock.scheduler
-        if history.max_order > 1 and scheduler is not None and is_stochastic(scheduler):
+        if self.clock.noisy:
+            self._calm(history)
+        return history
+
+    def _calm(self, history: History) -> None:
+        """Keep forecasts at order 1 where noise is added: what they follow is not smooth then."""
+        if history.max_order > 1:
             self.trace.warn("the solver adds noise in its steps, which is not smooth: the forecast is kept at order 1")
             history.max_order = 1
             history.order = None if history.order is None else 1
             history.gate_order = None if history.gate_order is None else min(1, history.gate_order)
-        return history
 
     def _probe(self, active: Active, undecided: list[int]) -> None:
         """Ask the gate about the undecided samples: how well is the first block's output forecast?"""
@@ -526,14 +529,20 @@ class Forecaster(Part):
             u = clock.levels[clock.place]
             # To the solver, a sample that is not to be corrected is like one that was computed.
             decided = [done or not self._is_corrected(sample) for sample, done in enumerate(self._decided)]
+            solver = self.shared.solver
+            stepping = solver if solver is not None and solver.own is clock.scheduler else clock.scheduler
             args, kwargs = self.replay.correct(
-                clock.scheduler, step, clock.step, u, decided, self._tie, self._used, args, kwargs
+                stepping, step, clock.step, u, decided, self._tie, self._used, args, kwargs, clock.noisy
             )
             result = step(*args, **kwargs)
             self.replay.remember_result(result)
             self.trace.parts["correction"] += time.perf_counter() - begin
         else:
             result = step(*args, **kwargs)
+        if clock.noisy:
+            for branch in self._branches.values():
+                for history in branch.rows:
+                    self._calm(history)
         self._decided = None
         return result
 

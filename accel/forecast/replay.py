@@ -4,8 +4,11 @@ A forecast extrapolates along the latents that the computed steps saw; it does n
 Two corrections make up for that. Neither calls the denoiser: both are arithmetic on latents.
 
 *Feedback*, on each forecast step. The forecast belongs to the latents x^ = sum_j w_j x_j that its own weights
-extrapolate; the solver holds x. The output is moved by d(output)/dx (x - x^), with the derivative of a Gaussian of unit
-variance, which is what latents are scaled to (`Prediction.gain`).
+extrapolate; the solver holds x. The clean picture is moved by g (x - x^). How far is measured: the newest computed
+step, forecast from those before it, shows which g would have come nearest to its truth, and the share of the largest g
+that this is carries over to the next skips. What curves the path of the latents and what curves the outputs along it
+differ by schedule, so that a g from theory alone (`Prediction.gain`, that of a Gaussian of unit variance, which serves
+until there is something to measure) goes the wrong way on Karras and exponential levels.
 
 *Replay*, on the computed step that ends a run. Its output lies at the far end of the run, so the skipped outputs can be
 *interpolated* by then, several times closer to the truth than extrapolated. The solver is stepped again over the run
@@ -27,9 +30,8 @@ from typing import Any
 import torch
 
 from ...kernels.forecast import combine, lagrange_weights
-from ..clock import is_stochastic
+from ..prediction import Prediction
 from ..trace import Trace
-from .prediction import Prediction
 
 KEPT_STEPS = 40
 """Steps remembered at most; latents are small beside a block's tokens."""
@@ -75,6 +77,7 @@ class Replay:
     ) -> None:
         self.trace, self.degree, self.observe = trace, degree, observe
         self.entries: list[Entry] = []
+        self._prediction: Prediction | None = None
         self._off = False
 
     def clear(self) -> None:
@@ -92,13 +95,21 @@ class Replay:
         used: Used,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
+        noisy: bool = False,
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments for the scheduler's step that is about to be taken, corrected where due."""
+        """The arguments for the scheduler's step that is about to be taken, corrected where due.
+
+        Args:
+            scheduler: what takes the steps: it, or the solver in its place.
+            noisy: a step of this run has drawn noise.
+        """
         if self._off:
             return args, kwargs
         call = named_call(step, args, kwargs)
-        prediction = Prediction.of(scheduler)
-        reason = self._unfit(scheduler, prediction, call, computed, tie)
+        if not self.entries:  # read once a run: schedules may lie on a device
+            self._prediction = getattr(scheduler, "prediction", None) or Prediction.of(scheduler)
+        prediction = self._prediction
+        reason = self._unfit(scheduler, prediction, call, computed, tie, noisy)
         if reason or prediction is None:
             self._off = True
             self.entries.clear()
@@ -137,14 +148,20 @@ class Replay:
             self.entries[-1].result = result[0]
 
     def _unfit(
-        self, scheduler: Any, prediction: Prediction | None, call: dict[str, Any], computed: list[bool], tie: int
+        self,
+        scheduler: Any,
+        prediction: Prediction | None,
+        call: dict[str, Any],
+        computed: list[bool],
+        tie: int,
+        noisy: bool,
     ) -> str:
         output, sample = call.get("model_output"), call.get("sample")
         if not isinstance(output, torch.Tensor) or not isinstance(sample, torch.Tensor):
             return f"{type(scheduler).__name__}.step does not take model_output and sample"
         if prediction is None:
             return f"it is not known how {type(scheduler).__name__} reads the denoiser's output"
-        if is_stochastic(scheduler) or call.get("eta"):
+        if noisy:
             return "the solver adds noise in its steps"
         if output.shape != sample.shape or len(sample) not in (len(computed), tie * len(computed)):
             return "the scheduler steps another batch than the denoiser"
@@ -170,8 +187,48 @@ class Replay:
             held = now.sample[row].float()
             # The forecast's output read at the latents it belongs to, then moved to the ones held.
             there = prediction.clean(now.u, belongs, prediction.output(now.u, held, clean[row]))
-            clean[row] = there + prediction.gain(now.u) * (held - belongs)
+            gain = self._gain(prediction, now.u, row, len(steps))
+            clean[row] = there + gain * (held - belongs)
         return clean
+
+    def _gain(self, prediction: Prediction, u: float, row: int, nodes: int) -> torch.Tensor | float:
+        """How far a forecast from `nodes` steps moves with the latents."""
+        done = [entry for entry in reversed(self.entries) if entry.computed[row]]
+        share = self._share(prediction, done, row, nodes)
+        if share is None:
+            return prediction.gain(u)
+        # What was known a computed step ago is tried on the newest: where it did not help there, it is not used.
+        before = self._share(prediction, done[1:], row, nodes)
+        missing, away = self._misses(prediction, done, row, nodes)
+        largest = prediction.largest_gain(done[0].u)
+        tried = prediction.gain(done[0].u) if before is None else before * largest
+        helped = (missing - tried * away).square().sum() < (missing - largest * away).square().sum()
+        return torch.where(helped, share, 1.0) * prediction.largest_gain(u)
+
+    def _share(self, prediction: Prediction, done: list[Entry], row: int, nodes: int) -> torch.Tensor | None:
+        """The share of the largest gain at which a forecast from `nodes` steps would have met the newest computed one.
+
+        Args:
+            done: entries at which the row was computed, newest first.
+
+        Returns: a number in 0..1, left where the latents are, or None where too few steps were computed.
+        """
+        known = done[: nodes + 1]
+        if len({entry.u for entry in known}) <= nodes:
+            return None
+        missing, away = self._misses(prediction, known, row, nodes)
+        gain = (missing * away).sum() / (away * away).sum().clamp_min(1e-30)
+        return (gain / prediction.largest_gain(known[0].u)).clamp(0.0, 1.0)
+
+    @staticmethod
+    def _misses(prediction: Prediction, done: list[Entry], row: int, nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a forecast of the newest of `done` from the `nodes` before misses, and how far off the latents were."""
+        truth, before = done[0], done[1 : nodes + 1]
+        weights = lagrange_weights([entry.u for entry in before], truth.u)
+        outputs = [prediction.output(entry.u, entry.seen[row], entry.clean[row]) for entry in before]
+        belongs = combine([entry.seen[row] for entry in before], weights).float()
+        missing = truth.clean[row] - prediction.clean(truth.u, belongs, combine(outputs, weights))
+        return missing, truth.seen[row].float() - belongs
 
     def _nodes(self, row: int, u: float) -> tuple[int, ...]:
         """The newest entries at which `row` was computed, newest first, at noise levels that all differ."""
@@ -243,14 +300,22 @@ def _with_rows(old: torch.Tensor, new: torch.Tensor, rows: list[int]) -> torch.T
 
 
 def snapshot(scheduler: Any) -> Any:
-    """A copy of a scheduler that can be stepped without moving the original."""
+    """A copy of a scheduler, and of one that it holds, that can be stepped without moving the original."""
     twin = copy.copy(scheduler)
     for name in ("step", "set_timesteps"):
         twin.__dict__.pop(name, None)
     for name, value in twin.__dict__.items():
         if isinstance(value, list):
             twin.__dict__[name] = list(value)
+        elif isinstance(value, torch.Tensor) and value.ndim > 1:
+            twin.__dict__[name] = value.clone()  # PNDM adds to what it remembers in place
+        elif name == HELD:
+            twin.__dict__[name] = snapshot(value)
     return twin
+
+
+HELD = "solver"
+"""Attribute under which a multistep solver in a scheduler's place holds the one of diffusers."""
 
 
 def merge_state(scheduler: Any, twin: Any, rows: list[int], batch: int) -> None:
@@ -269,7 +334,9 @@ def merge_state(scheduler: Any, twin: Any, rows: list[int], batch: int) -> None:
 
     for name, mine in list(scheduler.__dict__.items()):
         theirs = twin.__dict__.get(name)
-        if isinstance(mine, list) and isinstance(theirs, list):
+        if name == HELD:
+            merge_state(mine, theirs, rows, batch)
+        elif isinstance(mine, list) and isinstance(theirs, list):
             scheduler.__dict__[name] = [merged(a, b) for a, b in zip(mine, theirs, strict=True)]
         else:
             scheduler.__dict__[name] = merged(mine, theirs)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ...accel.clock import is_flow
+from ...accel.levels import is_flow
 from ...errors import ConfigError
 
 

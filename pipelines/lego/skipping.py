@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from ...accel.clock import noise_levels
+from ...accel.levels import noise_levels
 from ...accel.methods.brick_skipping import BrickSkipping
 from ...errors import ConfigError
 

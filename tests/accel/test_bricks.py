@@ -13,7 +13,7 @@ from tiny_models import OWN_MODELS, TINY_MODELS
 from torch import nn
 
 from outpace.accel import AdaSpa, Brick, BrickSkipping, GatedTaylor, IntervalTaylor, Method, accelerate, find_family
-from outpace.accel.clock import noise_levels
+from outpace.accel.levels import noise_levels
 from outpace.cli.options.method import parse_combination, spell_combination
 from outpace.errors import ConfigError, ConflictError
 

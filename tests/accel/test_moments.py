@@ -11,7 +11,6 @@ import torch
 from closeness import assert_same_but_rounding
 from diffusers import (
     DDIMScheduler,
-    DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
     UniPCMultistepScheduler,
@@ -276,18 +275,6 @@ def test_a_lora_scale_given_with_the_call_begins_anew() -> None:
             scale = {"joint_attention_kwargs": {"scale": 1.0 if step < 5 else 0.5}}
             pipe.model.call(pipe.transformer, noise(pipe.model, [0]), torch.tensor([float(t)]), texts([0]), **scale)
     assert computed(run) == [True] * 3 + [False] * 2 + [True] * 3 + [False]
-
-
-def test_a_multistep_solver_is_swapped_in_and_out() -> None:
-    from outpace.accel import Solver
-
-    pipe = TinyPipeline(WAN)
-    own = pipe.scheduler
-    with accelerate(pipe, Solver(), EVERYTHING) as run:
-        assert isinstance(pipe.scheduler, DPMSolverMultistepScheduler)
-        pipe(steps=8)
-        assert computed(run) == [True] * 3 + [False] * 4 + [True]
-    assert pipe.scheduler is own
 
 
 def test_with_gradients_everything_is_computed() -> None:
