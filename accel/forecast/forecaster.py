@@ -128,7 +128,9 @@ class Forecaster(Part):
     def start(self) -> None:
         """Remember nothing of a run."""
         self._policies: list[Policy] = []
-        self.replay = Replay(self.trace, self._degree_of, self._observe) if any(self._corrects) else None
+        self.replay = (
+            Replay(self.trace, self._degree_of, self._observe, self._measures) if any(self._corrects) else None
+        )
         self._branches: dict[tuple[str, str], Branch] = {}
         self._ties: dict[tuple[str, str, int], int] = {}
         self._decided: list[bool] | None = None
@@ -149,7 +151,7 @@ class Forecaster(Part):
         self.release()
         self.makers, self._corrects = makers, [method.correct for method in methods]
         if any(self._corrects) and self.replay is None:
-            self.replay = Replay(self.trace, self._degree_of, self._observe)
+            self.replay = self._new_replay()
 
     def _is_corrected(self, sample: int) -> bool:
         return self._corrects[sample if len(self._corrects) > 1 else 0]
@@ -175,6 +177,12 @@ class Forecaster(Part):
     def _degree_of(self, row: int) -> float:
         """Degree of the replay in a row of the latents."""
         return self._policies[row % len(self._policies)].degree if self._policies else 2
+
+    def _new_replay(self) -> Replay:
+        return Replay(self.trace, self._degree_of, self._observe, self._measures)
+
+    def _measures(self, row: int) -> bool:
+        return bool(self._policies) and self._policies[row % len(self._policies)].measures
 
     def _observe(self, prediction: Prediction, entries: list[Entry], now: Entry) -> None:
         """Tell the policies that ask for it what a computed step says of their forecasts."""

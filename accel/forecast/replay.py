@@ -67,6 +67,8 @@ class Replay:
         degree: of the interpolation in each row; its nodes are the computed step that ends the run and those before
             it. Between 1 and 2 both are mixed; 0 replays nothing.
         observe: told of every step before it is taken: the steps before, and this one.
+        theory: rows whose forecasts are fed back by theory alone: whoever chooses their orders by what forecasts fed
+            back so would have missed, as ScheduledTaylor does, has measured already what else would be measured here.
     """
 
     def __init__(
@@ -74,8 +76,9 @@ class Replay:
         trace: Trace,
         degree: Callable[[int], float] = lambda row: 2.0,
         observe: Callable[[Any, list[Entry], Entry], None] | None = None,
+        theory: Callable[[int], bool] = lambda row: False,
     ) -> None:
-        self.trace, self.degree, self.observe = trace, degree, observe
+        self.trace, self.degree, self.observe, self.theory = trace, degree, observe, theory
         self.entries: list[Entry] = []
         self._prediction: Prediction | None = None
         self._off = False
@@ -194,7 +197,7 @@ class Replay:
     def _gain(self, prediction: Prediction, u: float, row: int, nodes: int) -> torch.Tensor | float:
         """How far a forecast from `nodes` steps moves with the latents."""
         done = [entry for entry in reversed(self.entries) if entry.computed[row]]
-        share = self._share(prediction, done, row, nodes)
+        share = None if self.theory(row) else self._share(prediction, done, row, nodes)
         if share is None:
             return prediction.gain(u)
         # What was known a computed step ago is tried on the newest: where it did not help there, it is not used.

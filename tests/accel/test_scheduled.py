@@ -15,9 +15,9 @@ from tiny_models import SPECIMENS
 from outpace.accel import METHODS, Method, ScheduledTaylor, accelerate
 from outpace.accel.forecast.errors import measure
 from outpace.accel.forecast.history import Anchor, History
-from outpace.accel.prediction import Prediction
 from outpace.accel.forecast.replay import Entry, mixed_weights
 from outpace.accel.methods.scheduled_taylor import places_of
+from outpace.accel.prediction import Prediction
 from outpace.errors import ConfigError, InputError
 
 FLUX = "FluxTransformer2DModel"
