@@ -104,7 +104,7 @@ def test_a_solver_that_adds_noise_is_forecast_at_order_1_and_a_bare_transformer_
 
 def entries_of(outputs: list[torch.Tensor], levels: list[float]) -> list[Entry]:
     """Steps at the same latents whose denoiser gave `outputs`, every one of them computed."""
-    prediction, seen = Prediction("flow"), torch.ones_like(outputs[0])
+    prediction, seen = Prediction("flow", "flow"), torch.ones_like(outputs[0])
     return [
         Entry(i, u, [True], seen, prediction.clean(u, seen, out), seen, {})
         for i, (u, out) in enumerate(zip(levels, outputs, strict=True))
@@ -116,16 +116,16 @@ def test_the_order_that_would_have_been_best_is_found() -> None:
     a, b, c = (torch.randn(1, 6, dtype=torch.float64) for _ in range(3))
     levels = [1.0, 0.8, 0.6, 0.4]
     line = entries_of([a + b * i for i in range(4)], levels)
-    found = measure(Prediction("flow"), line[:3], line[3], [0])[0]
+    found = measure(Prediction("flow", "flow"), line[:3], line[3], [0])[0]
     assert found.gap == 1 and found.forecast.errors[1] < 1e-6 < found.forecast.errors[0]
     assert found.forecast.order == pytest.approx(1.0, abs=1e-5)
     square = entries_of([a + b * i + c * i * i for i in range(4)], levels)
-    found = measure(Prediction("flow"), square[:3], square[3], [0])[0]
+    found = measure(Prediction("flow", "flow"), square[:3], square[3], [0])[0]
     assert found.forecast.errors[2] < 1e-6 < found.forecast.errors[1]
     assert found.forecast.order == pytest.approx(2.0, abs=1e-5)
     # Half of the slope stays away: the truth lies between order 0 and order 1.
     half = entries_of([a, a + b, a + 1.5 * b], levels[:3])
-    found = measure(Prediction("flow"), half[:2], half[2], [0])[0]
+    found = measure(Prediction("flow", "flow"), half[:2], half[2], [0])[0]
     assert found.forecast.order == pytest.approx(0.5, abs=1e-5) and found.forecast.error < 1e-6
 
 

@@ -7,6 +7,7 @@ import inspect
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,8 +33,9 @@ from diffusers import (
 from tiny import TinyPipeline, noise
 from toy import ToyPipeline, starts, toy_family
 
-from outpace.accel import GatedTaylor, IntervalTaylor, Solver, accelerate
+from outpace.accel import PRESETS, GatedTaylor, IntervalTaylor, Solver, accelerate
 from outpace.errors import ConflictError
+from outpace.pipelines import load_pocket
 
 __all__ = ["toy_family"]
 
@@ -322,7 +324,9 @@ def test_refused_at_once_with_the_reason(scheduler: Any, reason: str) -> None:
         accelerate(pipe.transformer, Solver())
 
 
-def test_a_preset_leaves_out_what_cannot_be() -> None:
+def test_a_preset_leaves_out_what_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = replace(PRESETS["fast"], by_family={"": (Solver(), GatedTaylor())})
+    monkeypatch.setitem(PRESETS._items, "fast", held)
     pipe = TinyPipeline(WAN, FlowMatchHeunDiscreteScheduler())
     with accelerate(pipe, preset="fast") as run:
         pipe(steps=8)
@@ -361,16 +365,22 @@ def test_another_scheduler_put_in_the_place_steps_for_itself() -> None:
 
 
 @both_solvers
-@pytest.mark.usefixtures("toy_family")
 def test_forecasts_are_corrected_over_its_steps(solver: str) -> None:
-    pipe, x = ToyPipeline(FlowMatchEulerDiscreteScheduler()), starts(64)
-    errors = []
+    """On trained weights: the toy ends 13 percent further off by it under these solvers."""
+    pipe, errors = load_pocket("flux"), []
+
+    def pictures() -> torch.Tensor:
+        noise = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        made = pipe(
+            ["a blue circle above a yellow circle on black", "a green square left of a red square on white"],
+            height=48, width=48, max_sequence_length=12, num_inference_steps=28, output_type="pt", generator=noise,
+        )  # fmt: skip
+        return made.images
+
+    with accelerate(pipe, Solver(solver=solver)):
+        plain = pictures()
     for correct in (False, True):
-        with accelerate(pipe, Solver(solver=solver)):
-            plain = pipe(x)
-        with accelerate(
-            pipe, Solver(solver=solver), IntervalTaylor(interval=3, warmup=4, cooldown=1, correct=correct)
-        ) as run:
-            errors.append(float((pipe(x) - plain).square().mean().sqrt()))
+        with accelerate(pipe, Solver(solver=solver), IntervalTaylor(interval=3, correct=correct)) as run:
+            errors.append(float((pictures() - plain).square().mean()))
         assert not run.trace.warnings and run.trace.totals()["forecast"] > 0
-    assert errors[1] < 0.95 * errors[0]
+    assert errors[1] < 0.8 * errors[0]
