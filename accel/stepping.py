@@ -64,8 +64,10 @@ class Stepping(Part):
     def _step(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """One step of the scheduler, taken by the solver."""
         solver, warn = self.shared.solver, self.shared.trace.warn
+        if solver is None:
+            return inner(*args, **kwargs)
         call = dict(inspect.signature(inner).bind(*args, **kwargs).arguments)
-        own = solver.own
+        own: Any = solver.own
         if call.get("per_token_timesteps") is not None:
             warn("every token has a timestep of its own, which the solvers do not know: the scheduler steps itself")
             return inner(*args, **kwargs)
