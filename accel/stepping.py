@@ -85,7 +85,8 @@ class Stepping(Part):
                 # Where two timesteps are rounded to one, a scheduler that looks for the first finds the second.
                 begin = getattr(own, "_begin_index", None)
                 own._step_index = begin if begin is not None else nearest(self._times, float(call["timestep"]))
-            solver.begin(own._step_index if counts else nearest(self._times, float(call["timestep"])))
+            place: Any = own._step_index if counts else nearest(self._times, float(call["timestep"]))
+            solver.begin(place)
         latents, clean = solver.step(**{k: v for k, v in call.items() if k != "return_dict"})
         if counts:
             own._step_index = solver.place
