@@ -20,6 +20,7 @@ from torch import nn
 from ..errors import ConflictError, UnsupportedModelError
 from .adapters import AdapterWatch
 from .families import FAMILIES, Family, Stack
+from .ranks import ranks_of
 from .streams import plain_batch
 from .tap import Tap
 
@@ -230,6 +231,8 @@ class Denoiser:
         if transformer._compiled_call_impl is not None or compiled_forward(transformer) is not None:
             raise ConflictError(WHOLE.format(name=name))
         self.name, self.transformer, self.family = name, transformer, family
+        self.ranks = ranks_of(transformer)
+        """The processes that it is spread over, or None."""
         self.adapters = AdapterWatch(transformer)
         self._compiled: Any = None
         """A compiled `forward` that is put back by `remove`."""

@@ -60,9 +60,11 @@ def measure(prediction: Prediction, entries: Sequence[Entry], now: Entry, rows: 
     kinds: list[tuple[int, bool, int]] = []
     for row in rows:
         known: list[Entry] = []
+        levels = {now.u}  # solvers with two stages a step visit a level twice
         for entry in reversed(entries):
-            if entry.computed[row] and entry.step < now.step and entry.u != now.u and len(known) <= HIGHEST:
+            if entry.computed[row] and entry.step < now.step and entry.u not in levels and len(known) <= HIGHEST:
                 known.append(entry)
+                levels.add(entry.u)
         if not known:
             continue
         gaps[row] = now.step - known[0].step

@@ -24,6 +24,7 @@ from ..inputs import agreement, tied_rows
 from ..part import BlockSite, Current, Part, Shared
 from ..policy import Forecasting, Policy
 from ..prediction import Prediction
+from ..ranks import ASKED, COMPUTED, agree
 from ..streams import named_result, rows_of, several, streams_in, with_streams
 from ..trace import Call
 from .errors import measure
@@ -279,6 +280,7 @@ class Forecaster(Part):
         timings = self.trace.timings
         begin = timings.mark(named)
         self._plan(active, streams_in(named, stack, active.current.named, batch))
+        asked = self._agree(active, hidden.device)
         undecided = [s for s, reason in enumerate(active.reason) if not reason]
         need = sorted(
             row for s, done in enumerate(active.computed) if done or s in undecided for row in active.rows_of(s)
@@ -297,6 +299,8 @@ class Forecaster(Part):
         active.first = streams_in(named_result(result, stack), stack, active.current.named, batch)
         if undecided:
             self._probe(active, undecided)
+        if asked:
+            self._agree(active, hidden.device)
         if active.current.moment.leader:
             for policy, done in zip(active.policies, active.computed, strict=True):
                 policy.decided(active.current.moment, active.current.denoiser.name, done)
@@ -353,6 +357,24 @@ class Forecaster(Part):
                 active.order[s] = len(active.weights[s]) - 1
         self._tie_samples(active)
 
+    def _agree(self, active: Active, device: torch.device) -> bool:
+        """Compute what another process that shares the transformer has to compute.
+
+        Returns: whether a process is left to ask its gate, so that all have to agree again.
+        """
+        ranks = active.current.denoiser.ranks
+        if ranks is None:
+            return False
+        needs = [
+            COMPUTED if done else 0 if reason else ASKED
+            for done, reason in zip(active.computed, active.reason, strict=True)
+        ]
+        agreed = agree(needs, ranks, device)
+        for s, (mine, most) in enumerate(zip(needs, agreed, strict=True)):
+            if most > mine:
+                active.computed[s], active.reason[s], active.order[s] = True, "another process computes", None
+        return ASKED in agreed
+
     def _accept(self, active: Active, sample: int) -> str | None:
         """Ask the policy about every stream of a sample: None to forecast, or why not."""
         row, refusals = active.rows_of(sample)[0], []
@@ -405,6 +427,9 @@ class Forecaster(Part):
             fresh = {
                 name: [self._fresh_history(p) for _ in range(active.tie) for p in active.policies] for name in streams
             }
+            for histories in fresh.values():
+                for history in histories:
+                    history.ranks = current.denoiser.ranks
             branch = Branch(signature, fresh)
             self._branches[key] = branch
             active.branch = branch
@@ -513,6 +538,9 @@ class Forecaster(Part):
         sums = [hidden.flatten(1).sum(1, dtype=torch.float32) for hidden in streams.values()]
         told = iter(self.clock.reads.read([*sums, *(error for some in errors.values() for error in some)]))
         finite = [[math.isfinite(next(told)) for _ in range(len(hidden))] for hidden in streams.values()]
+        if (ranks := active.current.denoiser.ranks) is not None and ranks.parts is not None:
+            lost = iter(agree([int(not whole) for rows in finite for whole in rows], ranks, sums[0].device))
+            finite = [[not next(lost) for _ in rows] for rows in finite]
         for (name, row), some in errors.items():
             history, at, learnt = active.streams[name][row], active.at[row % samples], [next(told) for _ in some]
             if not all(rows[row] for rows in finite):

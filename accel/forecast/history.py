@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ...kernels.forecast import combination_error, combine, lagrange_weights, taylor_weights
+from ...kernels.forecast import combine, lagrange_weights, taylor_weights
+from ..ranks import Ranks, every, whole_error
 
 LARGEST_WEIGHT_SUM = 8.0
 """A forecast whose absolute weights add up to more amplifies its anchors' noise; its order is lowered."""
@@ -50,6 +51,8 @@ class History:
     """Error that was predicted when a forecast was last asked for, for the trace."""
     rated: bool = True
     """False where nobody asks for predicted errors, so that none is measured, and `order` changes from run to run."""
+    ranks: Ranks | None = None
+    """The processes that hold the other parts of what is remembered here, None where it is whole."""
     reach: int = 0
     """Length of the run of forecasts before the newest computed step."""
 
@@ -111,7 +114,7 @@ class History:
             weights = self.weights(at, self.gate_order)
         values = [a.first for a in self.anchors[: len(weights)]]
         kept = [v for v in values if v is not None]
-        return combination_error(kept, weights, truth) if len(kept) == len(values) else None
+        return whole_error(kept, weights, truth, self.ranks) if len(kept) == len(values) else None
 
     def last(self, weights: list[float]) -> torch.Tensor:
         """The last block's output that `weights` forecast."""
@@ -125,11 +128,11 @@ class History:
         anchors = self._before(at)
         if not anchors or not self.rated:
             return []
-        stride = max(1, last.shape[0] // PROBE_TOKENS)
+        chosen = every(PROBE_TOKENS, last.shape[0], self.ranks)
         nodes = [a.at for a in anchors]
-        values = [a.last[::stride] for a in anchors]
+        values = [a.last[chosen] for a in anchors]
         return [
-            combination_error(values[: o + 1], lagrange_weights(nodes[: o + 1], at), last[::stride])
+            whole_error(values[: o + 1], lagrange_weights(nodes[: o + 1], at), last[chosen], self.ranks)
             for o in self.orders(len(anchors))
         ]
 

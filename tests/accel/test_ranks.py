@@ -1,0 +1,105 @@
+"""Two processes that share a transformer decide as one would, or together; those that do not are left alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny import TinyPipeline
+from two_ranks import decided, methods
+
+from outpace.accel.ranks import Ranks, every, ranks_of
+
+HERE = Path(__file__).parent
+SECONDS = 120
+"""Two interpreters start in this time; no exchange between them may wait longer than 20 seconds."""
+
+pytestmark = pytest.mark.skipif(
+    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="needs gloo"
+)
+
+
+def run(job: str, cls: str, folder: Path) -> list[dict[str, Any]]:
+    """What two processes print; they are ended where one does not end by itself."""
+    command = [sys.executable, str(HERE / "two_ranks.py"), job, cls]
+    started = [
+        subprocess.Popen(
+            [*command, str(rank), str(folder / "meet")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for rank in range(2)
+    ]
+    try:
+        told = [process.communicate(timeout=SECONDS) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    assert [process.returncode for process in started] == [0, 0], told[0][1][-2000:] + told[1][1][-2000:]
+    return [json.loads(out.split("RESULT")[1]) for out, _ in told]
+
+
+@pytest.mark.parametrize(
+    "cls", ["WanTransformer3DModel", pytest.param("FluxTransformer2DModel", marks=pytest.mark.slow)]
+)
+def test_parts_of_one_sample_are_decided_as_by_one_process(cls: str, tmp_path: Path) -> None:
+    """Ulysses; diffusers' ring asks its attention for what only that of a GPU returns."""
+    one, two = run("ulysses", cls, tmp_path)
+    assert one["errors"][0][0] != one["errors"][1][0], "each process measures its own part"
+    for name, method in methods(one["between"]).items():
+        alone = decided(TinyPipeline(cls), method, [0])
+        for rank in (one, two):
+            mine = rank["found"][name]
+            assert mine["computed"] == alone["computed"], name
+            for (got,), (want,) in zip(mine["errors"], alone["errors"], strict=True):
+                assert (got is None) == (want is None), name
+                assert got is None or got == pytest.approx(want, rel=1e-3, abs=1e-6), name
+            out, plain = torch.tensor(mine["out"]), torch.tensor(alone["out"])
+            assert (out - plain).abs().max() <= 1e-3 * plain.abs().max(), name
+    assert any(not all(all(c) for c in mine["computed"]) for mine in one["found"].values()), "something was forecast"
+
+
+def test_where_weights_are_sharded_one_that_computes_makes_all_compute(tmp_path: Path) -> None:
+    cls = "WanTransformer3DModel"
+    ranks = run("sharded", cls, tmp_path)
+    reasons = []
+    for name, method in methods(ranks[0]["between"]).items():
+        one, two = (rank["found"][name] for rank in ranks)
+        assert one["computed"] == two["computed"], name
+        reasons += [reason for mine in (one, two) for call in mine["reasons"] for reason in call]
+        for rank, mine in enumerate((one, two)):
+            alone = decided(TinyPipeline(cls), method, [rank + 1])
+            if alone["computed"] == mine["computed"]:
+                out, plain = torch.tensor(mine["out"]), torch.tensor(alone["out"])
+                assert (out - plain).abs().max() <= 1e-3 * plain.abs().max(), name
+    assert "another process computes" in reasons, "the threshold lay between them"
+
+
+@pytest.mark.slow
+def test_whole_copies_are_left_alone(tmp_path: Path) -> None:
+    cls = "WanTransformer3DModel"
+    for rank, told in enumerate(run("data", cls, tmp_path)):
+        for name, method in methods(told["between"]).items():
+            alone = decided(TinyPipeline(cls), method, [rank + 1])
+            assert told["found"][name]["computed"] == alone["computed"], name
+            assert told["found"][name]["reasons"] == alone["reasons"], name
+
+
+def test_a_process_by_itself_shares_with_nobody() -> None:
+    assert ranks_of(TinyPipeline("WanTransformer3DModel").transformer) is None
+
+
+@pytest.mark.parametrize(("tokens", "wanted"), [(4, 512), (300, 64), (512, 100)])
+def test_the_tokens_looked_at_are_those_of_one_process(
+    tokens: int, wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranks = Ranks(groups=(), parts="two")
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda group: 2)
+    looked_at = []
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda group, rank=rank: rank)
+        looked_at += torch.arange(rank * tokens, (rank + 1) * tokens)[every(wanted, tokens, ranks)].tolist()
+    assert looked_at == torch.arange(2 * tokens)[every(wanted, 2 * tokens, None)].tolist()

@@ -1,0 +1,111 @@
+"""One of two processes that share a tiny transformer: started by test_ranks.py, which reads what is printed.
+
+Started as `two_ranks.py JOB CLASS RANK FILE`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import timedelta
+from typing import Any
+
+import tiny
+import torch
+import torch.distributed as dist
+from tiny import TinyPipeline
+
+from outpace.accel import GatedTaylor, IntervalTaylor, Method, ScheduledTaylor, accelerate
+
+SECONDS = 20
+"""An exchange that waits longer is lost: the other process never came."""
+
+STEPS = 14
+
+EVEN = 4
+"""Tokens of text: diffusers shares out only what divides evenly."""
+
+
+def paper(threshold: float) -> GatedTaylor:
+    return GatedTaylor(threshold=threshold, gate="paper", order=1, correct=False)
+
+
+def methods(between: float) -> dict[str, Method]:
+    """What is tried; `between` is a threshold for the gate that lies between the processes' own errors."""
+    return {
+        "between": paper(between),
+        **{f"paper {t}": paper(t) for t in (0.005, 0.02, 0.08)},
+        **{f"plan {t}": GatedTaylor(threshold=t) for t in (0.02, 0.05, 0.1, 0.2)},
+        "budget": GatedTaylor(threshold=0.05, gate="budget"),
+        "interval": IntervalTaylor(interval=3),
+        "scheduled": ScheduledTaylor(speedup=2),
+    }
+
+
+def decided(pipe: TinyPipeline, method: Method, seeds: list[int], together: bool = True) -> dict[str, Any]:
+    """What a run computed and why, its errors, and what came out.
+
+    Args:
+        together: False leaves every process to itself, as if it had the transformer alone.
+    """
+    with accelerate(pipe, method) as run:
+        if not together:
+            for denoiser in run._denoisers:
+                denoiser.ranks = None
+        tokens, tiny.TEXT_TOKENS = tiny.TEXT_TOKENS, EVEN
+        try:
+            out = pipe(seeds, steps=STEPS)
+        finally:
+            tiny.TEXT_TOKENS = tokens
+    calls = run.trace.calls
+    return {
+        "computed": [c.computed for c in calls],
+        "reasons": [c.reason for c in calls],
+        "errors": [c.error for c in calls],
+        "out": out.flatten().tolist(),
+    }
+
+
+def spread(pipe: TinyPipeline, job: str) -> None:
+    """Spread the transformer over both processes."""
+    if job == "sharded":
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = init_device_mesh("cpu", (2,))
+        for block in pipe.transformer.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(pipe.transformer, mesh=mesh)
+    elif job == "ulysses":
+        from diffusers import ContextParallelConfig
+
+        torch.accelerator.device_count = lambda: 1  # diffusers counts devices without asking whether there are any
+        pipe.transformer.enable_parallelism(config=ContextParallelConfig(ulysses_degree=2))
+
+
+def first_errors(pipe: TinyPipeline, seeds: list[int]) -> list[float]:
+    """This process's own errors at the steps that both are asked about, with everything forecast that can be."""
+    run = decided(pipe, paper(1e6), seeds, together=False)
+    return [errors[0] for errors in run["errors"] if errors[0] is not None]
+
+
+def main(job: str, cls: str, rank: int, file: str) -> None:
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{file}", rank=rank, world_size=2, timeout=timedelta(seconds=SECONDS)
+    )
+    # Tokens are shared out over both; sharded weights and whole copies serve prompts of their own.
+    seeds = [0] if job == "ulysses" else [rank + 1]
+    pipe = TinyPipeline(cls)
+    spread(pipe, job)
+    every: list[Any] = [None, None]
+    dist.all_gather_object(every, first_errors(pipe, seeds))
+    between = (every[0][0] * every[1][0]) ** 0.5
+    found = {name: decided(pipe, method, seeds) for name, method in methods(between).items()}
+    print("RESULT" + json.dumps({"errors": every, "between": between, "found": found}))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])
