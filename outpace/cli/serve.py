@@ -17,6 +17,7 @@ EPILOG = """\b
 Examples:
   outpace serve flux
   outpace serve black-forest-labs/FLUX.1-dev --device cuda --replicas 4 --max-batch 16 --quality high
+  outpace serve flux --speedup 2.5
   outpace serve flux --profile medium=out/tune/profile.json
   curl http://127.0.0.1:8000/v1/images/generations -H "Content-Type: application/json" \\
     -d '{"prompt": "a blue circle above a yellow circle on black", "quality": "high", "seed": 1}'
@@ -29,6 +30,9 @@ Replicas are Ray Serve's: on this machine, or on the cluster of RAY_ADDRESS.
 @click.command(epilog=EPILOG, short_help="Answer OpenAI's image API, for many users at once.")
 @click.argument("pipeline")
 @click.option("--quality", default="medium", show_default=True, metavar="TIER", help="Where a request asks for none.")
+@click.option(
+    "--speedup", type=FiniteRange(1, 1000), metavar="X", help="What medium means: so many times fewer blocks."
+)
 @click.option(
     "--profile", "profiles", multiple=True, metavar="[TIER=]FILE", help="What a tier means, as 'outpace tune' wrote it."
 )
@@ -66,6 +70,7 @@ Replicas are Ray Serve's: on this machine, or on the cluster of RAY_ADDRESS.
 def serve(
     pipeline: str,
     quality: str,
+    speedup: float | None,
     profiles: tuple[str, ...],
     host: str,
     port: int,
@@ -92,6 +97,8 @@ def serve(
     find_pipeline(pipeline)  # slips are answered before torch is imported
     choose_device(device)
     usual, tuned = tier_named(quality, "medium"), read_profiles(profiles)
+    if speedup is not None and any(tier == "medium" for tier, _ in tuned):
+        raise ConfigError("--speedup and a --profile of medium both say what medium means; keep one")
     if api_key is not None and not (api_key.strip() and api_key.isascii()):
         raise ConfigError("--api-key is empty, or has letters that no header holds; give another key, or leave it out")
 
@@ -105,7 +112,7 @@ def serve(
     settings = ServeSettings(
         usual=usual, queue=queue, seconds=timeout, max_pixels=max_pixels, max_steps=max_steps, api_key=api_key
     )
-    engine = EngineSettings(pipeline=pipeline, device=device, dtype=dtype, profiles=tuned)
+    engine = EngineSettings(pipeline=pipeline, device=device, dtype=dtype, profiles=tuned, speedup=speedup)
 
     def make() -> Maker:
         click.echo(f"loading {pipeline} ...", err=True)

@@ -29,6 +29,8 @@ class EngineSettings:
     dtype: str | None = None
     profiles: tuple[tuple[str, str], ...] = ()
     """Tiers that a profile stands for: (tier, file)."""
+    speedup: float | None = None
+    """What medium means: so many times fewer blocks; None takes the preset's."""
 
 
 class Engine:
@@ -51,7 +53,7 @@ class Engine:
             raise InputError(f"'{settings.pipeline}' makes clips; outpace serve answers with pictures")
         pipe = self.loaded.pipe
         forecasts = self.loaded.pocket is None or self.loaded.pocket.forecasts
-        self.tiers = tiers_of(pipe, settings.profiles) if forecasts else {}
+        self.tiers = tiers_of(settings.profiles, settings.speedup) if forecasts else {}
         self.run = accelerate(pipe, self.tiers["exact"]) if forecasts else None
         self.editing = {name: found for name in ("image", "mask_image") if (found := editor_of(pipe, name)) is not None}
         self.alike = pads_alike(pipe)

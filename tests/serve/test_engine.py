@@ -136,11 +136,22 @@ def test_a_profile_stands_for_a_tier_and_one_for_whole_batches_does_not(tmp_path
 
     method = outpace.GatedTaylor(threshold=0.07)
     file = Profile(methods=(method,), steps=20).save(tmp_path / "one.json")
-    pipe = load_pipeline("dit", progress=False).pipe
-    assert tiers_of(pipe, (("high", str(file)),))["high"] == method
+    assert tiers_of((("high", str(file)),))["high"] == method
     both = Profile(methods=(method, Solver()), steps=20).save(tmp_path / "two.json")
     with pytest.raises(ConfigError, match="has the methods gated_taylor, solver"):
-        tiers_of(pipe, (("high", str(both)),))
+        tiers_of((("high", str(both)),))
+
+
+def test_tiers_are_shares_of_the_work_and_the_server_says_what_medium_is() -> None:
+    from click.testing import CliRunner
+
+    from outpace.cli.serve import serve
+    from outpace.serve.tiers import tiers_of
+
+    assert [method.speedup for method in tiers_of(()).values()] == [1.0, 1.6, 2.2, 3.0]  # pyright: ignore
+    assert tiers_of((), 2.5)["medium"] == outpace.ScheduledTaylor(speedup=2.5)
+    asked = CliRunner().invoke(serve, ["dit", "--speedup", "2.5", "--profile", "medium=a.json"])
+    assert isinstance(asked.exception, ConfigError) and "keep one" in str(asked.exception)
 
 
 def test_clips_are_not_served() -> None:
