@@ -20,21 +20,21 @@ from .methods.solver import Solver
 from .presets import PRESETS, Preset
 
 if TYPE_CHECKING:
-    from .apply import Acceleration as Acceleration
     from .apply import accelerate as accelerate
-    from .apply import handle_of as handle_of
-    from .apply import restore as restore
     from .check import Finding as Finding
     from .check import check_family as check_family
+    from .handle import Acceleration as Acceleration
+    from .handle import handle_of as handle_of
+    from .handle import restore as restore
     from .profile import Profile as Profile
     from .trace import Call as Call
     from .trace import Trace as Trace
 
 _HOME = {
-    "Acceleration": ".apply",
+    "Acceleration": ".handle",
     "accelerate": ".apply",
-    "handle_of": ".apply",
-    "restore": ".apply",
+    "handle_of": ".handle",
+    "restore": ".handle",
     "Finding": ".check",
     "check_family": ".check",
     "Profile": ".profile",

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from ..errors import OutpaceError
-from .apply import Acceleration
 from .families import Family, Stack, find_family
 from .forecast import Forecaster, History
+from .handle import Acceleration
 from .methods import Method
 from .methods.gated_taylor import GatedTaylor
 from .policy import Policy

@@ -7,7 +7,8 @@ This room knows no pipeline and no method. It is handed contenders that answer r
 from .contender import KINDS, Contender, Kind, Request, Result
 from .metrics import METRICS, Metric
 from .results import build_results
-from .study import Row, Study, run_study
+from .run import run_study
+from .study import Row, Study
 
 __all__ = [
     "KINDS",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from ..errors import MeasurementError
 from .attention import block_work, digest
@@ -15,12 +16,8 @@ from .contender import Contender, Request, Result
 from .features import extractors, read_features
 from .metrics import METRICS, Metric
 from .records import Records, fingerprint
-
-if TYPE_CHECKING:
-    from tqdm.auto import tqdm
-
-    from .study import Row, Study
-    from .workers import Crew
+from .study import Row, Study
+from .workers import Crew
 
 
 class BatchMaker:

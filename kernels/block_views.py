@@ -2,34 +2,62 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
 
-if TYPE_CHECKING:
-    from .block_index import BlockIndex
-
 BITS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
-def row_of_each(index: BlockIndex) -> Tensor:
+class Blocks(Protocol):
+    """What is read of a `BlockIndex`, whose words and shapes these are."""
+
+    @property
+    def indptr(self) -> Tensor: ...
+    @property
+    def indices(self) -> Tensor: ...
+    @property
+    def counts(self) -> Tensor: ...
+    @property
+    def key_lengths(self) -> Tensor | None: ...
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def rows(self) -> int: ...
+    @property
+    def columns(self) -> int: ...
+    @property
+    def queries(self) -> int: ...
+    @property
+    def keys(self) -> int: ...
+    @property
+    def query_block(self) -> int: ...
+    @property
+    def key_block(self) -> int: ...
+
+
+def row_of_each(index: Blocks) -> Tensor:
     """int64 (kept blocks): the flat (batch, group, row) every kept block belongs to."""
     counts = index.counts.flatten()
     rows = torch.arange(counts.numel(), device=index.device)
     return torch.repeat_interleave(rows, counts, output_size=index.indices.numel())
 
 
-def mask(index: BlockIndex) -> Tensor:
+def mask(index: Blocks) -> Tensor:
     """bool (B, J, R, C)."""
     flat = torch.zeros(index.batch * index.groups * index.rows, index.columns, dtype=torch.bool, device=index.device)
     flat[row_of_each(index), index.indices.long()] = True
     return flat.view(index.batch, index.groups, index.rows, index.columns)
 
 
-def dense_mask(index: BlockIndex) -> Tensor:
+def dense_mask(index: Blocks) -> Tensor:
     """bool (B, J, N, M)."""
     tokens = mask(index).repeat_interleave(index.query_block, 2).repeat_interleave(index.key_block, 3)
     tokens = tokens[:, :, : index.queries, : index.keys]
@@ -39,7 +67,7 @@ def dense_mask(index: BlockIndex) -> Tensor:
     return tokens & valid[:, None, None]
 
 
-def padded(index: BlockIndex, width: int | None = None) -> tuple[Tensor, Tensor]:
+def padded(index: Blocks, width: int | None = None) -> tuple[Tensor, Tensor]:
     """int32 (B, J, R) and int32 (B, J, R, width)."""
     counts, rows = index.counts, row_of_each(index)
     width = max(int(counts.max()), 1) if width is None else width
@@ -66,7 +94,7 @@ def from_bits(bits: Tensor, columns: int) -> Tensor:
     return blocks.flatten(-2)[..., :columns]
 
 
-def flex_mask(index: BlockIndex, heads: int) -> Any:
+def flex_mask(index: Blocks, heads: int) -> Any:
     """A BlockMask over (B, heads, N, M): blocks cut by `key_lengths` are masked by token, all others are full."""
     from torch.nn.attention.flex_attention import BlockMask
 
@@ -94,7 +122,7 @@ def flex_mask(index: BlockIndex, heads: int) -> Any:
     return BlockMask.from_kv_blocks(cut, partial, counts - cut, columns, mask_mod=before_the_end, **sizes)
 
 
-def bsr(index: BlockIndex, batch: int, group: int) -> tuple[Tensor, Tensor]:
+def bsr(index: Blocks, batch: int, group: int) -> tuple[Tensor, Tensor]:
     """int32 (R + 1) from zero and int32 (kept blocks of this group)."""
     pointers = index.indptr[batch, group]
     start, end = int(pointers[0]), int(pointers[-1])

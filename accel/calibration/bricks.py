@@ -8,8 +8,8 @@ from functools import partial
 from statistics import fmean
 from typing import Any
 
-from ..apply import accelerate
 from ..bricks.brick import Brick
+from ..handle import Acceleration
 from ..methods import METHODS
 from ..ranges import number, require, whole
 from .brick_costs import CostTable, measure
@@ -140,7 +140,7 @@ class Calibrated:
     def psnr(self, method: Skipping) -> float:
         """PSNR in dB of what is made under a schedule towards what is made plainly, on average over the prompts."""
         if method.schedule not in self._known:
-            with accelerate(self._pipe, method):
+            with Acceleration(self._pipe, [method]):
                 pictures, _ = made(self._pipe, self._run)
             self.runs += 1
             self._known[method.schedule] = fmean(psnr(pictures, self._plain, self._peak))

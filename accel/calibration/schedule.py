@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from ...errors import ConfigError, InputError, UnsupportedModelError
-from ..apply import accelerate
+from ..handle import Acceleration
 from ..levels import noise_levels
 from ..methods import METHODS
 from ..ranges import number, one_of, require
@@ -207,7 +207,7 @@ class Bench:
                 order=candidate.order,  # pyright: ignore[reportCallIssue]
                 replay=candidate.replay,  # pyright: ignore[reportCallIssue]
             )
-            with accelerate(self.pipe, method):
+            with Acceleration(self.pipe, [method]):
                 pictures, _ = made(self.pipe, lambda: self._run(missing))
             for i, value in zip(missing, psnr(pictures, self._plain[missing], self._peak[missing]), strict=True):
                 known[str(i)] = value
@@ -219,7 +219,7 @@ class Bench:
         """The pictures of many more steps of a second-order solver."""
         run, pipe = self._run, self.pipe
         call["num_inference_steps"], before = CONVERGED * self.total, call.get("num_inference_steps")
-        with accelerate(pipe, METHODS["solver"]()):
+        with Acceleration(pipe, [METHODS["solver"]()]):
             pictures, _ = made(pipe, lambda: run(range(self.count)))
         call["num_inference_steps"] = before if before is not None else self.total
         self._pay(float(CONVERGED * self.count))

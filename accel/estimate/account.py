@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from typing import Any
 
-from .words import tell_account
+from .words import count, flops, memory, percent, row, run_in_words
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,3 +99,34 @@ class Account:
     def summary(self) -> str:
         """The account as text."""
         return tell_account(self)
+
+
+def tell_account(a: Account) -> str:
+    """What is made and what it costs, a table of its parts, ceilings, and what is remembered."""
+    made = run_in_words(
+        a.model, a.transformer, width=a.width, height=a.height, frames=a.frames, steps=a.steps, calls=a.calls
+    )
+    told = [
+        ("tokens", f"{a.tokens:,}, and {a.text_tokens:,} of text" if a.text_tokens else f"{a.tokens:,}"),
+        ("weights", f"{count(a.parameters)} parameters a denoiser, {memory(a.weights_bytes)} in {a.dtype}"),
+        ("FLOPs", f"{flops(a.flops_per_call)} a call, {flops(a.flops_per_step)} a step, {flops(a.flops_total)} a run"),
+    ]
+    lines = [made, *(row(label, said) for label, said in told), ""]
+    lines.append(f"{'one call':<44}{'FLOPs':>12}{'share':>9}{'parameters':>16}{'share':>9}")
+    for stack in dict.fromkeys(piece.stack for piece in a.pieces):
+        lines.append(stack)
+        lines += [
+            f"  {piece.part:<42}{flops(piece.flops):>12}{percent(piece.flops / a.flops_per_call):>9}"
+            f"{count(piece.parameters):>16}{percent(piece.parameters / a.parameters):>9}"
+            for piece in a.pieces
+            if piece.stack == stack
+        ]
+    lines += ["", f"{'at most, in FLOPs':<20}{'forecast without a block':>26}{'with the first block':>24}"]
+    for ceiling in a.ceilings:
+        share = (
+            "every step" if ceiling.computed == 1 else f"{Fraction(ceiling.computed).limit_denominator(100)} of them"
+        )
+        lines.append(f"{share + ' computed':<20}{ceiling.planned:>25.2f}x{ceiling.probed:>23.2f}x")
+    lines += ["", "remembered between steps, for one sample"]
+    lines += [f"{kept.setting:<32}{kept.tensors:>3} tensors, {memory(kept.bytes)}" for kept in a.kept]
+    return "\n".join([*lines, *(row("note", note) for note in a.notes)])

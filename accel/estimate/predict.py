@@ -9,7 +9,7 @@ from ...errors import ConfigError
 from .cost import FEWEST_TOKENS, Cost, break_even, count_cost, worthwhile
 from .devices import Device, find_device
 from .sample import Sample, sample_of
-from .words import describe
+from .words import count, duration, flops, memory, percent, row, run_in_words
 
 WORTH = 1.2
 """A predicted speed-up below this is not worth an approximation: leaving out one step in six gives as much."""
@@ -227,3 +227,48 @@ def _verdict(cost: Cost, share: float, ceiling: float, sparsity: float, gain: fl
         return False, f"leave it alone: {cost.tokens:,} tokens are too few blocks to choose among"
     told = f"attention is {100 * share:.0f} % of the time, at best {ceiling:.2f}x, {gain:.2f}x at sparsity {sparsity:g}"
     return gain >= WORTH, f"{'worth it' if gain >= WORTH else 'leave it alone'}: {told}"
+
+
+def describe(e: Estimate) -> str:
+    """A few lines: what is made, what it costs, what can be gained, and the verdict."""
+    together = e.sequence > e.tokens
+    text = f" + {e.sequence - e.tokens:,} of text" if together else ""
+    made = run_in_words(
+        e.model, e.transformer, width=e.width, height=e.height, frames=e.frames, steps=e.steps, calls=e.calls
+    )
+    lines = [
+        ("", f"{made}, on {e.device}"),
+        ("tokens", f"{e.tokens:,}{text} in self-attention" if e.sequence else f"{e.tokens:,}"),
+        ("weights", f"{count(e.parameters)} parameters a denoiser, {memory(e.weights_bytes)}{_room(e)}"),
+        ("FLOPs", f"{flops(e.flops_per_step)} a step, {flops(e.flops_total)} in total"),
+        (
+            "attention",
+            f"{percent(e.attention_flops_share)} of the FLOPs, {percent(e.attention_time_share)} of the time",
+        ),
+        ("dense run", f"{duration(e.seconds_total)}, {duration(e.seconds_per_step)} a step (roofline, denoiser alone)"),
+        ("at best", f"{e.ceiling:.2f}x, if attention cost nothing"),
+        ("predicted", f"{e.predicted_speedup:.2f}x, {duration(e.predicted_seconds)}, {_how(e)}"),
+        ("break-even", _even(e)),
+        ("index", f"{memory(e.index_bytes)} of block indices (64 x 64)"),
+        ("verdict", e.verdict),
+        ("rates", e.device_source),
+        *(("note", note) for note in e.notes),
+    ]
+    return "\n".join(row(label, said) if label else said for label, said in lines)
+
+
+def _room(e: Estimate) -> str:
+    if e.fits is None:
+        return ""
+    return "" if e.fits else f", more than {e.device} holds"
+
+
+def _how(e: Estimate) -> str:
+    searches = "1 search" if e.searches == 1 else f"{e.searches} searches"
+    text = "" if abs(e.effective_sparsity - e.sparsity) < 0.005 else f" ({e.effective_sparsity:.2f} with text kept)"
+    return f"at sparsity {e.sparsity:g}{text} with {e.dense_steps} of {e.steps} steps dense and {searches}"
+
+
+def _even(e: Estimate) -> str:
+    run = "never for the run" if e.break_even is None else f"{e.break_even:.2f} for the run with its search"
+    return f"sparsity {e.kernel_break_even:.2f} for the kernel alone, {run}"

@@ -11,14 +11,8 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, UnsupportedModelError
 from ..denoiser import denoisers_of
-from .block_mixture import mix_blocks
-from .feed_forward import ExpertFeedForward
-from .importance import orders_of
-from .integers import to_integers
-from .modulation import compress_modulation
-from .pruned import CutFeedForward, drop_blocks
+from .apply import apply_conversion
 from .settings import Conversion
-from .sites import find_sites
 
 
 def convert(
@@ -81,30 +75,6 @@ def _converted_pipeline(pipe: Any, conversion: Conversion, importance: Mapping[s
     known = {**dict(pipe.config), **pipe.components, **made}
     wanted = [name for name in inspect.signature(type(pipe).__init__).parameters if name in known]
     return type(pipe)(**{name: known[name] for name in wanted})
-
-
-def apply_conversion(
-    transformer: nn.Module, conversion: Conversion, importance: Mapping[str, Tensor] | None = None
-) -> None:
-    """Do what `conversion` says to `transformer`, in place, one layer at a time."""
-    if importance is not None and conversion.experts is None and conversion.width is None:
-        raise ConfigError("importance orders the hidden units of experts; give experts or a width too")
-    if conversion.groups:
-        mix_blocks(transformer, conversion)
-    if conversion.modulation is not None:
-        compress_modulation(transformer, conversion.modulation)
-    if conversion.experts is not None or conversion.width is not None:
-        sites = find_sites(transformer)
-        orders = orders_of(sites, importance)
-        for site in sites:
-            if conversion.experts is not None:
-                layer = ExpertFeedForward(site.read(), orders[site.path], conversion.experts)
-            else:
-                layer = CutFeedForward(site.read(), orders[site.path], conversion.width or 1.0)
-            site.place(transformer, layer.train(transformer.training))
-    drop_blocks(transformer, conversion.dropped)  # late: the importance of the blocks' layers goes by their places
-    if conversion.integers is not None:
-        to_integers(transformer, conversion.integers)
 
 
 def conversion_of(transformer: Any) -> Conversion | None:

@@ -16,7 +16,7 @@ from diffusers import ModelMixin as ModelMixin  # diffusers looks here for what 
 from torch import nn
 
 from ...errors import UnsupportedModelError
-from .convert import apply_conversion
+from .apply import apply_conversion
 from .settings import Conversion
 
 PREFIX = "Converted"

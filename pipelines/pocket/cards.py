@@ -11,7 +11,7 @@ from ...files import write_text
 from ..folder import read_card
 
 if TYPE_CHECKING:
-    from .recipes import Pocket
+    from .pocket import Pocket
 
 FIRST_SEED = 50_000
 """Noise that no training step has drawn and no setting is tuned on."""

@@ -13,7 +13,8 @@ from typing import Any
 
 from ...errors import InputError
 from ...registry import Registry
-from .recipes import POCKETS, Pocket, Split, scaled
+from .pocket import POCKETS, Pocket, Split
+from .recipes import scaled
 
 SISTER_FACTS = Path(__file__).parent / "weights" / "sisters.json"
 """By name: "weights", the digest that results carry too, and the card; `benchmarks/run.py --sisters` writes it."""

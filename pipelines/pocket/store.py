@@ -11,6 +11,7 @@ from ...errors import InputError
 from ..folder import check_parts, told_as_input
 from ..parts import converted_parts, pipeline_class
 from ..quiet import quiet_loading
+from .pocket import POCKETS
 
 if TYPE_CHECKING:
     import torch
@@ -25,8 +26,6 @@ def pocket_path(name: str) -> Path:
 
     Raises: UnknownNameError for no pocket of ours; InputError where its weights are not installed.
     """
-    from .recipes import POCKETS
-
     POCKETS[name]
     folder = WEIGHTS / name
     if not (folder / "model_index.json").is_file():

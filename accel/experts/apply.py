@@ -1,0 +1,41 @@
+"""Does to a transformer, in place, what a conversion says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from ...errors import ConfigError
+from .block_mixture import mix_blocks
+from .feed_forward import ExpertFeedForward
+from .importance import orders_of
+from .integers import to_integers
+from .modulation import compress_modulation
+from .pruned import CutFeedForward, drop_blocks
+from .settings import Conversion
+from .sites import find_sites
+
+
+def apply_conversion(
+    transformer: nn.Module, conversion: Conversion, importance: Mapping[str, Tensor] | None = None
+) -> None:
+    """Do what `conversion` says to `transformer`, in place, one layer at a time."""
+    if importance is not None and conversion.experts is None and conversion.width is None:
+        raise ConfigError("importance orders the hidden units of experts; give experts or a width too")
+    if conversion.groups:
+        mix_blocks(transformer, conversion)
+    if conversion.modulation is not None:
+        compress_modulation(transformer, conversion.modulation)
+    if conversion.experts is not None or conversion.width is not None:
+        sites = find_sites(transformer)
+        orders = orders_of(sites, importance)
+        for site in sites:
+            if conversion.experts is not None:
+                layer = ExpertFeedForward(site.read(), orders[site.path], conversion.experts)
+            else:
+                layer = CutFeedForward(site.read(), orders[site.path], conversion.width or 1.0)
+            site.place(transformer, layer.train(transformer.training))
+    drop_blocks(transformer, conversion.dropped)  # late: the importance of the blocks' layers goes by their places
+    if conversion.integers is not None:
+        to_integers(transformer, conversion.integers)
