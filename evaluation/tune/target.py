@@ -1,4 +1,4 @@
-"""What a user will accept: "psnr>=30", "ssim>=0.98", "time<=60%", one clause or several that must all be kept."""
+"""What a user will accept: "psnr>=30", "speedup>=3", "time<=60%", one clause or several that must all be kept."""
 
 from __future__ import annotations
 
@@ -14,9 +14,17 @@ from ..metrics import METRICS
 COSTS = {"blocks": "share of the plain pipeline's work", "time": "share of the plain pipeline's time"}
 """What a setting spends, by the name a clause gives it; less is better, and 1 is the plain pipeline."""
 
+GAINS = {"speedup": "number of times that the plain pipeline's work is more"}
+"""The other way round: more is better, and 1 is the plain pipeline."""
+
 _SPELT = {"latency": "time", "compute": "blocks", "work": "blocks"}
 _FORM = re.compile(r"\s*([A-Za-z][\w-]*)\s*(>=|<=|≥|≤)\s*([^\s%A-Za-z]+(?:[eE][+-]?\d+)?)\s*(%|[A-Za-z]+)?\s*")
 _SIGN = {"≥": ">=", "≤": "<="}
+
+
+def is_higher_better(name: str) -> bool:
+    """True where more of a number that a clause can bound is better."""
+    return name in GAINS or (name in METRICS and METRICS[name].better == "higher")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,13 +35,14 @@ class Clause:
     """
 
     name: str
-    """A metric of METRICS that every request has, mostly to the plain pipeline's answer, or one of COSTS."""
+    """A metric of METRICS that every request has, mostly to the plain pipeline's answer, or one of COSTS or GAINS."""
 
     bound: float
     """A request keeps the clause where its value is on the better side of this, or on it."""
 
     def __post_init__(self) -> None:
-        known = [name for name, metric in METRICS.items() if metric.kind != "set"] + list(COSTS)
+        known = [name for name, metric in METRICS.items() if metric.kind != "set"]
+        known += [*COSTS, *GAINS]
         if self.name in METRICS and self.name not in known:
             raise ConfigError(f"--target: {self.name} is a distance of whole sets; name one that each request has")
         if self.name not in known:
@@ -47,6 +56,11 @@ class Clause:
             )
         if best is not None and self.higher and self.bound <= 0:
             raise ConfigError(f"--target: every picture keeps {self.name} >= {self.bound:g}; write a bound above 0")
+        if self.name in GAINS and self.bound < 1:
+            raise ConfigError(
+                f"--target: {self.name} is the {GAINS[self.name]}, 1 or more, not {self.bound:g}; for a third of the "
+                f"work write '{self.name}>=3'"
+            )
         if self.name in COSTS and not 0 < self.bound <= 1:
             raise ConfigError(
                 f"--target: {self.name} is a {COSTS[self.name]}, above 0 and at most 1, not {self.bound:g}; "
@@ -56,7 +70,7 @@ class Clause:
     @property
     def higher(self) -> bool:
         """True where more is better."""
-        return self.name in METRICS and METRICS[self.name].better == "higher"
+        return is_higher_better(self.name)
 
     def margin(self, value: float | None) -> float:
         """How far `value` is on the better side, as a share of the bound: below 0 is a miss, None one by infinity."""
@@ -122,12 +136,16 @@ def parse_clause(text: str) -> Clause:
     found = _FORM.fullmatch(text)
     number = _number(found[3]) if found else None
     if found is None or number is None:
-        raise ConfigError(f"--target '{text}' cannot be read; write it as psnr>=30, ssim>=0.98 or time<=60%")
+        raise ConfigError(f"--target '{text}' cannot be read; write it as psnr>=30, speedup>=3 or time<=60%")
     word, sign, unit = found[1].lower().replace("-", "_"), _SIGN.get(found[2], found[2]), found[4] or ""
     name = _SPELT.get(word, word)
-    if unit == "%":
+    if unit == "%" and name not in GAINS:
         number /= 100
-    elif unit and (name not in METRICS or unit.lower() != METRICS[name].unit.lower()):
+    elif (
+        unit
+        and not (name in GAINS and unit == "x")
+        and (name not in METRICS or unit.lower() != METRICS[name].unit.lower())
+    ):
         raise ConfigError(f"--target '{text}': {name} is not counted in '{unit}'; leave it out")
     clause = Clause(name=name, bound=number)
     if (sign == ">=") is not clause.higher:

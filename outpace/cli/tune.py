@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   outpace tune dit --target "psnr>=35"
+  outpace tune wan --target "speedup>=3"
   outpace tune flux --target "ssim>=0.98" --target "blocks<=40%" --budget 10m --out flux.json
   outpace tune owner/model --prompts prompts.txt --target "psnr>=30" --device cuda --budget 2h
   outpace generate flux --prompt "a blue circle above a yellow circle on black" --profile flux.json
 
 \b
 A target is a metric (psnr, ssim, latent_l2), compared with the plain pipeline at the same prompt and seed, or a share
-of what the plain pipeline spends: blocks (computed work) or time. Several must all be kept by the same request.
-Without a metric the most faithful setting that keeps the share is sought, else the one with the least work.
+of what the plain pipeline spends: blocks (computed work, "speedup>=3" says the same as "blocks<=1/3" would) or time.
+Several must all be kept by the same request. Without a metric the most faithful setting that keeps the share is
+sought, else the one with the least work.
 
 \b
 Settings are chosen on calibration prompts and certified on held-out ones: at most RISK of requests drawn like those

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from outpace.accel import IntervalTaylor, Profile
+from outpace.accel import IntervalTaylor, Profile, ScheduledTaylor
 from outpace.accel.methods import Method
 from outpace.cli import main
 from outpace.cli.options.budget import read_budget
 from outpace.cli.tuning import run as tuning_run
-from outpace.cli.tuning.grid import PARTS, Part, candidate_of, parts_for, settings_grid
+from outpace.cli.tuning.grid import candidate_of, parts_for, settings_grid
+from outpace.cli.tuning.part import PARTS, Part, Trial
 from outpace.cli.tuning.prompts import split_lines
 from outpace.cli.tuning.rivals import Rivals, rival_of
 from outpace.errors import InputError
@@ -184,18 +185,68 @@ def test_a_new_part_of_the_grid_is_one_entry_and_is_tried_where_it_matters(tiny_
     new: list[tuple[int, tuple[Method, ...]]] = [(8, (IntervalTaylor(interval=7),))]
     request = Request(index=0, prompt=3, seed=0)
     try:
-        PARTS.add("needless", Part(ways=lambda steps: new, matters=lambda bench, request: False))
-        without = settings_grid(bench, parts_for(bench, request))
-        PARTS.add("new", Part(ways=lambda steps: new, matters=lambda bench, request: True))
-        with_it = settings_grid(bench, parts_for(bench, request))
+        PARTS.add("needless", Part(ways=lambda steps: new, matters=lambda trial: False))
+        without = settings_grid(bench, parts_for(Trial(bench=bench, request=request)))
+        PARTS.add("new", Part(ways=lambda steps: new, matters=lambda trial: True))
+        with_it = settings_grid(bench, parts_for(Trial(bench=bench, request=request)))
     finally:
         PARTS.remove("needless")
         PARTS.remove("new")
     assert {c.name for c in with_it} - {c.name for c in without} == {"8-interval_taylor-interval-7"}
 
 
+def test_a_share_of_the_work_finds_a_calibrated_schedule_that_the_profile_holds(
+    words: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from outpace.cli.tuning import schedules
+
+    monkeypatch.setattr(schedules, "RUNS", 9.0)
+    grid = settings_grid
+
+    def scheduled(bench: Any, parts: list[Part]) -> list[Candidate]:
+        return [c for c in grid(bench, parts) if c.kept or "scheduled" in c.name][:8]
+
+    monkeypatch.setattr(tuning_run, "settings_grid", scheduled)
+    made: list[float] = []
+    really = ScheduledTaylor.calibrate
+
+    def calibrate(*args: Any, **kwargs: Any) -> Any:
+        made.append(kwargs["speedup"])
+        return really(*args, **kwargs)
+
+    monkeypatch.setattr(ScheduledTaylor, "calibrate", calibrate)
+    for target in ("speedup>=3", "blocks<=34%"):
+        told = json.loads(run(*words, "--target", target, "--json").stdout)
+        assert told["certified"] and told["calibration"]["figures"]["blocks"] == 0.25, "8 steps: 2 are at least 3x"
+        (method,) = Profile.load(tmp_path / "out" / "profile.json").methods
+        assert isinstance(method, ScheduledTaylor) and method.speedup == 4.0
+    assert made == [4.0], "kept beside what was measured, a calibration is made once"
+    labels = [row["label"] for row in told["bound"]["chain"]]
+    assert any(label.startswith("scheduled 4") for label in labels)
+
+
+def test_a_schedule_is_calibrated_where_the_budget_has_room_for_it(tiny_pipe: Any) -> None:
+    from outpace.cli.contenders.bench import Bench
+    from outpace.cli.tuning.schedules import calibrated_ways, least_speedup, may_calibrate
+    from outpace.pipelines.load import Loaded, Source
+
+    loaded = Loaded(pipe=tiny_pipe, source=Source(name="tiny", kind="folder"), prompt_argument="class_labels")
+    bench = Bench(loaded=loaded, arguments={"num_inference_steps": 12})
+    request = Request(index=0, prompt=3, seed=0)
+    assert not may_calibrate(Trial(bench=bench, request=request, runs=23.0))
+    assert may_calibrate(Trial(bench=bench, request=request, runs=24.0))
+    assert least_speedup(parse_target(["blocks<=25%", "speedup>=3"])) == 4.0
+    assert least_speedup(parse_target(["psnr>=30"])) is None
+    kept: dict[str, Any] = {"schedule-4x": ScheduledTaylor(speedup=4.0, levels="1/0.5/0.2", steps=12).to_dict()}
+    ways = calibrated_ways(Trial(bench=bench, request=request, once=lambda name, make: kept[name]))(12)
+    found = [method for _, (method,) in ways if isinstance(method, ScheduledTaylor)]
+    assert [method.speedup for method in found] == [4.0, 3.0, 6.0, 2.0, 1.71]
+    assert {method.levels for method in found} == {"1/0.5/0.2"}
+
+
 def test_the_price_of_a_bound_on_time_is_more_than_that_of_a_metric() -> None:
     metric = tuning_run.Price(few=3.0, batched=1.0, alone=0.0)
+    assert metric.runs(600.0) == pytest.approx(0.15 * 600.0 / 3.0) and metric.runs(None) == float("inf")
     timed = tuning_run.Price(few=3.0, batched=1.0, alone=2.0)
     assert metric.of(0.5, 10) == 5.0 and timed.of(0.5, 10) == 5.0 + 11 * 2.0 * 1.5
     assert metric.of(0.5, tuning_run.FIRST) == 3.0, "few requests a batch cost more each"

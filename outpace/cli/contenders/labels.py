@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor
+from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor, ScheduledTaylor
 
 if TYPE_CHECKING:
     from outpace.accel import Method
@@ -21,7 +21,16 @@ Place = tuple[str, str]
 PLACES = ("attention", "bricks", "forecast", "solver")
 """The order in which labels tell what is on top of what."""
 
-NAMES = {"gated_taylor": "gated", "interval_taylor": "interval", "adaspa": "AdaSpa", "solver": "second-order solver"}
+NAMES = {
+    "gated_taylor": "gated",
+    "interval_taylor": "interval",
+    "scheduled_taylor": "scheduled",
+    "adaspa": "AdaSpa",
+    "solver": "second-order solver",
+}
+
+UNSAID = {("scheduled_taylor", "levels"): "calibrated"}
+"""Settings whose values would fill a page, and the word that stands for them."""
 
 LONGEST = 100
 """Characters of a file name and of a value in a label; what is longer ends in a digest."""
@@ -58,6 +67,8 @@ def known_by(method: Method) -> tuple[str, Any] | None:
         return method.target.name, method.target.value
     if isinstance(method, GatedTaylor):
         return "threshold", method.threshold
+    if isinstance(method, ScheduledTaylor):
+        return "speedup", method.speedup
     return ("interval", method.interval) if isinstance(method, IntervalTaylor) else None
 
 
@@ -107,7 +118,8 @@ def label_of(methods: Sequence[Method], *, without: Collection[Place] = (), vari
                 continue
             # A forecast goes by its one number; a target of attention needs its name.
             key = "" if known and place[1] == known[0] and not isinstance(method, AdaSpa) else place[1]
-            parts.append(" ".join(filter(None, (key, "" if place == varied else worded(value)))))
+            told = " ".join(filter(None, (key, "" if place == varied else worded(value))))
+            parts.append(UNSAID.get(place, told))
         if parts and parts[0][:1].isdecimal():
             name = f"{name} {parts.pop(0)}"
         words.append(", ".join([name, *filter(None, parts)]))

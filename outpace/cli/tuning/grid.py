@@ -1,27 +1,38 @@
 """What `outpace tune` tries: solvers, steps, forecasts with their settings, sparse attention, the presets.
 
-Each kind of candidate is a `Part`, registered in PARTS; a new one is tried where it is registered, and nowhere else.
+Each kind of candidate is a `Part`, registered in PARTS (see part.py); a new one is tried where it is registered, and
+nowhere else.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any
 
-from outpace.accel import PRESETS, AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, Solver, find_family
-from outpace.cli.contenders.bricks import calibrated
+from outpace.accel import (
+    PRESETS,
+    AdaSpa,
+    BrickSkipping,
+    GatedTaylor,
+    IntervalTaylor,
+    ScheduledTaylor,
+    Solver,
+    find_family,
+)
+from outpace.cli.contenders.bricks import calibrated as bricks_of
 from outpace.cli.contenders.curve import fewer, ours, with_steps
 from outpace.cli.contenders.labels import file_name, kind_of, label_of
+from outpace.cli.tuning.part import PARTS, Part, Trial, Way
+from outpace.cli.tuning.schedules import calibrated_ways, may_calibrate, schedules
 from outpace.evaluation.attention import block_work
 from outpace.evaluation.tune import Candidate
-from outpace.registry import Registry
 
 if TYPE_CHECKING:
     from outpace.accel import Method
     from outpace.cli.contenders.bench import Bench
-    from outpace.evaluation import Contender, Request
+    from outpace.evaluation import Contender
 
 THRESHOLDS = (0.15, 0.8, 0.045, 2.2, 0.33, 0.1, 8.0, 0.07, 1.3, 0.22, 4.0, 0.5)
 """The coarse ones first: where time is short, the end of a list is not tried."""
@@ -53,35 +64,11 @@ FEWEST_STEPS = 8
 MATTERS = 0.99
 """Sparse attention is tried where it leaves at most this share of the work at a low recall."""
 
-Way = tuple[int, tuple["Method", ...]]
-"""A number of steps, and the methods."""
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Part:
-    """One kind of candidates."""
-
-    ways: Callable[[int], list[Way]]
-    """`ways(steps)`: what to try on a pipeline that takes so many steps, the most telling first."""
-
-    matters: Callable[[Bench, Request], bool] | None = None
-    """Says by a trial run whether this pipeline has any use for the part; None where every pipeline has."""
-
-    found: Callable[[Bench], Callable[[int], list[Way]]] | None = None
-    """Finds on the pipeline what to try; None where `ways` knows by itself."""
-
-
-PARTS: Registry[Part] = Registry("part of the grid")
-
-
-def parts_for(bench: Bench, request: Request) -> list[Part]:
-    """The parts that the bench's pipeline has a use for.
-
-    Args:
-        request: what trial runs are made with.
-    """
-    parts = [part for _, part in PARTS.items() if part.matters is None or part.matters(bench, request)]
-    return [part if part.found is None else replace(part, ways=part.found(bench)) for part in parts]
+def parts_for(trial: Trial) -> list[Part]:
+    """The parts that the trial's pipeline has a use for, knowing what to try on it."""
+    parts = [part for _, part in PARTS.items() if part.matters is None or part.matters(trial)]
+    return [part if part.found is None else replace(part, ways=part.found(trial)) for part in parts]
 
 
 def settings_grid(bench: Bench, parts: Iterable[Part]) -> list[Candidate]:
@@ -98,9 +85,9 @@ def settings_grid(bench: Bench, parts: Iterable[Part]) -> list[Candidate]:
     return list(found.values())
 
 
-def attention_matters(bench: Bench, request: Request) -> bool:
+def attention_matters(trial: Trial) -> bool:
     """True where sparse attention leaves out any work worth speaking of."""
-    made = bench.under((AdaSpa(recall=0.8),), [request], bench.steps)
+    made = trial.bench.under((AdaSpa(recall=0.8),), [trial.request], trial.bench.steps)
     return block_work((made[0].trace or {}).get("attention")) <= MATTERS
 
 
@@ -120,15 +107,16 @@ def sparse_ways(steps: int) -> list[Way]:
     return alone + [(steps, (GatedTaylor(threshold=t), AdaSpa(recall=r))) for t in VARIED for r in RECALLS[:2]]
 
 
-def bricks_matter(bench: Bench, request: Request) -> bool:
+def bricks_matter(trial: Trial) -> bool:
     """True where steps are near enough, and there are prompts to calibrate on: a pocket's, or the yardstick's."""
+    bench = trial.bench
     known = bench.loaded.pocket is not None or bench.yardstick is not None
     return known and bench.steps >= FEWEST_STEPS
 
 
-def brick_ways(bench: Bench) -> Callable[[int], list[Way]]:
+def brick_ways(trial: Trial) -> Callable[[int], list[Way]]:
     """Schedules of bricks, alone and on a second-order solver or under the gate, as cheaply calibrated as can be."""
-    known = calibrated(bench, prompts=2, looks=1, trials=0)
+    known = bricks_of(trial.bench, prompts=2, looks=1, trials=0)
     methods = [known.saving(saves) for saves in SAVINGS]
 
     def ways(steps: int) -> list[Way]:
@@ -141,7 +129,10 @@ def brick_ways(bench: Bench) -> Callable[[int], list[Way]]:
 
 DPM, UNIPC = Solver(solver="dpm++"), Solver(solver="unipc")
 PARTS.add("fewer steps, DPM++", Part(ways=lambda steps: [(n, (DPM,)) for n in counts(steps)]))
+PARTS.add("schedule, calibrated", Part(ways=lambda steps: [], found=calibrated_ways, matters=may_calibrate))
+PARTS.add("schedule", Part(ways=schedules()))
 PARTS.add("gate", Part(ways=lambda steps: [(steps, (GatedTaylor(threshold=t),)) for t in THRESHOLDS]))
+PARTS.add("schedule on DPM++", Part(ways=schedules(DPM)))
 for share in SHORTER:
     PARTS.add(f"gate on DPM++, {share:.0%} of the steps", Part(ways=gated_on_shorter(share)))
 PARTS.add("gate on DPM++", Part(ways=lambda steps: [(steps, (DPM, GatedTaylor(threshold=t))) for t in THRESHOLDS[:8]]))
@@ -190,6 +181,8 @@ def guess(methods: Sequence[Method], steps: int) -> float:
     """
     worth = float(steps)
     for method in methods:
+        if isinstance(method, ScheduledTaylor):
+            worth = steps / method.speedup
         if isinstance(method, (GatedTaylor, IntervalTaylor)):
             always = min(steps, method.warmup + method.cooldown)
             if isinstance(method, IntervalTaylor):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from outpace.cli.tuning.grid import parts_for, settings_grid
+from outpace.cli.tuning.part import Trial
 from outpace.cli.tuning.rivals import Rivals, compare, fewer_steps
 from outpace.evaluation.tune import (
     Candidate,
@@ -23,6 +25,7 @@ from outpace.evaluation.tune import (
     search,
 )
 from outpace.evaluation.tune.halving import FIRST
+from outpace.evaluation.tune.target import is_higher_better
 
 if TYPE_CHECKING:
     from outpace.cli.tuning.measuring import Measuring
@@ -34,6 +37,9 @@ TIMED = 2
 HELD_OUT_RUNS = 10
 """Runs over the held-out requests that time is kept for, each with the work of `USUAL`: some candidates, then the
 presets and fewer steps."""
+
+CALIBRATION = 0.15
+"""Share of the budget that may be spent on the calibration of a schedule."""
 
 USUAL = 0.4
 """Share of the plain pipeline's work that candidates usually need."""
@@ -63,6 +69,10 @@ class Price:
         """A candidate with `cost` of the plain pipeline's work on some requests: timed beside it, after a warm-up."""
         each = self.few if requests <= FIRST else self.batched
         return requests * each * cost + (requests + 1) * self.alone * (1 + cost)
+
+    def runs(self, budget: float | None) -> float:
+        """Plain runs of one prompt that a calibration may take of a budget in seconds."""
+        return math.inf if budget is None else CALIBRATION * budget / max(self.few, 1e-9)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -182,7 +192,14 @@ def run_tuning(
 
     with bar:
         price = price_of(measuring, choosing, deadline)
-        candidates = settings_grid(measuring.bench, parts_for(measuring.bench, choosing[0]))
+        trial = Trial(
+            bench=measuring.bench,
+            request=choosing[0],
+            target=promise.target,
+            runs=price.runs(deadline.seconds),
+            once=measuring.once,
+        )
+        candidates = settings_grid(measuring.bench, parts_for(trial))
         searching = deadline.share(search_share(deadline.seconds, price, len(certifying)))
         tried = affordable(candidates, searching, price)
         target, risk = promise.target, promise.risk
@@ -261,13 +278,11 @@ def affordable(candidates: list[Candidate], searching: Deadline, price: Price) -
 
 def figures(standing: Standing) -> dict[str, Any]:
     """What a candidate reached: its mean share of the work, and of everything else the median and the worst."""
-    from outpace.evaluation import METRICS
-
     numbers: dict[str, Any] = {"blocks": standing.mean("blocks"), "requests": len(standing.scores)}
     for name in standing.scores[0]:
         values = [value for s in standing.scores if (value := s.get(name)) is not None]
         if name != "blocks" and values:
-            higher = name in METRICS and METRICS[name].better == "higher"
+            higher = is_higher_better(name)
             numbers[name] = {
                 "median": median(values),
                 "worst": min(values) if higher else max(values),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from outpace.errors import ConfigError
 from outpace.evaluation.metrics import METRICS
 from outpace.evaluation.tune import Clause, Target, parse_target
-from outpace.evaluation.tune.target import COSTS, parse_clause
+from outpace.evaluation.tune.target import COSTS, GAINS, parse_clause
 
 NAMES = [name for name, metric in METRICS.items() if metric.kind != "set"]
 
@@ -67,7 +67,7 @@ def test_any_text_is_a_clause_or_a_config_error(text: str) -> None:
         clause = parse_clause(text)
     except ConfigError:
         return
-    assert math.isfinite(clause.bound) and clause.name in [*NAMES, *COSTS]
+    assert math.isfinite(clause.bound) and clause.name in [*NAMES, *COSTS, *GAINS]
 
 
 @given(st.sampled_from([*NAMES, *COSTS]), st.floats(1e-9, 1.0))
@@ -89,3 +89,14 @@ def test_what_could_not_be_measured_is_missed() -> None:
     assert not target.missed({"psnr": 31.0, "blocks": 0.5})
     assert target.missed({"psnr": None, "blocks": 0.4}) and target.missed({"psnr": math.nan, "blocks": 0.4})
     assert target.missed({"psnr": 31.0, "blocks": 0.51}) and target.missed({"psnr": 31.0})
+
+
+def test_a_speedup_is_the_work_the_other_way_round() -> None:
+    for text in ("speedup>=3", "Speedup >= 3x", "speedup≥3.0"):
+        assert parse_clause(text) == Clause(name="speedup", bound=3.0)
+    target = parse_target(["speedup>=3"])
+    assert not target.fidelity, "the most faithful setting that is as fast is sought"
+    assert not target.missed({"speedup": 28 / 9}) and target.missed({"speedup": 28 / 10}) and target.missed({})
+    for text, says in (("speedup<=3", "higher is better"), ("speedup>=0.5", "1 or more"), ("speedup>=300%", "in '%'")):
+        with pytest.raises(ConfigError, match=says):
+            parse_clause(text)
