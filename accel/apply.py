@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from .denoiser import denoisers_of
 from .families import find_family
 from .handle import Acceleration
-from .methods import Method
+from .methods import Method, list_of_methods
 from .presets import dial, preset_methods
 from .profile import Profile
 
@@ -43,12 +43,12 @@ def accelerate(
     ...     image = pipe("a red circle", num_inference_steps=50).images[0]
     >>> print(run.summary())  # doctest: +SKIP
     """
-    for method in methods:
-        if not isinstance(method, Method):
-            raise ConfigError(f"accelerate takes methods such as {example()}, not {type(method).__name__}")
+    methods = tuple(list_of_methods(methods))
     if sum((bool(methods), speedup is not None, preset is not None, profile is not None)) > 1:
         raise ConfigError("give methods, a speed-up, a preset or a profile, and only one of them")
     if profile is not None:
+        if not isinstance(profile, (Profile, str, Path)):
+            raise ConfigError(f"profile is what `outpace tune` wrote, or its file, not {type(profile).__name__}")
         tuned = profile if isinstance(profile, Profile) else Profile.load(profile)
         return Acceleration(target, tuned.methods, tuned)
     if speedup is not None:

@@ -47,6 +47,13 @@ class Site(Protocol):
         ...
 
 
+UNCOMPILED = (
+    "outpace accelerates this transformer and decides at every step which of its blocks run, so it is no one graph: "
+    "compile the blocks instead, transformer.compile_repeated_blocks(fullgraph=True)"
+)
+"""What torch says of a transformer that is compiled with fullgraph=True around its acceleration."""
+
+
 class Interception:
     """Puts `around(proceed, *args, **kwargs)` in the place of one module's call, until `remove`."""
 
@@ -56,7 +63,7 @@ class Interception:
         self.passed_over: Proceed | None = None
         """A compiled call that is put back by `remove`, and not used until then."""
         # What is decided here is decided outside of compiled graphs; a compiler that comes by calls it as it is.
-        self._uncompiled = torch.compiler.disable(self._call) if owner is not None else None
+        self._uncompiled = torch.compiler.disable(self._call, reason=UNCOMPILED) if owner is not None else None
         self.names = list(inspect.signature(module.forward).parameters)
         self.ensure()
 

@@ -12,7 +12,7 @@ from ..errors import ConfigError, ConflictError
 from .conductor import Conductor
 from .denoiser import DENOISERS, Denoiser, denoisers_of, driver_of
 from .families import find_family
-from .methods import Method, check_combination
+from .methods import Method, check_combination, list_of_methods
 from .profile import Expectation, Profile
 from .requests import Request
 from .trace import Trace
@@ -90,6 +90,11 @@ class Acceleration:
         if not isinstance(target, nn.Module):
             vars(target).setdefault(KEPT, Kept(self))
 
+    def __reduce__(self) -> Any:
+        raise ConflictError(
+            "a handle belongs to the pipeline that it changes: accelerate the copy, or pickle the handle's trace"
+        )
+
     def reset(self) -> None:
         """Forget what is remembered of the run under way, as at the start of a new one."""
         self._conductor.release()
@@ -109,6 +114,7 @@ class Acceleration:
         >>> run.assign([dial(1.0), dial(4.0)])  # doctest: +SKIP
         >>> exact, fast = pipe(["a red circle"] * 2, num_inference_steps=50).images  # doctest: +SKIP
         """
+        methods = list_of_methods(methods)
         places = {method.place for method in methods}
         found = [part for part in self._conductor.parts if part.place in places]
         if len(places) != 1 or len(found) != 1:

@@ -40,6 +40,8 @@ class Multistep:
         """(alpha, sigma) before each step and after the last."""
         self.place = 0
         """The step to be taken next."""
+        self.follows = True
+        """False where the scheduler steps itself, as on levels that the solver does not know."""
         self._places: list[int] = []
         """For each step, the solver's own number of it."""
         self.solver: Any = cls(

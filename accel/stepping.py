@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -87,6 +88,10 @@ class Stepping(Part):
                 own._step_index = begin if begin is not None else nearest(self._times, float(call["timestep"]))
             place: Any = own._step_index if counts else nearest(self._times, float(call["timestep"]))
             solver.begin(place)
+            solver.follows = not any(after > before for before, after in pairwise(solver.sigmas[place:]))
+        if not solver.follows:
+            warn("the noise levels rise, which the solvers do not follow: the scheduler steps itself")
+            return inner(*args, **kwargs)
         latents, clean = solver.step(**{k: v for k, v in call.items() if k != "return_dict"})
         if counts:
             own._step_index = solver.place

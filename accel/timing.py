@@ -35,7 +35,7 @@ class Timings:
     """
 
     def __init__(self, event: Callable[[], Any] | None = None) -> None:
-        self._event = event or (lambda: torch.cuda.Event(enable_timing=True))
+        self._event = event or timed_event
         self._spans: list[tuple[str, Mark, Mark]] = []
         self._calls: list[tuple[Timed, Mark, Mark, list[tuple[str, Mark, Mark]]]] = []
 
@@ -80,6 +80,11 @@ class Timings:
                 inside += taken
             if spans:
                 parts[OUTSIDE] += max(0.0, record.seconds - inside)
+
+
+def timed_event() -> Any:
+    """An event of a GPU's stream that tells when it was reached."""
+    return torch.cuda.Event(enable_timing=True)
 
 
 def between(begin: Mark, end: Mark) -> float:

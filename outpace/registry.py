@@ -55,13 +55,12 @@ class Registry(Generic[T]):
         self._items.pop(name, None)
 
     def __getitem__(self, name: str) -> T:
-        try:
+        if isinstance(name, str) and name in self._items:
             return self._items[name]
-        except KeyError:
-            raise UnknownNameError(f"no {self.kind} '{name}'{suggestion(name, list(self._items))}") from None
+        raise UnknownNameError(f"no {self.kind} {str(name)!r}{suggestion(str(name), list(self._items))}")
 
     def __contains__(self, name: object) -> bool:
-        return name in self._items
+        return isinstance(name, str) and name in self._items
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._items)

@@ -566,7 +566,9 @@ class Forecaster(Part):
             # To the solver, a sample that is not to be corrected is like one that was computed.
             decided = [done or not self._is_corrected(sample) for sample, done in enumerate(self._decided)]
             solver = self.shared.solver
-            stepping = solver if solver is not None and solver.own is clock.scheduler else clock.scheduler
+            stepping = (
+                solver if solver is not None and solver.own is clock.scheduler and solver.follows else clock.scheduler
+            )
             args, kwargs = self.replay.correct(
                 stepping, step, clock.step, u, decided, self._tie, self._used, args, kwargs, clock.noisy
             )

@@ -58,6 +58,18 @@ class Method:
 METHODS: Registry[type[Method]] = Registry("method")
 
 
+def list_of_methods(given: Any) -> list[Method]:
+    """What was given as methods, one or several. Raises: ConfigError where something else is among them."""
+    methods = list(given) if isinstance(given, (list, tuple)) else [given]
+    for method in methods:
+        if not isinstance(method, Method):
+            kind = f"the class {method.__name__}" if isinstance(method, type) else type(method).__name__
+            raise ConfigError(
+                f"a method is one of {', '.join(METHODS)} with its settings (outpace.METHODS), not {kind}"
+            )
+    return methods
+
+
 def check_combination(methods: list[Method]) -> None:
     """Refuse methods that cannot work together, before anything is touched. Raises: ConflictError."""
     for i, first in enumerate(methods):

@@ -351,6 +351,25 @@ def test_tokens_with_times_of_their_own_are_left_to_the_scheduler() -> None:
     assert any("timestep of its own" in w for w in run.trace.warnings)
 
 
+@both_solvers
+@pytest.mark.parametrize("sigmas", [[0.1, 0.5, 1.0], [1.0, 0.7, 0.8, 0.6, 0.4, 0.2]])
+def test_levels_that_rise_are_left_to_the_scheduler(solver: str, sigmas: list[float]) -> None:
+    """As where a picture is turned back into noise: the solvers divide by zero there."""
+    plain, pipe = FlowMatchEulerDiscreteScheduler(), TinyPipeline(WAN)
+    with accelerate(pipe, Solver(solver=solver), IntervalTaylor(interval=2, correct=True)) as run:
+        outs = []
+        for scheduler in (plain, pipe.scheduler):
+            scheduler.set_timesteps(sigmas=sigmas)
+            x = torch.randn(1, 6, 4, generator=torch.Generator().manual_seed(0))
+            for t in scheduler.timesteps:
+                x = scheduler.step(0.3 * x, t, x, return_dict=False)[0]
+            outs.append(x)
+        assert torch.equal(*outs)
+        assert any("noise levels rise" in w for w in run.trace.warnings)
+        assert torch.isfinite(pipe(steps=8)).all()
+    assert run.trace.totals()["forecast"] > 0
+
+
 def test_another_scheduler_put_in_the_place_steps_for_itself() -> None:
     pipe = TinyPipeline(WAN)
     first, second = pipe.scheduler, FlowMatchEulerDiscreteScheduler()

@@ -14,10 +14,10 @@ from tiny import TinyPipeline
 from torch import nn
 
 import outpace
-from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor, Solver, accelerate
+from outpace.accel import AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, Solver, accelerate
 from outpace.accel import trace as traces
 from outpace.accel.attention import record as records
-from outpace.errors import ConflictError
+from outpace.errors import ConfigError, ConflictError, UnknownNameError
 
 FLUX, WAN = "FluxTransformer2DModel", "WanTransformer3DModel"
 METHOD = IntervalTaylor(interval=3, warmup=2)
@@ -66,6 +66,14 @@ def test_compiled_after_accelerate(compiling: Any) -> None:
         assert said is (compiling is not regional)
     plain = TinyPipeline(FLUX)(steps=7)
     assert (pipe(steps=7) - plain).abs().max() <= 1e-4 * plain.abs().max(), "restored, it is compiled as it was meant"
+
+
+def test_compiled_as_one_graph_after_accelerate_is_told_the_way_out() -> None:
+    pipe = TinyPipeline(FLUX)
+    with accelerate(pipe, METHOD):
+        pipe.transformer = torch.compile(pipe.transformer, backend="eager", fullgraph=True)
+        with pytest.raises(Exception, match=r"outpace accelerates this transformer.*compile_repeated_blocks"):
+            pipe(steps=2)
 
 
 @pytest.mark.parametrize("compiling", [wrap, in_place, its_forward])
@@ -187,6 +195,36 @@ def test_pickled_and_copied_while_accelerated() -> None:
             assert torch.equal(other(steps=5), plain)
         assert run.trace.made == count
         assert torch.equal(pipe(steps=5), made)
+
+
+@pytest.mark.parametrize("method", [METHOD, Solver(), AdaSpa(min_tokens=1), BrickSkipping()])
+def test_a_trace_goes_to_another_process_and_a_handle_does_not(method: Any) -> None:
+    pipe = TinyPipeline(FLUX)
+    with accelerate(pipe, method) as run:
+        pipe(steps=5)
+        for again in (pickle.loads(pickle.dumps(run.trace)), copy.deepcopy(run.trace)):
+            assert again.totals() == run.trace.totals() and again.summary() == run.trace.summary()
+        for way in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(ConflictError, match="accelerate the copy, or pickle the handle's trace"):
+                way(run)
+
+
+@pytest.mark.parametrize("given", [{"profile": 3}, {"preset": 3}, {"preset": ["fast"]}, {"speedup": "3"}])
+def test_what_is_of_no_use_is_refused_by_name(given: dict[str, Any]) -> None:
+    pipe = TinyPipeline(FLUX)
+    with pytest.raises((ConfigError, UnknownNameError), match=f"{next(iter(given))}"):
+        accelerate(pipe, **given)
+    assert outpace.handle_of(pipe) is None
+
+
+@pytest.mark.parametrize("method", [None, 3, "fast", GatedTaylor])
+def test_what_is_no_method_is_refused(method: Any) -> None:
+    pipe = TinyPipeline(FLUX)
+    for given in ([method], method):
+        with accelerate(pipe, METHOD) as run, pytest.raises(ConfigError, match="a method is one of"):
+            run.assign(given)
+    with pytest.raises(ConfigError, match="a method is one of"):
+        accelerate(pipe, method)
 
 
 def test_a_trace_does_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
