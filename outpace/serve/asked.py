@@ -7,13 +7,13 @@ import re
 import secrets
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from outpace.errors import OutpaceError
 from outpace.registry import suggestion
 from outpace.serve.orders import About, Order
 from outpace.serve.pictures import FORMATS
-from outpace.serve.tiers import tier_named
+from outpace.serve.tiers import OWN, tier_named
 
 _SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
@@ -49,7 +49,7 @@ class Turned(OutpaceError):
 
 
 class Asked(BaseModel):
-    """The body of a request for pictures. What is not OpenAI's: seed, steps, guidance, strength."""
+    """The body of a request for pictures. What is not OpenAI's: speedup, seed, steps, guidance, strength."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -61,6 +61,8 @@ class Asked(BaseModel):
     response_format: Literal["b64_json", "url"] = "b64_json"
     output_format: str = "png"
     stream: bool = False
+    speedup: float | None = Field(default=None, ge=1, le=1000)
+    """How many times fewer blocks, in place of a quality."""
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Of the first picture; each further one has the next."""
     steps: int | None = Field(default=None, ge=1)
@@ -73,6 +75,14 @@ class Asked(BaseModel):
     moderation: str | None = None
     style: str | None = None
     """Taken and not used, like the two before."""
+
+    @field_validator("n", "speedup", "seed", "steps", "guidance", "strength", mode="before")
+    @classmethod
+    def _number(cls, given: Any) -> Any:
+        """Numbers, also as the words of a form; true is no 1."""
+        if isinstance(given, bool):
+            raise ValueError("a number is wanted, not true or false")
+        return given
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -129,7 +139,13 @@ def orders_of(
         tier = tier_named(asked.quality, usual)
     except OutpaceError as error:
         raise Turned(str(error), param="quality") from None
-    if tier not in about.tiers:
+    if asked.speedup is not None:
+        if asked.quality != "auto":
+            raise Turned("speedup: it and quality both say how much is computed; keep one", param="speedup")
+        if len(about.tiers) == 1:
+            raise Turned("speedup: nothing of this pipeline can be left out; leave it out", param="speedup")
+        tier = OWN
+    elif tier not in about.tiers:
         raise Turned(f"this pipeline has no quality but {', '.join(about.tiers)}", param="quality")
     steps = asked.steps or about.steps
     if steps > max_steps:
@@ -149,6 +165,7 @@ def orders_of(
             seed=(seed + number) % 2**63,
             tier=tier,
             steps=steps,
+            speedup=asked.speedup,
             guidance=asked.guidance,
             height=size[0] if size else None,
             width=size[1] if size else None,

@@ -101,10 +101,13 @@ class Batches:
                 return
 
     def _next(self, *, take: bool = True) -> list[Ticket]:
-        """The oldest order and those of its shape."""
+        """The oldest order and those of its shape, those of its dial before others."""
         if not self.waiting:
             return []
-        batch = [ticket for ticket in self.waiting if ticket.shape == self.waiting[0].shape][: self.size]
+        oldest = self.waiting[0]
+        alike = [ticket for ticket in self.waiting if ticket.shape == oldest.shape]
+        # A step that nobody of a batch computes costs next to nothing, and those of one dial compute at the same steps.
+        batch = sorted(alike, key=lambda ticket: ticket.order.dial() != oldest.order.dial())[: self.size]
         if take:
             self.waiting = [ticket for ticket in self.waiting if ticket not in batch]
         return batch

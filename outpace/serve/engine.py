@@ -64,7 +64,7 @@ class Engine:
         from outpace.pipelines.load import read_prompts
 
         read_prompts(self.loaded, [order.prompt])
-        if order.tier not in self.about.tiers:
+        if order.speedup is None and order.tier not in self.about.tiers:
             raise InputError(f"no quality '{order.tier}'; this server has {', '.join(self.about.tiers)}")
         if order.source is not None:
             opened(order.source)
@@ -106,7 +106,9 @@ class Engine:
 
     def method_of(self, order: Order) -> Method | None:
         """The dial that an order asks for."""
-        return self.tiers.get(order.tier)
+        from outpace.accel.presets import dial
+
+        return self.tiers.get(order.tier) if order.speedup is None else dial(order.speedup)
 
     def call(self, orders: list[Order], on_step: OnStep) -> tuple[list[np.ndarray], dict[str, Any]]:
         """The pictures, and the arguments that they share."""

@@ -17,8 +17,10 @@ class Order:
     prompt: str
     seed: int
     tier: str
-    """Name of a tier (see tiers.py)."""
+    """Name of a tier, or that of a dial of one's own (see tiers.py)."""
     steps: int
+    speedup: float | None = None
+    """How many times fewer blocks; None leaves what the tier stands for."""
     guidance: float | None = None
     """None leaves the pipeline's own."""
     height: int | None = None
@@ -38,6 +40,10 @@ class Order:
         """What orders must share to be made in one call of the pipeline."""
         given = (self.source is not None, self.mask is not None)
         return (self.height, self.width, self.steps, self.guidance, self.strength, *given)
+
+    def dial(self) -> tuple[str, float | None]:
+        """What orders share that compute at much the same steps."""
+        return (self.tier, self.speedup)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

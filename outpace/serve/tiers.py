@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 TIERS = ("exact", "high", "medium", "low")
 """From what the plain pipeline makes to what is made soonest."""
 
+OWN = "speedup"
+"""Stands where a tier would for orders that say a number instead, whatever the number is."""
+
 ALIASES = {
     "lossless": "exact",
     "max": "exact",

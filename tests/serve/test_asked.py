@@ -38,6 +38,13 @@ def test_each_of_several_pictures_has_a_seed_of_its_own(orders) -> None:
     assert [order.seed for order in orders(n=2, seed=2**63 - 1)] == [2**63 - 1, 0]
 
 
+def test_a_number_is_a_dial_too_and_shares_batches(orders) -> None:
+    (own,), (form,), (tier,) = orders(speedup=2.5, quality="auto"), orders(speedup="2.5"), orders(quality="medium")
+    assert (own.speedup, own.tier) == (form.speedup, form.tier) == (2.5, "speedup") and tier.speedup is None
+    assert own.shape() == tier.shape() and own.dial() == form.dial() != tier.dial()
+    assert own.dial() != orders(speedup=3)[0].dial()
+
+
 def test_the_pipelines_own_size_needs_no_words_and_others_share_a_shape_of_their_own(orders) -> None:
     (own,), (also,), (other,) = orders(), orders(size="24x16"), orders(size="32x16")
     assert own.shape() == also.shape() != other.shape()
@@ -78,6 +85,15 @@ def test_words_for_quality(word: str, tier: str) -> None:
         ({"output_format": "bmp"}, 400, "no output_format 'bmp'"),
         ({"steps": 0}, 400, "steps: "),
         ({"steps": 41}, 400, "steps: at most 40 here, not 41"),
+        ({"speedup": 0.5}, 400, "speedup: "),
+        ({"speedup": float("nan")}, 400, "speedup: "),
+        ({"speedup": float("inf")}, 400, "speedup: "),
+        ({"speedup": "twice"}, 400, "speedup: "),
+        *(
+            ({field: True}, 400, f"{field}: a number is wanted")
+            for field in ("n", "speedup", "seed", "steps", "guidance", "strength")
+        ),
+        ({"speedup": 2, "quality": "low"}, 400, "it and quality both say how much is computed; keep one"),
         ({"guidance": float("nan")}, 400, "guidance: "),
         ({"guidance": -1}, 400, "guidance: "),
         ({"seed": -1}, 400, "seed: "),
@@ -104,6 +120,7 @@ def test_what_a_pipeline_does_not_take_is_refused(orders, toy) -> None:
         (dict(size="32x32", **allowed), "makes 24x16 and nothing else"),
         (dict(guidance=3, **allowed), "takes no guidance"),
         (dict(quality="low"), "no quality but exact"),
+        (dict(speedup=2), "nothing of this pipeline can be left out"),
         (dict(files={"image": b""}, **allowed), "changes no pictures"),
     ):
         with pytest.raises(Turned, match=words):

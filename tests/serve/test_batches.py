@@ -36,8 +36,8 @@ class Press:
         ]
 
 
-def order(seed: int, *, steps: int = 5, prompt: str = "", watched: bool = False) -> Order:
-    return Order(prompt=prompt, seed=seed, tier="exact", steps=steps, watched=watched)
+def order(seed: int, *, steps: int = 5, prompt: str = "", watched: bool = False, tier: str = "exact") -> Order:
+    return Order(prompt=prompt, seed=seed, tier=tier, steps=steps, watched=watched)
 
 
 async def all_of(batches: Batches, wanted: Order) -> list[Event]:
@@ -74,6 +74,15 @@ def test_strangers_of_one_shape_share_a_batch_and_the_oldest_goes_first() -> Non
     assert press.batches == [[0, 2, 4, 5], [1, 3], [6]]
     assert [answer[-1].picture for answer in answers] == [b"0", b"1", b"2", b"3", b"4", b"5", b"6"]
     assert [answer[-1].batch for answer in answers] == [4, 2, 4, 2, 4, 4, 1]
+
+
+def test_those_of_the_oldest_ones_dial_go_first_and_others_fill_the_batch() -> None:
+    async def story(press: Press, batches: Batches) -> list[list[Event]]:
+        wanted = [order(seed, tier=tier) for seed, tier in enumerate(["low", "high", "low", "exact", "low", "high"])]
+        return await asyncio.gather(*(all_of(batches, one) for one in wanted))
+
+    press, _ = play(story)
+    assert press.batches == [[0, 2, 4, 1], [3, 5]]
 
 
 def test_what_arrives_meanwhile_makes_the_next_batch() -> None:

@@ -49,6 +49,7 @@ ORDERS = [
     order("3", 1, "medium"),
     order("5", 2, "high"),
     order("3", 1, "low"),
+    order("7", 2, "speedup", speedup=5.0),
 ]
 """Strangers that share seeds and prompts among them."""
 
@@ -57,6 +58,8 @@ def test_each_picture_equals_the_one_made_alone(engine) -> None:
     together = engine.make(ORDERS, nothing)
     assert [made.batch for made in together] == [len(ORDERS)] * len(ORDERS)
     assert len({made.computed["share"] for made in together}) >= 3, "a test of dials needs some that differ"
+    assert together[-1].computed["share"] == pytest.approx(1 / 5, abs=0.5 / STEPS), "a number is what it says"
+    assert "speedup=5" in together[-1].recipe["command"]
     for wanted, made in zip(ORDERS, together, strict=True):
         (alone,) = engine.make([wanted], nothing)
         assert made.computed == alone.computed

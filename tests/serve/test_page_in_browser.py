@@ -20,6 +20,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this ma
 
 ACT = """
 at("quality").value = "low";
+SPEEDUP
 at("steps").value = 6;
 at("seed").value = 200;
 at("prompt").value = PROMPT;
@@ -50,9 +51,11 @@ def look(toy, serve, tmp_path, monkeypatch):
     """`look(width, prompt)`: what the page holds after somebody asked for a picture; photographed into tmp_path."""
     page = app.PAGE.read_text(encoding="utf-8")
 
-    def seen(width: int, prompt: str, *, photographed: bool = False) -> dict:
+    def seen(width: int, prompt: str, *, speedup: str = "", photographed: bool = False) -> dict:
         acted = tmp_path / f"{width}.html"
-        script = 'const USUAL = at("quality").value;' + ACT.replace("PROMPT", json.dumps(prompt)) + TELL
+        typed = f'at("speedup").value = "{speedup}"; at("speedup").dispatchEvent(new Event("input"));'
+        act = ACT.replace("PROMPT", json.dumps(prompt)).replace("SPEEDUP", typed)
+        script = f'const USUAL = at("quality").value;{act}{TELL}'
         acted.write_text(page.replace("</body>", f"<script>{script}</script></body>"), encoding="utf-8")
         monkeypatch.setattr(app, "PAGE", acted)
         with serve(toy, ServeSettings()) as url:
@@ -93,6 +96,13 @@ def test_plain_beside_ours_with_the_steps_that_were_computed(look, toy, tmp_path
     picture = Image.open(tmp_path / "page.png").convert("RGB")
     assert picture.size == (width, 900)
     assert (200, 200, 200) in {colour for _, colour in picture.getcolors(10**7)}, "the pictures are seen"
+
+
+def test_a_number_takes_the_place_of_the_quality(look, toy) -> None:
+    told = look(390, "a line", speedup="2.5")
+    assert [caption.partition(":")[0] for caption in told["captions"]] == ["exact", "speed-up 2.5"]
+    assert [(o.tier, o.speedup) for o in toy.orders][:2] == [("exact", None), ("speedup", 2.5)]
+    assert told["overflow"] <= 0
 
 
 def test_an_error_is_said_on_the_page(look) -> None:
