@@ -2,8 +2,8 @@
 
     make bench-serve     # or: python benchmarks/serve.py [--requests COUNT] [--steps COUNT] [--replicas COUNT] ...
 
-One server with replicas of Ray Serve is asked three ways, in turn, a part of the requests at a time: one after the
-other, all at once with every block computed, and all at once with the quality each asked for. Every picture made in
+One server with replicas of Ray Serve is asked three ways, in turn: one after the other (a part of the requests each
+round), all at once with every block computed, and all at once with the quality each asked for. Every picture made in
 company is held to the one made alone, in floats, and so is every decision. Then a replica is killed (kill -9) while all
 are asked again. Seconds are by the clock and, because machines are shared, of the replicas' processes too. Writes
 benchmarks/results/serve.json and docs/results_serve.md.
@@ -41,7 +41,7 @@ from outpace.pipelines.pocket.recipes import POCKETS
 from outpace.serve.tiers import TIERS
 
 ROOT = Path(__file__).resolve().parent.parent
-ROUNDS = 4
+ROUNDS = 2
 FIRST_SEED = 900_000
 START_SECONDS = 300
 WAYS = {
@@ -186,11 +186,14 @@ def compare(url: str, server: psutil.Process, wanted: Sequence[Wanted]) -> dict[
     answers: dict[str, list[Answer]] = {way: [] for way in WAYS}
     size = -(-len(wanted) // ROUNDS)
     for start in range(0, len(wanted), size):
-        part = wanted[start : start + size]
-        asked = {"one at a time": part, "exact": [replace(one, quality="exact") for one in part], "mixed": part}
-        for way in WAYS:
+        asked = {
+            "one at a time": wanted[start : start + size],
+            "exact": [replace(one, quality="exact") for one in wanted],
+            "mixed": wanted,
+        }
+        for way, part in asked.items():
             begin, work = time.perf_counter(), cpu_seconds(server)
-            answers[way] += ask_all(url, asked[way], 1 if way == "one at a time" else len(part))
+            answers[way] += ask_all(url, part, 1 if way == "one at a time" else len(part))
             seconds = time.perf_counter() - begin
             rows[way].append({"seconds": seconds, "cpu": cpu_seconds(server) - work, "pictures": len(part)})
     alone, mixed = answers["one at a time"], answers["mixed"]
@@ -206,10 +209,12 @@ def compare(url: str, server: psutil.Process, wanted: Sequence[Wanted]) -> dict[
             for way in WAYS
         },
         "alone": max(answer.batch for answer in alone) == 1,
-        "difference": difference(mixed, alone),
+        "difference": difference(mixed, alone * ROUNDS),
         "killed": {"processes": len(killed), "answers": len(again), **difference(again, alone)},
         "qualities": {
-            tier: statistics.mean(a.computed["share"] for a, w in zip(mixed, wanted, strict=True) if w.quality == tier)
+            tier: statistics.mean(
+                a.computed["share"] for a, w in zip(mixed, [*wanted] * ROUNDS, strict=True) if w.quality == tier
+            )
             for tier in TIERS
         },
     }
@@ -226,8 +231,8 @@ def table(found: dict[str, Any]) -> str:
         row = found["ways"][way]
         rounds = row["rounds"]
         pictures = sum(one["pictures"] for one in rounds)
-        clock = [b["seconds"] / a["seconds"] for a, b in zip(rounds, base, strict=True)]
-        work = [b["cpu"] / a["cpu"] for a, b in zip(rounds, base, strict=True)]
+        clock = [per_picture(b, "seconds") / per_picture(a, "seconds") for a, b in zip(rounds, base, strict=True)]
+        work = [per_picture(b, "cpu") / per_picture(a, "cpu") for a, b in zip(rounds, base, strict=True)]
         lines.append(
             f"| {words} | {pictures / sum(one['seconds'] for one in rounds):.2f} | {spread(clock)} | "
             f"{sum(one['cpu'] for one in rounds) / pictures:.2f} | {spread(work)} | "
@@ -236,8 +241,12 @@ def table(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def per_picture(row: dict[str, float], what: str) -> float:
+    return row[what] / row["pictures"]
+
+
 def spread(ratios: Sequence[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    return f"{statistics.mean(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def page(found: dict[str, Any], asked: argparse.Namespace, machine: dict[str, Any]) -> str:
@@ -252,12 +261,13 @@ and low, from {asked.replicas} replicas with batches of up to {asked.max_batch},
 
 {table(found)}
 
-Ratios stand beside all at once with every block computed: medians over {ROUNDS} rounds of all three ways (least to
-most); 2 is twice as fast, or half the work. CPU seconds are those of the replicas. The last columns are the mean batch
-and the share of blocks computed; by quality: {qualities}.
+Ratios stand beside all at once with every block computed: means of {ROUNDS} rounds of all three ways (least to most);
+one at a time a part of them asks each round, all at once everybody. 2 is twice as fast, or half the work. CPU seconds
+are those of the replicas. The last columns are the mean batch and the share of blocks computed; by quality:
+{qualities}.
 
 - In company beside alone: the pixels of no picture differ by more than {differs["pixels"]:.1e}, and
-  {differs["decisions"]} of {asked.requests} differ in a decision.
+  {differs["decisions"]} of {ROUNDS} times {asked.requests} differ in a decision.
 - With {killed["processes"]} of {asked.replicas} replicas killed under load: {killed["answers"]} of {asked.requests}
   answered, none by more than {killed["pixels"]:.1e} from the picture made alone, {killed["decisions"]} with another
   decision.

@@ -102,10 +102,14 @@ def test_what_was_done_is_counted_once(found: dict[str, Any]) -> None:
     answers = [s for s in families["outpace_answers"].samples if s.name.endswith("_total")]
     asked = sum(s.value for s in answers if s.labels["status"] == "200")
     made = {s.labels["tier"]: s.value for s in families["outpace_pictures"].samples if s.name.endswith("_total")}
-    assert asked == sum(made.values()) == 2 + 4 + 4 * 200
+    everybody = found["killed"]["answers"] + sum(
+        round["pictures"] for way in found["ways"].values() for round in way["rounds"]
+    )
+    assert asked == sum(made.values()) == 2 + 4 + everybody
     first = {"medium": 2}  # after the hang-ups
-    shares = {tier: 1 + 3 * 50 + first.get(tier, 0) for tier in ("exact", "high", "medium", "low")}
-    assert made == {**shares, "exact": shares["exact"] + 200}
+    exact = sum(round["pictures"] for round in found["ways"]["exact"]["rounds"])
+    shares = {tier: 1 + (everybody - exact) // 4 + first.get(tier, 0) for tier in ("exact", "high", "medium", "low")}
+    assert made == {**shares, "exact": shares["exact"] + exact}
     assert found["health"]["queue"] == 0 and found["health"]["wanted"] == 2
 
 
