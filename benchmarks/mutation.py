@@ -32,6 +32,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -101,10 +102,11 @@ def targets(only: list[str]) -> list[Path]:
     return [*models, *kernels, *forecast]
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Our own files that one imports, from the root."""
     if not path.is_file():
-        return set()
+        return frozenset()
     found = set()
     parts = path.relative_to(ROOT).with_suffix("").parts
     package = parts if path.name == "__init__.py" else parts[:-1]
@@ -117,7 +119,7 @@ def imported(path: Path) -> set[str]:
                 for file in (f"{place}.py", f"{place}/__init__.py"):
                     if (ROOT / file).is_file():
                         found.add(file)
-    return found
+    return frozenset(found)
 
 
 def dependents(path: Path) -> list[str]:

@@ -104,18 +104,18 @@ def checks_of(name: str) -> list[Check]:
 
     Raises: UnknownNameError: no model has this name.
     """
-    model = MODELS[name]
+    model, remembering = MODELS[name], import_module(f"{HOME}.remember")
     counts = [
         Check(
             about=f"'{size_name}' has {size.parameters:,} parameters (the paper: {size.said})",
-            measure=lambda size=size: abs(count_parameters(model, size.config) - size.parameters),
+            measure=lambda size_name=size_name, size=size: abs(remembering.built(name, size_name)[0] - size.parameters),
             at_most=0,
         )
         for size_name, size in model.sizes.items()
     ]
     if name not in _CHECKS:
         import_module(f"{HOME}.checks.{name}")
-    return counts + _CHECKS[name] + import_module(f"{HOME}.remember").checks_of(name)
+    return counts + _CHECKS[name] + remembering.checks_of(name)
 
 
 def count_parameters(model: Companion, config: Any) -> int:

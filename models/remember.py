@@ -12,7 +12,7 @@ import json
 import math
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -165,14 +165,27 @@ def distance(stored: Sequence[Digest], now: Sequence[Digest]) -> float:
 
 def structure(name: str) -> list[str]:
     """Every named size as text: its configuration, and of every layer what is not learned (as a sum for large ones)."""
-    card = MODELS[name]
-    lines = []
-    if _has_defaults(card.config):
-        lines.append(f"defaults {json.dumps(to_data(configuration(name)), sort_keys=True)}")
-    for size, config in sizes_of(card).items():
-        described = "\n".join(_layers(_on_meta(name, size)))
-        lines.append(f"{size} {zlib.crc32((json.dumps(to_data(config), sort_keys=True) + described).encode()):08x}")
-    return lines
+    return defaults(name) + [built(name, size)[1] for size in sizes_of(MODELS[name])]
+
+
+def defaults(name: str) -> list[str]:
+    """The configuration that `create` takes without a size, as one line; none where it has to be said."""
+    if not _has_defaults(MODELS[name].config):
+        return []
+    return [f"defaults {json.dumps(to_data(configuration(name)), sort_keys=True)}"]
+
+
+@cache
+def built(name: str, size: str) -> tuple[int, str]:
+    """(how many numbers a named size learns, its structure as one line): built once for both, without memory."""
+    model = create(name, size, device="meta")
+    return sum(parameter.numel() for parameter in model.parameters()), described(name, size, model)
+
+
+def described(name: str, size: str, model: nn.Module) -> str:
+    """What `structure` says of one size, from a model of it."""
+    data = json.dumps(to_data(configuration(name, size)), sort_keys=True)
+    return f"{size} {zlib.crc32((data + chr(10).join(_layers(model))).encode()):08x}"
 
 
 def fresh(name: str) -> list[float]:
@@ -188,11 +201,6 @@ def fresh(name: str) -> list[float]:
         elif value.numel() >= 64:
             found.append(float(value.double().std()))
     return found
-
-
-@lru_cache(maxsize=256)
-def _on_meta(name: str, size: str) -> nn.Module:
-    return create(name, size, device="meta")
 
 
 def _layers(model: nn.Module) -> Iterator[str]:

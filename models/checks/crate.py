@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...kernels.attention import attend
 from ..companion import check
-from ..crate import Crate, CrateConfig, SparseCoding, SubspaceAttention, coding_rate, compression_step, sparse_step
+from ..crate import CrateConfig, CrateLayer, SparseCoding, SubspaceAttention, coding_rate, compression_step, sparse_step
+from ..remember import filled
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -81,12 +82,27 @@ def one_projection() -> float:
     return max(same, float((part(z) - part.out((weights @ w).transpose(1, 2).flatten(-2))).abs().max()))
 
 
-@check("crate", "tokens are never negative after a layer (the most negative)")
+@check(
+    "crate",
+    "a layer is its equations written out: compression beside the token, then coding in its place",
+    at_most=1e-12,
+)
 @torch.no_grad()
-def never_negative() -> float:
-    torch.manual_seed(0)
-    model = Crate(CrateConfig(width=16, layers=3, heads=2, picture=16, patch=4))
-    return max(float((-z).clamp(min=0).max()) for z in model.tokens(normal(2, 3, 16, 16).float()))
+def layer() -> float:
+    config = CrateConfig(width=8, layers=1, heads=2, picture=16, patch=4, step=0.3, sparsity=0.2)
+    part, z = filled(CrateLayer(config)), normal(2, 7, 8)
+    w = (norm_of(z, part.norm1) @ part.attention.subspaces.weight.T).unflatten(-1, (2, 4)).transpose(1, 2)
+    weights = (w @ w.mT / 2).exp()
+    attended = (weights / weights.sum(-1, keepdim=True) @ w).transpose(1, 2).flatten(-2)
+    z1 = z + attended @ part.attention.out.weight.T + part.attention.out.bias
+    n, D = norm_of(z1, part.norm2), part.coding.dictionary
+    expected = (n + 0.3 * (n - n @ D.T) @ D - 0.3 * 0.2).clamp(min=0)
+    return float((part(z) - expected).abs().max() + (not 0.2 < float((expected == 0).double().mean()) < 0.8))
+
+
+def norm_of(x: Tensor, layer: nn.LayerNorm) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + layer.eps).sqrt() * layer.weight + layer.bias
 
 
 def _objective(code: Tensor, x: Tensor, D: Tensor) -> Tensor:

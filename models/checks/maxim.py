@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ..companion import check
-from ..maxim import AxisGmlp, Maxim, MaximConfig, MultiAxis
+from ..maxim import AxisGmlp, Maxim, MaximConfig, MultiAxis, Supervision
+from ..remember import filled
 
 
 def normal(*shape: int) -> Tensor:
@@ -49,14 +50,39 @@ def blocks_alone() -> float:
     return float((part(x.roll((8, 16), (1, 2))) - part(x).roll((8, 16), (1, 2))).abs().max())
 
 
-@check("maxim", "one model gives a picture for every stage and scale, of 64 x 64 and of 64 x 128 (1 if not)")
+@check("maxim", "a gated MLP is h + W (u * (mix(norm(v)) + 1)) along one axis, written out", at_most=1e-12)
+@torch.no_grad()
+def gated() -> float:
+    worst = 0.0
+    for grid, shape, mixing in (
+        (False, (2, 2, 3, 3, 3, 4), "ijkl,nakclz->naicjz"),  # blocks of 3 x 3 pixels: those of one block are mixed
+        (True, (2, 3, 2, 3, 3, 4), "ijkl,nkplqz->nipjqz"),  # 3 x 3 cells of 2 x 3 pixels: one of each cell is mixed
+    ):
+        part, x = filled(AxisGmlp(4, 3, grid=grid)), normal(2, 6, 9, 4)
+        u, v = (_norm(x, part.norm) @ part.up.weight.T + part.up.bias).chunk(2, -1)
+        u, v = (y * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (y + 0.044715 * y**3))) / 2 for y in (u, v))
+        mixed = torch.einsum(mixing, part.mix.weight.view(3, 3, 3, 3), _norm(v, part.gate_norm).reshape(shape))
+        bias = part.mix.bias.view(3, 1, 3, 1, 1) if grid else part.mix.bias.view(1, 3, 1, 3, 1)
+        expected = x + (u * ((mixed + bias).reshape(x.shape) + 1)) @ part.down.weight.T + part.down.bias
+        worst = max(worst, float((part(x) - expected).abs().max()))
+    return worst
+
+
+@check("maxim", "where stages add nothing, their pictures are those given: every pixel, every 2nd, every 4th of them")
 @torch.no_grad()
 def pictures() -> float:
-    torch.manual_seed(0)
-    model = Maxim(MaximConfig(features=4, stages=2))
-    for columns in (64, 128):
-        found = model.pictures(normal(1, 3, 64, columns).float())
-        shapes = [[tuple(picture.shape) for picture in stage] for stage in found]
-        if shapes != [[(1, 3, 64 >> i, columns >> i) for i in range(3)]] * 2:
-            return 1.0
-    return 0.0
+    model, x = filled(Maxim(MaximConfig(features=4, stages=2))), normal(1, 3, 64, 64)
+    for stage in model.stages:
+        for output in stage.outputs:
+            last = output.picture if isinstance(output, Supervision) else output
+            last.weight.zero_()
+            last.bias.zero_()
+    wanted = [x, x[:, :, 1::2, 1::2], x[:, :, 2::4, 2::4]]  # as jax.image.resize picks the nearest
+    found = model.pictures(x)
+    assert len(found) == 2
+    return max(float((a - b).abs().max()) for stage in found for a, b in zip(stage, wanted, strict=True))
+
+
+def _norm(x: Tensor, layer: nn.LayerNorm) -> Tensor:
+    centred = x - x.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.weight + layer.bias

@@ -14,12 +14,13 @@ from outpace.errors import ConfigError, InputError, UnknownNameError
 from outpace.models import MODELS, config_of, configuration, create, load, save
 from outpace.models.create import sizes_of
 from outpace.models.layers.generation import Generates
+from outpace.models.remember import STRUCTURE, defaults, described, remembered
 from outpace.models.settings import changed, from_data, to_data
 
 torch.set_num_threads(1)
 BUILT = [name for name, card in MODELS.items() if card.build is not None]
 SIZES = [(name, size) for name in BUILT for size in sizes_of(MODELS[name])]
-SMALL_ENOUGH = 12_000_000
+SMALL_ENOUGH = 1_500_000
 """Parameters of the smallest named size of a model that is saved and run by default."""
 
 
@@ -52,6 +53,17 @@ def test_every_named_size_is_created_and_its_configuration_survives_json(name: s
     if size in card.sizes:
         assert sum(parameter.numel() for parameter in model.parameters()) == card.sizes[size].parameters
     assert from_data(type(config), json.loads(json.dumps(to_data(config)))) == config
+    # the same build answers the check of its structure, which test_models.py leaves to this test
+    assert {"text": described(name, size, model)} in remembered(name)[STRUCTURE]
+
+
+def test_every_size_that_a_card_names_is_among_them() -> None:
+    assert {(name, size) for name in BUILT for size in [*MODELS[name].sizes, "toy"]} == set(SIZES)
+    for name in BUILT:  # and of each the structure is remembered, beside the defaults where there are any
+        told = [part["text"] for part in remembered(name)[STRUCTURE]]
+        kept = len(defaults(name))
+        assert told[:kept] == defaults(name)
+        assert [line.rpartition(" ")[0] for line in told[kept:]] == [size for model, size in SIZES if model == name]
 
 
 def saved_and_loaded(name: str, size: str, folder: Path) -> None:

@@ -78,7 +78,9 @@ def test_heads_of_gcab_without_a_place_begin_with_small_numbers() -> None:
     assert 0.015 < float(attention.query.weight.detach().std()) < 0.025
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "dtype", [torch.float16, *(pytest.param(kind, marks=pytest.mark.slow) for kind in (torch.float64, torch.bfloat16))]
+)
 @torch.no_grad()
 def test_svt_and_maxim_take_other_types(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
