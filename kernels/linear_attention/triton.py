@@ -28,6 +28,9 @@ WIDEST = 128
 """Keys that a state in registers may have: of 256, a few hundred bytes would not fit."""
 WARPS = {16: 2}
 """By width of the keys; 4 for wider ones."""
+MOST_REGISTERS = {100: 255}
+"""Of a thread, from this compute capability on. Asked nothing, the assembler for Blackwell spills some to fit one
+program more on a multiprocessor, in the loop over the tokens; for older cards it does not."""
 
 
 @triton.jit
@@ -94,6 +97,19 @@ def values_of_tile(width: int, value_width: int) -> int:
 INTERPRETED = not isinstance(_gated_kernel, triton.JITFunction)
 
 
+def options(width: int, capability: int) -> dict[str, int]:
+    """How the kernel is compiled for keys of a padded `width`, on NVIDIA cards of a compute capability, 0 for others."""
+    most = {"maxnreg": number for since, number in MOST_REGISTERS.items() if capability >= since}
+    return {"num_warps": WARPS.get(width, 4), **most}
+
+
+def _capability(device: torch.device) -> int:
+    if INTERPRETED or torch.version.hip or device.type != "cuda":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
 def gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
     """See `gated_linear_attention`; gate (B, H, T, 1 or K), state (B, H, K, V) of float32."""
     batch, heads, tokens, width = q.shape
@@ -109,7 +125,8 @@ def gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, scale: float, state:
             scale, tokens, width, value_width, gate.shape[-1], int(gate.shape[-1] > 1),
             TOKENS=TOKENS, K=padded, PIECE=min(PIECE, padded), V=tile,
             # The state is float32 whatever the type of the inputs, so its products are too.
-            PRECISION=precision(state, interpreted=INTERPRETED), num_warps=WARPS.get(padded, 4),  # pyright: ignore
+            PRECISION=precision(state, interpreted=INTERPRETED),
+            **options(padded, _capability(q.device)),  # pyright: ignore
         )  # fmt: skip
     return out, last
 

@@ -15,7 +15,7 @@ import torch
 from tiny import TinyPipeline
 from torch import Tensor
 
-from outpace.accel import GatedTaylor, IntervalTaylor, accelerate, find_family
+from outpace.accel import GatedTaylor, IntervalTaylor, ScheduledTaylor, accelerate, find_family
 from outpace.accel.conductor import Conductor
 from outpace.accel.estimate.traffic import Traffic
 from outpace.accel.forecast.forecaster import Forecaster
@@ -29,6 +29,7 @@ from outpace.kernels.forecast import COMBINE, SUMS
 GATED = GatedTaylor(threshold=1e6, gate="paper", warmup=3, cooldown=1)
 PLANNED = GatedTaylor(threshold=1e6, gate="plan", warmup=3, cooldown=1)
 INTERVAL = IntervalTaylor(interval=3, warmup=2)
+SCHEDULED = ScheduledTaylor(speedup=2.5)
 FLUX_1024_TOKENS = 4096 * 3072 * 2
 """Bytes of the picture's tokens in FLUX.1 at 1024 x 1024, bfloat16."""
 
@@ -72,7 +73,9 @@ def waits_of_the_model(pipe: TinyPipeline, call: dict[str, Any]) -> int:
     return min(seen)
 
 
-@pytest.mark.parametrize("method", [GATED, PLANNED, INTERVAL], ids=["gated", "planned", "interval"])
+@pytest.mark.parametrize(
+    "method", [GATED, PLANNED, INTERVAL, SCHEDULED], ids=["gated", "planned", "interval", "scheduled"]
+)
 @pytest.mark.parametrize(
     ("cls", "call", "anew"),
     [

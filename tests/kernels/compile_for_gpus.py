@@ -61,6 +61,8 @@ class Case:
     pointers: dict[str, str]
     warps: int
     stages: int = 3
+    registers: int | None = None
+    """Most of a thread; None leaves it to the assembler."""
     facts: dict[str, Any] = field(default_factory=dict)
     """What else is worth knowing of it."""
 
@@ -119,6 +121,7 @@ def expert_case(capability: int, dtype: torch.dtype, of: str) -> Case:
 
 def linear_case(capability: int, dtype: torch.dtype, width: int, gated: bool) -> Case:
     """Gated linear attention over keys of `width`, with a gate of its own for every channel, or one a head."""
+    options = linear.options(width, 0 if capability == AMD else capability)
     return Case(
         kernel="linear attention",
         capability=capability,
@@ -131,7 +134,8 @@ def linear_case(capability: int, dtype: torch.dtype, width: int, gated: bool) ->
         },
         pointers=dict.fromkeys(("q", "k", "v", "out", "gate"), f"*{TYPES[dtype]}")
         | dict.fromkeys(("state", "last"), "*fp32"),
-        warps=linear.WARPS.get(width, 4),
+        warps=options["num_warps"],
+        registers=options.get("maxnreg"),
         facts={"width": width, "gate": "of every channel" if gated else "of every head"},
     )
 
@@ -220,6 +224,8 @@ def compiled(case: Case) -> dict[str, Any]:
     amd = case.capability == AMD
     target = GPUTarget("hip", "gfx942", 64) if amd else GPUTarget("cuda", case.capability, 32)
     options = {"num_warps": case.warps, "num_stages": min(case.stages, 2) if amd else case.stages}
+    if case.registers is not None:
+        options["maxnreg"] = case.registers
     made = triton.compile(source, target=target, options=options)
     found = {
         "kernel": case.kernel,

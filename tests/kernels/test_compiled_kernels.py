@@ -54,7 +54,7 @@ def check(kernel: dict[str, Any]) -> None:
     assert kernel["tensor_columns"] <= 512, kernel
     if kernel["kernel"] in ("sparse", "mass") or kernel["kernel"].startswith("product"):
         assert kernel["asynchronous_copies"] > 0, kernel
-    if kernel["kernel"] == "sparse":
+    if kernel["kernel"] == "sparse":  # the mass adds up whole blocks, whichever warp has which of their columns
         assert not kernel["rows_shared_by_warps"], kernel
         wide = kernel["dtype"] != "float32" and kernel["rows"] >= 64
         assert not (kernel["capability"] == 90 and wide) or kernel["warp_group_products"] > 0, kernel
