@@ -17,6 +17,7 @@ from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.scheduled_taylor import ScheduledTaylor
 from .methods.solver import Solver
+from .methods.static_sparsity import StaticSparsity
 from .presets import PRESETS, Preset
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ __all__ = [
     "ScheduledTaylor",
     "Solver",
     "Stack",
+    "StaticSparsity",
     "Trace",
     "accelerate",
     "check_family",

@@ -31,6 +31,7 @@ _HOME = {
     "IntervalTaylor": "outpace.accel",
     "ScheduledTaylor": "outpace.accel",
     "Solver": "outpace.accel",
+    "StaticSparsity": "outpace.accel",
     "Profile": "outpace.accel",
     "Family": "outpace.accel",
     "register_family": "outpace.accel",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from outpace.accel import Profile as Profile
     from outpace.accel import ScheduledTaylor as ScheduledTaylor
     from outpace.accel import Solver as Solver
+    from outpace.accel import StaticSparsity as StaticSparsity
     from outpace.accel import accelerate as accelerate
     from outpace.accel import handle_of as handle_of
     from outpace.accel import register_family as register_family

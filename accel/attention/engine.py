@@ -17,13 +17,16 @@ from torch import Tensor
 from ...errors import ConfigError, UnsupportedModelError
 from ...kernels.attention import DENSE, MASS, SPARSE, dense_attention, sparse_attention
 from ..denoiser import Denoiser, Interception, Site, require_plain_batch
+from ..densities import range_at
 from ..part import BlockSite, Current, Part, Shared
 from ..trace import Call as Record
+from .laid import laid_down
 from .layout import Grid, Layout, make_layout, token_grid
 from .record import AttentionRecord, Search
 from .redirect import Attended, Redirect, hidden_keys, native_backend
-from .search import index_of, search
-from .state import Call, Hidden, Layer, LayerState, RowState
+from .search import Found, index_of, search
+from .selection import Selection
+from .state import Call, Hidden, Kept, Layer, LayerState, RowState
 from .wanted import Wanted
 from .watch import Watch
 
@@ -77,11 +80,17 @@ class AttentionEngine(Part):
                     layer.site = Interception(
                         module, lambda site, *a, _l=layer, **k: self.attend(denoiser, _l, site, a, k)
                     )
+                    layer.place = len(layers)
                     layers.append(layer)
         if not layers:
             raise UnsupportedModelError(
                 f"no self-attention was found in the blocks of {type(denoiser.transformer).__name__}; "
                 f"name it in the Stack(attention=...) of family '{denoiser.family.name}'"
+            )
+        if any(len(r.layers) != len(layers) for r in self.settings.ranges):
+            raise ConfigError(
+                f"the schedule of densities is for {len(self.settings.ranges[0].layers)} layers and "
+                f"{type(denoiser.transformer).__name__} has {len(layers)}; calibrate it on this pipeline"
             )
         self._layers[denoiser.name] = layers
         self.record.layers = [layer.name for held in self._layers.values() for layer in held]
@@ -170,15 +179,20 @@ class AttentionEngine(Part):
         """Why a layer is known to run dense before it is entered, so that it runs untouched; empty where it may not."""
         if (current.denoiser.name, layer.name) in self._refused:
             return "fallback"
-        planned = self._planned(current)
-        if self.settings.exact or planned == 0:
+        planned, settings = self._planned(current), self.settings
+        if settings.exact or planned == 0:
+            return "dense"
+        at = self._range(current)
+        if settings.ranges and (at is None or settings.ranges[at].is_dense(layer.place)):
             return "dense"
         state = self._states.get((current.denoiser.name, current.moment.branch, layer.name, 0))
         if state is None:
             return ""
         rows = state.rows if current.rows is None else [state.rows[row] for row in current.rows]
-        idle = state.hopeless or all(self._phase(row, current, planned) == DENSE_CALL for row in rows)
-        return "dense" if idle else ""
+        for row in rows:
+            row.enter(at or 0)
+        idle = all(self._phase(row, current, planned) == DENSE_CALL for row in rows)
+        return "dense" if idle or state.hopeless else ""
 
     def _planned(self, current: Current) -> int:
         """How many searches of the schedule are due by now. Told by the noise level, so that no step is counted."""
@@ -192,6 +206,10 @@ class AttentionEngine(Part):
                 level = clock.levels[min(place, len(clock.levels) - 1)]
             due += moment.u <= level + 1e-6
         return due
+
+    def _range(self, current: Current) -> int | None:
+        """The range of the schedule of densities that this call is in; None where everything is kept."""
+        return range_at(self.settings.ranges, current.moment.u) if self.settings.ranges else 0
 
     def _phase(self, state: RowState, current: Current, planned: int) -> str:
         """What one row runs now."""
@@ -256,6 +274,9 @@ class AttentionEngine(Part):
             return [], f"{q.shape[2]} tokens are fewer than min_tokens={self.settings.min_tokens}"
         if attended.is_causal or attended.dropout_p > 0:
             return [], "it is causal or drops out"
+        ranges = self.settings.ranges
+        if ranges and len(ranges[0].layers[0]) != q.shape[1]:
+            return [], f"there are {q.shape[1]} heads and the schedule of densities is for {len(ranges[0].layers[0])}"
         if q.shape[0] != len(rows):
             return [], f"its batch of {q.shape[0]} is not that of the block, {len(rows)}"
         mask = attended.attn_mask
@@ -299,10 +320,12 @@ class AttentionEngine(Part):
         state = self._states.get(key)
         if state is None or len(state.rows) != count:
             state = self._states[key] = LayerState([RowState() for _ in range(count)])
+        at = self._range(current) or 0
         for row, own in zip(rows, hidden, strict=True):
             signature = (tuple(q.shape[1:]), own, q.dtype, q.device, current.generation)
             if state.rows[row].signature != signature:
                 state.rows[row] = RowState(signature=signature)
+            state.rows[row].enter(at)
         return state
 
     def _measure(self, layer: Layer, q: Tensor) -> None:
@@ -344,7 +367,8 @@ class AttentionEngine(Part):
             lengths = torch.full((len(rows),), q.shape[2] - len(hidden), dtype=torch.int32, device=q.device)
         layout = self._layout(current, layer, q, hidden)
         call = Call(current, layer, state, rows, layout, lengths, attended.scale)
-        answer = {DENSE_CALL: self._dense, SEARCH: self._search, RANKED: self._rank, SPARSE_CALL: self._sparse}[phase]
+        first = self._lay_down if self.settings.pattern else self._search
+        answer = {DENSE_CALL: self._dense, SEARCH: first, RANKED: self._rank, SPARSE_CALL: self._sparse}[phase]
         return layout.undo(answer(call, *(layout.visit(x) for x in (q, k, v))))
 
     def _dense(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -365,56 +389,88 @@ class AttentionEngine(Part):
         self.record.backends["dense"] = DENSE.last or ""
         return out
 
+    def _lay_down(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """The first call of a static pattern: nothing is searched, and it is sparse already."""
+        asked = self.settings
+        keep = laid_down(q, k, asked.pattern, asked.target.value, call.layout, asked.blocks, call.scale)
+        unknown = torch.zeros(keep.shape[:2])
+        call.state.clear(call.rows)
+        self._keep(call, 0, Found(Selection(keep, unknown, unknown), None), q, exact=False)
+        for row in call.rows:
+            call.state.rows[row].searches += 1
+            call.state.rows[row].enter(0)
+        return self._as_found(call, q, k, v)
+
     def _rank(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """A later search that ranks blocks with the first search's normaliser (paper, algorithm 2)."""
         held = [call.state.rows[row].lse for row in call.rows]
         self._choose(call, q, k, v, torch.cat([lse for lse in held if lse is not None]), None)
-        if any(call.state.rows[row].dense for row in call.rows):
-            return self._dense(call, q, k, v)
-        return self._sparse(call, q, k, v)
+        return self._as_found(call, q, k, v)
+
+    def _as_found(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Sparse, or dense where a row was found not to be worth it."""
+        dense = any(call.state.rows[row].dense for row in call.rows)
+        return (self._dense if dense else self._sparse)(call, q, k, v)
 
     def _choose(self, call: Call, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, dense: Tensor | None) -> None:
         """Search: the mass of every block, and what to keep of it. `dense` is the output, where `lse` is its own."""
-        settings, begin = self.settings, time.perf_counter()
-        found = search(q, k, v, lse, settings, call.layout.always, dense=dense, scale=call.scale, lengths=call.lengths)
-        keep = found.selection.keep
-        density, recall, least = (
-            part.tolist() for part in (found.selection.density, found.selection.recall, found.selection.least_recall)
-        )
-        error = None if found.error is None else found.error.tolist()
+        settings, begin, layer = self.settings, time.perf_counter(), call.layer.place
+        # One mass serves all noise levels to come, until the next search.
+        now = self._range(call.current) or 0
+        later = [(at, r) for at, r in enumerate(settings.ranges) if at >= now and not r.is_dense(layer)]
+        keeps = {at: torch.tensor(r.of(layer)) for at, r in later}
+        founds = search(
+            q, k, v, lse, settings, call.layout.always,
+            dense=dense, scale=call.scale, lengths=call.lengths, densities=list(keeps.values()) or [None],
+        )  # fmt: skip
         self._note("mass", len(call.rows), 0.5 * len(call.rows))
         self.record.backends["mass"] = MASS.last or ""
+        call.state.clear(call.rows)
+        for at, found in zip(keeps or [0], founds, strict=True):
+            self._keep(call, at, found, q, dense is not None)
+        planned = self._planned(call.current)
+        for place, row in enumerate(call.rows):
+            state = call.state.rows[row]
+            state.due, state.searches, state.drifted = planned, state.searches + 1, False
+            state.enter(now)
+            if not settings.fresh and dense is not None and len(settings.searches) > 1:
+                state.lse = lse[place : place + 1].clone()
+        self._clock("mass", begin, q)
+
+    def _keep(self, call: Call, at: int, found: Found, q: Tensor, exact: bool) -> None:
+        """What a search found for one range of noise levels: an index for each row, and its line in the record.
+
+        Args:
+            exact: whether the normaliser was that of these very queries and keys, so that the recall is known.
+        """
+        settings, moment, chosen = self.settings, call.current.moment, found.selection
+        density, recall, least = (part.tolist() for part in (chosen.density, chosen.recall, chosen.least_recall))
+        error = None if found.error is None else found.error.tolist()
         planned = self._planned(call.current)
         for place, row in enumerate(call.rows):
             state = call.state.rows[row]
             lengths = None if call.lengths is None else call.lengths[place : place + 1]
-            index = index_of(keep[place : place + 1], settings, q.shape[2], lengths)
-            cause = "drift" if state.drifted and planned <= state.due else "schedule"
             kept = self._worth(call.layer, q, sum(density[place]) / len(density[place]))
+            index = index_of(chosen.keep[place : place + 1], settings, q.shape[2], lengths) if kept else None
+            mean = sum(recall[place]) / len(recall[place]) if exact else None
+            state.found[at] = Kept(index, mean)
             self.record.searches.append(
                 Search(
-                    run=call.current.moment.run,
-                    step=call.current.moment.step,
-                    branch=call.current.moment.branch,
+                    run=moment.run,
+                    step=moment.step,
+                    branch=moment.branch,
                     denoiser=call.current.denoiser.name,
                     layer=call.layer.name,
                     row=row,
-                    cause=cause,
+                    cause="drift" if state.drifted and planned <= state.due else "schedule",
                     density=density[place],
-                    recall=recall[place] if dense is not None else None,
-                    least_recall=least[place] if dense is not None else None,
+                    recall=recall[place] if exact else None,
+                    least_recall=least[place] if exact else None,
                     error=error[place] if error is not None else None,
                     kept=kept,
-                    bytes=index.nbytes if kept else 0,
+                    bytes=0 if index is None else index.nbytes,
                 )
             )
-            state.due, state.searches, state.drifted = planned, state.searches + 1, False
-            state.index, state.reference, state.dense = index if kept else None, None, not kept
-            state.recall = sum(recall[place]) / len(recall[place]) if dense is not None else None
-            if not settings.fresh and dense is not None and len(settings.searches) > 1:
-                state.lse = lse[place : place + 1].clone()
-        call.state.joined = None
-        self._clock("mass", begin, q)
 
     def _sparse(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over the kept blocks, watched."""

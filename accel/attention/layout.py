@@ -25,6 +25,10 @@ class Layout:
     """Its inverse."""
     always: Tensor
     """bool (R, C): blocks that are kept whatever they hold, those with text in them."""
+    grid: Grid | None = None
+    """That of the picture, where it is known."""
+    first: int = 0
+    """The picture's first token."""
 
     def visit(self, x: Tensor) -> Tensor:
         """Tokens (B, H, N, D) in the order of the blocks."""
@@ -156,5 +160,5 @@ def make_layout(
     )
     always = rows[:, None] | columns[None, :]
     if torch.equal(order, torch.arange(tokens)):
-        return Layout(None, None, always.to(device))
-    return Layout(order.to(device), order.argsort().to(device), always.to(device))
+        return Layout(None, None, always.to(device), grid, first)
+    return Layout(order.to(device), order.argsort().to(device), always.to(device), grid, first)

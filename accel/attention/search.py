@@ -1,10 +1,13 @@
 """One search: the exact mass of every block, what to keep of it, and the error that this makes where it is asked for.
 
+One mass serves as many selections as are asked for: those of several noise levels, which keep more or less of it.
+
 Shapes: B batch, H query heads, G key heads, N tokens, D width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -41,7 +44,8 @@ def search(
     dense: Tensor | None,
     scale: float | None,
     lengths: Tensor | None,
-) -> Found:
+    densities: Sequence[Tensor | None] = (None,),
+) -> list[Found]:
     """What `settings` asks for of the attention of q (B, H, N, D) to k (B, G, N, D).
 
     Args:
@@ -49,6 +53,8 @@ def search(
         always: bool (R, C), see `select`.
         dense: the dense output, where `lse` is its own; without it no error can be measured.
         lengths: integers (B): keys from there on are padding.
+        densities: of every selection, the share of blocks that each head keeps (H), or None for the target of
+            `settings`.
     """
     query_block, key_block = settings.blocks
     blocks = -(-q.shape[2] // query_block) * -(-k.shape[2] // key_block)
@@ -56,10 +62,10 @@ def search(
     fitting = max(1, MASS_BYTES // (4 * blocks))
     heads = min(q.shape[1], max(ratio, fitting // ratio * ratio))
     samples = max(1, fitting // heads)
-    batches: list[Found] = []
+    batches: list[list[Found]] = []
     for first in range(0, q.shape[0], samples):
         rows = slice(first, first + samples)
-        groups: list[Found] = []
+        groups: list[list[Found]] = []
         for start in range(0, q.shape[1], heads):
             own, shared = slice(start, start + heads), slice(start // ratio, -(-(start + heads) // ratio))
             groups.append(
@@ -73,10 +79,11 @@ def search(
                     dense=None if dense is None else dense[rows, own],
                     scale=scale,
                     lengths=None if lengths is None else lengths[rows],
+                    densities=[None if density is None else density[own] for density in densities],
                 )
             )
-        batches.append(_joined(groups, 1))
-    return _joined(batches, 0)
+        batches.append([_joined(parts, 1) for parts in zip(*groups, strict=True)])
+    return [_joined(parts, 0) for parts in zip(*batches, strict=True)]
 
 
 def _search_group(
@@ -90,10 +97,31 @@ def _search_group(
     dense: Tensor | None,
     scale: float | None,
     lengths: Tensor | None,
-) -> Found:
-    (query_block, key_block), accepted = settings.blocks, settings.target.value
+    densities: Sequence[Tensor | None],
+) -> list[Found]:
+    query_block, key_block = settings.blocks
     mass = block_mass(q, k, lse, query_block=query_block, key_block=key_block, scale=scale, key_lengths=lengths)
-    found = select(mass, settings, always)
+    return [
+        _found_by_target(q, k, v, mass, settings, always, dense=dense, scale=scale, lengths=lengths)
+        if density is None
+        else Found(select(mass, settings, always, density=density), None)
+        for density in densities
+    ]
+
+
+def _found_by_target(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mass: Tensor,
+    settings: Wanted,
+    always: Tensor,
+    *,
+    dense: Tensor | None,
+    scale: float | None,
+    lengths: Tensor | None,
+) -> Found:
+    found, accepted = select(mass, settings, always), settings.target.value
     if settings.target.name != "error" or dense is None:
         return Found(found, None)
     index = index_of(found.keep, settings, q.shape[2], lengths)
@@ -118,7 +146,7 @@ def index_of(keep: Tensor, settings: Wanted, tokens: int, lengths: Tensor | None
     )
 
 
-def _joined(parts: list[Found], along: int) -> Found:
+def _joined(parts: Sequence[Found], along: int) -> Found:
     if len(parts) == 1:
         return parts[0]
     selections = [part.selection for part in parts]

@@ -43,18 +43,29 @@ class Selection:
         return self.keep.to(widest(self.keep.device)).mean((2, 3))
 
 
-def select(mass: Tensor, settings: Wanted, always: Tensor, recall: Tensor | None = None) -> Selection:
+def select(
+    mass: Tensor,
+    settings: Wanted,
+    always: Tensor,
+    *,
+    recall: Tensor | None = None,
+    density: Tensor | None = None,
+) -> Selection:
     """Keep what the target of `settings` asks for.
 
     Args:
         mass: (B, H, R, C), not negative; only its proportions within a row count.
         always: bool (R, C), blocks kept whatever they hold and counted first: those of text.
         recall: (B, H), in the place of the target: the share to keep in every row of a head.
+        density: (H), in the place of the target: the share of a head's blocks to keep, on average over its rows.
     """
     target = settings.target
     share = row_shares(mass)
     if recall is not None:
         keep = prefix_rows(share, recall[..., None, None], always)
+    elif density is not None:
+        whole = (density >= 1.0).to(share.device)[:, None, None]
+        keep = prefix_rows(share, recall_of_heads(share, density, always), always) | whole
     elif target.name == "recall":
         if target.value >= 1.0:
             keep = torch.ones_like(share, dtype=torch.bool)
@@ -118,7 +129,15 @@ def prefix_heads(share: Tensor, recall: float, always: Tensor) -> Tensor:
     return (first_of_each(order, (before < recall * rows).sum(-1)) | first).view_as(share)
 
 
-def recall_for(share: Tensor, density: float, always: Tensor) -> Tensor:
+def recall_of_heads(share: Tensor, density: Tensor, always: Tensor) -> Tensor:
+    """What `recall_for` gives each head for a `density` (H) of its own: (B, H, 1, 1)."""
+    batch, heads, rows, columns = share.shape
+    apart = share.reshape(batch * heads, 1, rows, columns)
+    wanted = density.to(share).repeat(batch).view(-1, 1, 1, 1)
+    return recall_for(apart, wanted, always).view(batch, heads, 1, 1)
+
+
+def recall_for(share: Tensor, density: float | Tensor, always: Tensor) -> Tensor:
     """The largest recall that every row can be given with a mean density of at most `density`: maximin (B, 1, 1, 1).
 
     Every row of the batch has a budget of its own. Blocks of `always`, and one of every row, are paid from it, and kept

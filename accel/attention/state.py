@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -17,6 +17,16 @@ Hidden = tuple[int, ...]
 
 
 @dataclass(slots=True)
+class Kept:
+    """What a search gave for one range of noise levels."""
+
+    index: BlockIndex | None
+    """None where so little could be left out that the layer stays dense."""
+    recall: float | None
+    """Mean over the heads, where it was measured."""
+
+
+@dataclass(slots=True)
 class RowState:
     """What one layer knows for one row of the batch."""
 
@@ -25,6 +35,10 @@ class RowState:
     due: int = 0
     """Searches of the schedule that are done."""
     searches: int = 0
+    found: dict[int, Kept] = field(default_factory=dict)
+    """By range of a schedule of densities; of one range where there is none."""
+    used: Kept | None = None
+    """What is in use of it."""
     index: BlockIndex | None = None
     lse: Tensor | None = None
     """Dense normaliser (1, H, N) of the first search, kept where later searches rank with it."""
@@ -36,6 +50,13 @@ class RowState:
     dense: bool = False
     """Searched and found not worth it: dense until the next search of the schedule."""
 
+    def enter(self, range: int) -> None:
+        """Use what was found for a range of noise levels."""
+        kept = self.found.get(range)
+        if kept is not None and kept is not self.used:
+            self.used, self.index, self.recall, self.dense = kept, kept.index, kept.recall, kept.index is None
+            self.reference = None
+
 
 @dataclass(slots=True)
 class LayerState:
@@ -46,6 +67,12 @@ class LayerState:
     """Attention is too small a share of the work."""
     joined: tuple[tuple[int, ...], BlockIndex] | None = None
     """The indices of several rows as one, with the identities of its parts."""
+
+    def clear(self, rows: list[int]) -> None:
+        """Forget what was found for some rows: they are searched anew."""
+        self.joined = None
+        for row in rows:
+            self.rows[row].found.clear()
 
     def index_of(self, parts: list[BlockIndex]) -> BlockIndex:
         """One index over the rows of a call, joined once for each set of them."""
@@ -67,6 +94,8 @@ class Layer:
     """Weights of its block, for what the rest of the block costs."""
     text: str
     """Where text lies beside the picture: "start" or "end"."""
+    place: int = 0
+    """Among the layers of its transformer that can be sparse."""
     unreachable: bool = False
     """Found not to end in scaled_dot_product_attention."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
+
+from ..densities import Densities
 
 
 class Target(Protocol):
@@ -21,6 +24,10 @@ class Wanted(Protocol):
     def target(self) -> Target: ...
     @property
     def exact(self) -> bool: ...
+    @property
+    def ranges(self) -> Sequence[Densities]: ...
+    @property
+    def pattern(self) -> str: ...
     @property
     def per(self) -> str: ...
     @property

@@ -49,11 +49,21 @@ class CostTable:
         return [last - first + 1 for first, last in self.groups]
 
     def edges(self, at: int) -> tuple[float, float]:
-        """The noise levels (low, high) that hold the steps of a bin and no others, half way to the neighbours'."""
-        first, last = self.bins[at]
-        high = 1.0 if first == 0 else (self.levels[first - 1] + self.levels[first]) / 2
-        low = 0.0 if last == len(self.levels) - 1 else (self.levels[last] + self.levels[last + 1]) / 2
-        return low, high
+        """The noise levels (low, high) that hold the steps of a bin and no others."""
+        return edges_of(self.levels, self.bins[at])
+
+
+def edges_of(levels: Sequence[float], steps: tuple[int, int]) -> tuple[float, float]:
+    """The noise levels (low, high) that hold the steps from the first to the last and no others, half way to their
+    neighbours'.
+
+    Args:
+        levels: noise level before each step of a run.
+    """
+    first, last = steps
+    high = 1.0 if first == 0 else (levels[first - 1] + levels[first]) / 2
+    low = 0.0 if last == len(levels) - 1 else (levels[last] + levels[last + 1]) / 2
+    return low, high
 
 
 def group_blocks(family: Family, transformer: Any, bricks: int) -> tuple[Group, ...]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from ..densities import Densities, read_densities
 from ..ranges import number, one_of, require, whole
 from . import METHODS, Method
 
@@ -22,6 +24,17 @@ class AdaSpaTarget:
 
     name: str
     value: float
+
+
+def checked_block(block: Any) -> int | tuple[int, int]:
+    """Tokens of a block, as one number or a pair. Raises: ConfigError for one that no kernel takes."""
+    pair: Any = block if isinstance(block, (tuple, list)) else (block, block)
+    sizes = ", ".join(str(queries) for queries, keys in BLOCKS if queries == keys)
+    pairs = ", ".join(str(one) for one in BLOCKS if one[0] != one[1])
+    known = tuple(pair) in BLOCKS and not isinstance(block, (bool, float))
+    require(known, f"block must be one of {sizes} or {pairs}, not {block!r}")
+    # A file holds a list, a command line floats.
+    return (int(pair[0]), int(pair[1])) if isinstance(block, (tuple, list)) else block
 
 
 @METHODS.register("adaspa")
@@ -60,6 +73,12 @@ class AdaSpa(Method):
     error: float | None = None
     """Relative L2 error of a head's output that is accepted, above 0, measured at the search with one sparse call.
     Heads whose attention is flat lose little by a low recall and are given less."""
+
+    schedule: str = ""
+    """Instead of a target, the density of every head by layer and noise level, as `calibrate` finds it: ranges joined
+    by slashes, each LOW..HIGH:LAYER-LAYER with a letter for each head of a layer, a decibel each: a keeps everything, d
+    half of the blocks, g a quarter, k a tenth. Where no range holds the noise level everything is kept. In Python also
+    a sequence of `accel.densities.Densities`."""
 
     per: str = "row"
     """With `recall`: "row" holds the target in every block of queries; "head" only on average over a head, which keeps
@@ -114,6 +133,8 @@ class AdaSpa(Method):
 
     def __post_init__(self) -> None:
         given = [name for name in TARGETS if getattr(self, name) is not None]
+        object.__setattr__(self, "schedule", "/".join(map(str, read_densities(self.schedule))))
+        given += ["schedule"] if self.schedule else []
         require(len(given) <= 1, f"give one target, not {' and '.join(given)}")
         for name, low, high in (("recall", 0.0, 1.0), ("density", 0.0, 1.0), ("error", 0.0, 10.0)):
             if getattr(self, name) is not None:
@@ -142,13 +163,7 @@ class AdaSpa(Method):
         number("drift", self.drift, 0.0)
         number("min_gain", self.min_gain, 0.0, 1.0)
         whole("most_searches", self.most_searches, 1)
-        pair: Any = self.block if isinstance(self.block, (tuple, list)) else (self.block, self.block)
-        known = tuple(pair) in BLOCKS and not isinstance(self.block, (bool, float))
-        sizes = ", ".join(str(queries) for queries, keys in BLOCKS if queries == keys)
-        pairs = ", ".join(str(one) for one in BLOCKS if one[0] != one[1])
-        require(known, f"block must be one of {sizes} or {pairs}, not {self.block!r}")
-        if isinstance(self.block, (tuple, list)):  # a file holds a list, a command line floats
-            object.__setattr__(self, "block", tuple(int(side) for side in pair))
+        object.__setattr__(self, "block", checked_block(self.block))
         whole("min_tokens", self.min_tokens, 1)
         for flag in ("head_adaptive", "fresh", "tile"):
             require(isinstance(getattr(self, flag), bool), f"{flag} must be true or false, not {getattr(self, flag)!r}")
@@ -168,15 +183,66 @@ class AdaSpa(Method):
         return AdaSpaTarget(name="recall", value=0.95)
 
     @property
+    def ranges(self) -> tuple[Densities, ...]:
+        """The schedule, range by range."""
+        return read_densities(self.schedule)
+
+    @property
+    def pattern(self) -> str:
+        """Blocks are searched, not laid down."""
+        return ""
+
+    @property
     def exact(self) -> bool:
         """True where nothing may be left out, so that nothing needs to be searched for either."""
         target = self.target
+        if self.schedule:
+            return all(r.is_dense(layer) for r in self.ranges for layer in range(len(r.layers)))
         return (target.name, target.value) in (("sparsity", 0.0), ("recall", 1.0), ("density", 1.0))
 
     def part(self, shared: Shared) -> Part:
         from ..attention import AttentionEngine
 
         return AttentionEngine(self, shared)
+
+    @classmethod
+    def calibrate(
+        cls,
+        pipe: Any,
+        prompts: Sequence[Any],
+        *,
+        saves: float = 0.4,
+        looks: int = 4,
+        trials: int = 7,
+        block: int | tuple[int, int] = (128, 64),
+        min_tokens: int = 1024,
+        seed: int = 0,
+        **call: Any,
+    ) -> AdaSpa:
+        """The densities by layer, head and noise level that keep the pictures of `pipe` best where so much attention is
+        left out. Which blocks those are is still searched in every run.
+
+        Args:
+            pipe: a diffusers pipeline with a scheduler.
+            prompts: to calibrate with, as the pipeline takes them; others than those that the result is judged by. Two
+                to four are enough.
+            saves: share of all attention that is left out over a run, above 0 and below 1, dense steps and the search
+                counted.
+            looks: steps at which errors are measured, and ranges of noise levels that densities are told apart in.
+            trials: real runs in which ways to read what was measured are compared; 0 trusts it as it is.
+            block: tokens of a block of queries and of keys.
+            min_tokens: shorter attention is left alone.
+            seed: of the first prompt's noise; each later prompt has the next.
+            call: further arguments of the pipeline's call, such as num_inference_steps, height, guidance_scale.
+
+        Raises: ConfigError for settings out of their range, or more saved than can be; UnsupportedModelError.
+        """
+        from ..calibration.attention import AttentionCalibration
+
+        settings = AttentionCalibration(
+            looks=looks, trials=trials, block=block, min_tokens=min_tokens, seed=seed, call=call
+        )
+        return settings.bench(pipe, prompts).saving(saves)
 
     @classmethod
     def paper(cls, sparsity: float = 0.8, *, searches: tuple[float, ...] = (0.2, 0.6)) -> AdaSpa:

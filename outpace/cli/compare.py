@@ -42,8 +42,9 @@ METHODS: "main", "all", or a comma list of
   cache-dit cache-dit-taylor          with: pip install "outpace[peers]"
 or of single contenders, such as gated-0.15 or steps-25. For long attention, only where named:
   adaspa adaspa-sparsity adaspa-paper    sparse attention: by recall, by the paper's rule, as published
+  adaspa-calibrated sliding-tile radial spatial-temporal    densities calibrated by layer and head; static patterns
   bricks bricks-uniform bricks-random    groups of blocks left out: as calibrated, evenly, at random
-  gated+adaspa fewer-steps-slightly      with our gate; 1.15 to 1.55 times fewer steps
+  gated+adaspa scheduled+adaspa-calibrated fewer-steps-slightly    under a forecast; 1.15 to 1.55 times fewer steps
 
 \b
 --method NAME:KEY=VALUE,... takes part as one contender, several joined by "+" as one together ('outpace methods' lists

@@ -15,6 +15,7 @@ from outpace.evaluation.meter import BlockMeter
 
 if TYPE_CHECKING:
     from outpace.accel import Method
+    from outpace.accel.calibration.attention import CalibratedAttention
     from outpace.accel.calibration.bricks import Calibrated
     from outpace.pipelines.load import Loaded
 
@@ -36,6 +37,9 @@ class Bench:
 
     bricks: dict[str, Calibrated] = field(init=False, default_factory=dict)
     """What was measured of its bricks, by the settings of the calibration."""
+
+    attention: CalibratedAttention | None = field(init=False, default=None)
+    """What was measured of its attention."""
 
     meter: BlockMeter = field(init=False)
     calibrated: bool = field(init=False, default=False)

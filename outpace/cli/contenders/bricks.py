@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from outpace.cli.contenders.calibrating import calibration_requests, made_when_asked
 from outpace.cli.contenders.curve import curve
-from outpace.evaluation import Contender, Request
 
 if TYPE_CHECKING:
     from outpace.accel import BrickSkipping
     from outpace.accel.calibration.bricks import Calibrated
     from outpace.cli.contenders.bench import Bench
+    from outpace.evaluation import Contender
 
 WORK = (0.9, 0.8, 0.7, 0.6, 0.5)
 """Shares of the blocks that are left to run."""
@@ -43,39 +44,12 @@ def calibrated(bench: Bench, **settings: Any) -> Calibrated:
     return bench.bricks[key]
 
 
-def calibration_requests(bench: Bench, count: int) -> list[Request]:
-    """Requests that no study looks at: calibration prompts of a pocket, or the yardstick's with other noise."""
-    pocket = bench.loaded.pocket
-    if pocket is None:
-        assert bench.yardstick is not None
-        prompts = [bench.yardstick.prompt] * count
-    else:
-        prompts = pocket.prompts(count, "calibration")
-    return [Request(index=i, prompt=prompt, seed=1_000_003 + i) for i, prompt in enumerate(prompts)]
-
-
 def contender(
     bench: Bench, name: str, label: str, kind: str, curve: str, settings: dict[str, Any],
     method: Callable[[], BrickSkipping],
 ) -> Contender:  # fmt: skip
     """A contender whose schedule is made when it is first asked."""
-    known: list[BrickSkipping] = []
-
-    def schedule() -> tuple[BrickSkipping]:
-        if not known:
-            known.append(method())
-        return (known[0],)
-
-    return Contender(
-        name=name,
-        label=label,
-        kind=kind,
-        curve=curve,
-        steps=bench.steps,
-        settings=settings,
-        generate=lambda requests: bench.under(schedule(), requests, bench.steps),
-        timed=lambda requests: bench.timed_under(schedule(), requests, bench.steps),
-    )
+    return made_when_asked(bench, name, label, kind, curve, settings, lambda: (method(),))
 
 
 @curve("bricks", named=True)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor, ScheduledTaylor
+from outpace.accel import AdaSpa, GatedTaylor, IntervalTaylor, ScheduledTaylor, StaticSparsity
 
 if TYPE_CHECKING:
     from outpace.accel import Method
@@ -27,9 +27,10 @@ NAMES = {
     "scheduled_taylor": "scheduled",
     "adaspa": "AdaSpa",
     "solver": "second-order solver",
+    "static_sparsity": "static",
 }
 
-UNSAID = {("scheduled_taylor", "levels"): "calibrated"}
+UNSAID = {("scheduled_taylor", "levels"): "calibrated", ("adaspa", "schedule"): "calibrated"}
 """Settings whose values would fill a page, and the word that stands for them."""
 
 LONGEST = 100
@@ -40,7 +41,10 @@ def kind_of(methods: Sequence[Method]) -> str:
     """The kind of contender that a combination of methods is."""
     names = {method.name for method in methods}
     if "adaspa" in names:
-        return "gated+sparse" if "gated_taylor" in names else "sparse"
+        under = [kind for name, kind in (("gated_taylor", "gated"), ("scheduled_taylor", "scheduled")) if name in names]
+        return "+".join([*under, "sparse"])
+    if "static_sparsity" in names:
+        return "sparse-static" if len(names) == 1 else "combination"
     if "bricks" in names:
         return "bricks" if len(names) == 1 else "combination"
     for method, kind in (("scheduled_taylor", "scheduled"), ("gated_taylor", "gated")):
@@ -64,7 +68,9 @@ def cut(text: str) -> str:
 def known_by(method: Method) -> tuple[str, Any] | None:
     """The setting that a method goes by, with its value, whether it was given or not."""
     if isinstance(method, AdaSpa):
-        return method.target.name, method.target.value
+        return ("schedule", method.schedule) if method.schedule else (method.target.name, method.target.value)
+    if isinstance(method, StaticSparsity):
+        return "density", method.density
     if isinstance(method, GatedTaylor):
         return "threshold", method.threshold
     if isinstance(method, ScheduledTaylor):
@@ -117,7 +123,7 @@ def label_of(methods: Sequence[Method], *, without: Collection[Place] = (), vari
             if place[0] != method.name or place in without:
                 continue
             # A forecast goes by its one number; a target of attention needs its name.
-            key = "" if known and place[1] == known[0] and not isinstance(method, AdaSpa) else place[1]
+            key = "" if known and place[1] == known[0] and method.place != "attention" else place[1]
             told = " ".join(filter(None, (key, "" if place == varied else worded(value))))
             parts.append(UNSAID.get(place, told))
         if parts and parts[0][:1].isdecimal():

@@ -166,7 +166,7 @@ def searched(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
     def note(q: Tensor, k: Tensor, v: Tensor, *rest: Any, **options: Any) -> Any:
         found = search.search(q, k, v, *rest, **options)
-        seen.append({"q": q, "k": k, "v": v, "keep": found.selection.keep})
+        seen.append({"q": q, "k": k, "v": v, "keep": found[0].selection.keep})
         return found
 
     monkeypatch.setattr(engine, "search", note)
@@ -233,7 +233,7 @@ def test_the_error_that_is_accepted_is_about_the_error_there_is(learned: list[QK
     for q, k, v in learned:
         output, lse = dense_attention(q, k, v, return_lse=True)
         always = nothing_always(q.shape[2])
-        found = search.search(q, k, v, lse, method, always, dense=output, scale=None, lengths=None)
+        (found,) = search.search(q, k, v, lse, method, always, dense=output, scale=None, lengths=None)
         assert found.error is not None
         tried = chosen((q, k, v), ERROR_STARTS_AT).mask()
         assert (found.error - relative_error(q, k, v, tried, method)).abs().max() <= 1e-4
@@ -249,9 +249,9 @@ def test_groups_of_heads_find_what_all_find_together(learned: list[QKV], monkeyp
     output, lse = dense_attention(q, k, v, return_lse=True)
     for method in (adaspa(recall=0.9), adaspa(error=0.05)):
         given = (method, nothing_always(q.shape[2]))
-        whole = search.search(q, k, v, lse, *given, dense=output, scale=None, lengths=None)
+        (whole,) = search.search(q, k, v, lse, *given, dense=output, scale=None, lengths=None)
         monkeypatch.setattr(search, "MASS_BYTES", 3 * 4 * 16 * 16)  # three of the four heads at a time
-        parts = search.search(q, k, v, lse, *given, dense=output, scale=None, lengths=None)
+        (parts,) = search.search(q, k, v, lse, *given, dense=output, scale=None, lengths=None)
         monkeypatch.undo()
         assert torch.equal(parts.selection.keep, whole.selection.keep)
         assert torch.equal(parts.selection.recall, whole.selection.recall)
@@ -275,8 +275,10 @@ def test_what_is_found_for_a_sample_does_not_depend_on_its_batch(
     ]
     for method in methods:
         given = (method, nothing_always(q.shape[2]))
-        together = search.search(q, k, v, lse, *given, dense=output, scale=None, lengths=None)
+        (together,) = search.search(q, k, v, lse, *given, dense=output, scale=None, lengths=None)
         for i in range(len(q)):
             one = slice(i, i + 1)
-            alone = search.search(q[one], k[one], v[one], lse[one], *given, dense=output[one], scale=None, lengths=None)
+            (alone,) = search.search(
+                q[one], k[one], v[one], lse[one], *given, dense=output[one], scale=None, lengths=None
+            )
             assert torch.equal(alone.selection.keep[0], together.selection.keep[i])

@@ -1,0 +1,154 @@
+"""Finds the densities of sparse attention for a pipeline: errors are measured, plans made of them, runs decide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from statistics import fmean
+from typing import Any
+
+from ...errors import ConfigError
+from ..apply import accelerate
+from ..densities import Densities
+from ..methods import METHODS
+from ..ranges import number, require, whole
+from .attention_costs import SparseProbe, at_looks
+from .attention_plan import AttentionTable, Reading, plan
+from .runs import caller, made, psnr
+
+Sparse = Any
+"""An `AdaSpa`, which calls this file and so is asked for by its name."""
+
+READINGS = {"dense": (0.2, 0.3, 0.05), "early": (1.0, 2.0), "apart": (0.5, 0.75)}
+"""What of a reading is tried in real runs, one after the other; the best is kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionCalibration:
+    """How densities are looked for. Deterministic: the same pipeline, prompts and settings give the same schedule.
+
+    Raises: ConfigError for a setting out of its range.
+    """
+
+    looks: int = 4
+    """Steps at which errors are measured, and ranges of noise levels that densities are told apart in, 1 or more. Each
+    costs about half as many calls of the denoiser as it has layers."""
+
+    trials: int = 7
+    """Real runs in which ways to read the measured errors are compared, 0 or more."""
+
+    block: int | tuple[int, int] = (128, 64)
+    """Tokens of a block of queries and of keys, as of `AdaSpa`."""
+
+    min_tokens: int = 1024
+    """Shorter attention is left alone, 1 or more."""
+
+    seed: int = 0
+    """Of the first prompt's noise; each later prompt has the next."""
+
+    call: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the pipeline's call, such as num_inference_steps, height, guidance_scale."""
+
+    def __post_init__(self) -> None:
+        for name, low in (("looks", 1), ("trials", 0), ("min_tokens", 1)):
+            whole(name, getattr(self, name), low)
+
+    def bench(self, pipe: Any, prompts: Sequence[Any] | Callable[[], object]) -> CalibratedAttention:
+        """What is measured once, for schedules of several savings.
+
+        Args:
+            prompts: as the pipeline takes them, or a function that calls it.
+        """
+        if callable(prompts):
+            run = prompts
+        else:
+            run = partial(caller(pipe, prompts, dict(self.call), self.seed), range(len(prompts)))
+        plain, peak = made(pipe, run)
+        steps = len(pipe.scheduler.timesteps)
+        looks = min(self.looks, steps)
+        settings = METHODS["adaspa"](
+            density=0.25,  # pyright: ignore[reportCallIssue]
+            block=self.block,  # pyright: ignore[reportCallIssue]
+            min_tokens=self.min_tokens,  # pyright: ignore[reportCallIssue]
+        )
+        probe = SparseProbe(pipe, settings, list(at_looks(steps, looks)))
+        seen = probe.run(run)
+        if len(seen) != looks or len(probe.levels) != steps:
+            raise ConfigError(
+                f"{len(seen)} of {looks} looks were taken in a run of {len(probe.levels)} steps: calibrate with one "
+                "run of the whole pipeline, from the first step on"
+            )
+        table = AttentionTable(levels=probe.levels, looks=tuple(seen))
+        return CalibratedAttention(self, pipe, run, table, plain, peak)
+
+
+class CalibratedAttention:
+    """The measured errors of one pipeline's attention, and real runs to hold schedules against.
+
+    Attributes:
+        table: the errors.
+        runs: how many real runs were made so far.
+    """
+
+    def __init__(
+        self,
+        settings: AttentionCalibration,
+        pipe: Any,
+        run: Callable[[], object],
+        table: AttentionTable,
+        plain: Any,
+        peak: Any,
+    ) -> None:
+        self.settings, self.table, self.runs = settings, table, 0
+        self._pipe, self._run, self._plain, self._peak = pipe, run, plain, peak
+        self._known: dict[tuple[str, float], float] = {}
+
+    def saving(self, saves: float) -> Sparse:
+        """The densities that cost the picture least where the share `saves` of all attention is left out.
+
+        Raises: ConfigError where nothing saves as much.
+        """
+        number("saves", saves, 0.0, 1.0)
+        require(0 < saves < 1, f"saves must be above 0 and below 1, not {saves!r}")
+        reading = Reading()
+        ranges = plan(self.table, saves, reading)
+        if ranges is None:
+            raise ConfigError(
+                f"with a tenth of the steps dense and a search, no density saves {saves:.0%} of the attention in "
+                f"{len(self.table.levels)} steps; ask for less, or take more steps"
+            )
+        best, left = self.method(ranges, reading), self.settings.trials
+        got = self.psnr(best) if left else 0.0
+        for name, values in READINGS.items():
+            for value in values:
+                other = replace(reading, **{name: value})
+                ranges = plan(self.table, saves, other)
+                if left <= 0 or ranges is None:
+                    continue
+                method = self.method(ranges, other)
+                left -= (method.schedule, method.searches[0]) not in self._known
+                if (tried := self.psnr(method)) > got:
+                    best, got, reading = method, tried, other
+        return best
+
+    def psnr(self, method: Sparse) -> float:
+        """PSNR in dB of what is made under a schedule towards what is made plainly, on average over the prompts."""
+        key = (method.schedule, method.searches[0])
+        if key not in self._known:
+            with accelerate(self._pipe, method):
+                pictures, _ = made(self._pipe, self._run)
+            self.runs += 1
+            self._known[key] = fmean(psnr(pictures, self._plain, self._peak))
+        return self._known[key]
+
+    def method(self, ranges: Sequence[Densities], reading: Reading) -> Sparse:
+        """The settings that have these densities."""
+        return METHODS["adaspa"](
+            schedule="/".join(map(str, ranges)),  # pyright: ignore[reportCallIssue]
+            searches=(reading.dense,),  # pyright: ignore[reportCallIssue]
+            block=self.settings.block,  # pyright: ignore[reportCallIssue]
+            min_tokens=self.settings.min_tokens,  # pyright: ignore[reportCallIssue]
+            slack=0.0,  # pyright: ignore[reportCallIssue]
+            min_gain=0.0,  # pyright: ignore[reportCallIssue]
+        )
