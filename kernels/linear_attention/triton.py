@@ -28,7 +28,7 @@ WIDEST = 128
 """Keys that a state in registers may have: of 256, a few hundred bytes would not fit."""
 WARPS = {16: 2}
 """By width of the keys; 4 for wider ones."""
-MOST_REGISTERS = {100: 255}
+BLACKWELL, MOST_REGISTERS = 100, 255
 """Of a thread, from this compute capability on. Asked nothing, the assembler for Blackwell spills some to fit one
 program more on a multiprocessor, in the loop over the tokens; for older cards it does not."""
 
@@ -98,8 +98,8 @@ INTERPRETED = not isinstance(_gated_kernel, triton.JITFunction)
 
 
 def options(width: int, capability: int) -> dict[str, int]:
-    """How the kernel is compiled for keys of a padded `width`, on NVIDIA cards of a compute capability, 0 for others."""
-    most = {"maxnreg": number for since, number in MOST_REGISTERS.items() if capability >= since}
+    """How the kernel is compiled for keys of a padded `width`, on a card of a compute capability, 0 for AMD."""
+    most = {"maxnreg": MOST_REGISTERS} if capability >= BLACKWELL else {}
     return {"num_warps": WARPS.get(width, 4), **most}
 
 
