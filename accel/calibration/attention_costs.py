@@ -267,10 +267,10 @@ class _Aside(AttentionEngine):
             return cast(Tensor, sparse_attention(q, k, v, index, scale=attended.scale, backend=self.settings.backend))
 
         if self._seen is None:
-            assert self._variant is not None
-            keep = self._kept[self._variant.age][layer.name]
-            if self._variant.head is not None:
-                others = torch.arange(keep.shape[1], device=keep.device) != self._variant.head
+            asked = self._variant or Variant(layers=())
+            keep = self._kept[asked.age][layer.name]
+            if asked.head is not None:
+                others = torch.arange(keep.shape[1], device=keep.device) != asked.head
                 keep = keep | others[:, None, None]
             return layout.undo(attend(keep))
         out, lse = dense_attention(q, k, v, scale=attended.scale, key_lengths=lengths, return_lse=True)
