@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import subprocess
-import sys
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from forked import Forked, needs_fork
 
 from outpace.cli import main
 from outpace.pipelines.dit3d import read_ply
@@ -245,27 +247,26 @@ def test_ctrl_c_exits_130_and_leaves_the_pictures_that_are_done(
     assert files_in(tmp_path) == ["000-1-seed0.png"]
 
 
-def test_a_real_ctrl_c_in_the_middle_of_denoising(tiny_folder: Path, tmp_path: Path, root: Path) -> None:
-    code = f"""
-import functools, os, signal
-from diffusers import DDIMScheduler
+@needs_fork
+def test_a_real_ctrl_c_in_the_middle_of_denoising(tiny_folder: Path, tmp_path: Path) -> None:
+    words = ["generate", str(tiny_folder), "--prompt", "3", "--steps", "300", "--out", str(tmp_path / "x.png")]
 
-# A job started in the background is born with the signal ignored; a terminal's is not.
-signal.signal(signal.SIGINT, signal.default_int_handler)
-real, steps = DDIMScheduler.step, []
+    def interrupted() -> None:
+        from diffusers import DDIMScheduler
 
-@functools.wraps(real)
-def step(self, *args, **kwargs):
-    steps.append(1)
-    if len(steps) == 5:
-        os.kill(os.getpid(), signal.SIGINT)
-    return real(self, *args, **kwargs)
+        real, steps = DDIMScheduler.step, []
 
-DDIMScheduler.step = step
-from outpace.cli import main
-main(["generate", {str(tiny_folder)!r}, "--prompt", "3", "--steps", "300", "--out", {str(tmp_path / "x.png")!r}])
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 130, done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("Stopped. ") and "Traceback" not in done.stderr
+        @functools.wraps(real)
+        def step(self, *args, **kwargs):
+            steps.append(1)
+            if len(steps) == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+            return real(self, *args, **kwargs)
+
+        DDIMScheduler.step = step  # pyright: ignore[reportAttributeAccessIssue]
+        main(words)
+
+    with Forked(interrupted, tmp_path.with_name(f"{tmp_path.name}-told")) as done:
+        assert done.wait() == 130, done.err
+        assert done.err.strip().splitlines()[-1].startswith("Stopped. ") and "Traceback" not in done.err
     assert files_in(tmp_path) == []

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from forked import Forked, commanded, needs_fork
 
 from outpace.cli import main
 
@@ -134,11 +136,12 @@ def descends(pid: int, ancestor: int) -> bool:
 
 
 @pytest.fixture(scope="module")
-def one_go(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def one_go(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The comparison as one process makes it, undisturbed."""
-    out = tmp_path_factory.mktemp("one") / "go"
-    finish([sys.executable, "-m", "outpace", *compare_words(out)], root)
-    return out
+    folder = tmp_path_factory.mktemp("one")
+    with Forked(commanded(compare_words(folder / "go")), folder / "told") as process:
+        assert process.wait(PATIENCE) == 0, process.err
+    return folder / "go"
 
 
 def assert_same(out: Path, one_go: Path) -> None:
@@ -147,9 +150,25 @@ def assert_same(out: Path, one_go: Path) -> None:
     assert len(cells(out)) == 4 * 4
 
 
-@pytest.mark.parametrize(
-    "after", [pytest.param(1, marks=pytest.mark.slow), 6, pytest.param(11, marks=pytest.mark.slow)]
-)
+@needs_fork
+def test_killed_in_the_middle_and_begun_again_it_gives_the_numbers_of_one_go(one_go: Path, tmp_path: Path) -> None:
+    command = commanded(compare_words(tmp_path / "out"))
+    with Forked(command, tmp_path / "first") as process:
+        while len(cells(tmp_path / "out")) < 6:
+            assert process.poll() is None, f"ended before it was to be killed: {process.err}"
+            time.sleep(0.005)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    kept = {path: path.stat().st_mtime_ns for path in cells(tmp_path / "out")}
+    assert 6 <= len(kept) < 16 and not (tmp_path / "out" / "results.json").exists()
+    with Forked(command, tmp_path / "second") as process:
+        assert process.wait(PATIENCE) == 0, process.err
+    assert_same(tmp_path / "out", one_go)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [1, 6, 11])
 def test_kill_9_and_the_same_command_give_the_numbers_of_one_go(
     after: int, one_go: Path, root: Path, tmp_path: Path
 ) -> None:
@@ -183,6 +202,7 @@ def test_two_processes_one_killed_midway_and_the_same_command_again(one_go: Path
 
 
 @needs_ray
+@pytest.mark.slow
 def test_two_workers_of_ray_one_killed_midway(one_go: Path, root: Path, tmp_path: Path) -> None:
     process = start([sys.executable, "-m", "outpace", *compare_words(tmp_path / "out"), "--workers", "2"], root)
     wait_until(lambda: len(cells(tmp_path / "out")) >= 3, process)
@@ -214,6 +234,25 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@needs_fork
+def test_two_ranks_make_the_pictures_of_one(made: Path, tiny_folder: Path, prompts: Path, tmp_path: Path) -> None:
+    """As `accelerate launch` tells processes that they are two."""
+    words = [*generate_words(tiny_folder, prompts, tmp_path / "p"), "--json"]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    ranks = [
+        Forked(commanded(words), tmp_path / f"rank{rank}", environment={**shared, "RANK": f"{rank}", "LOCAL_RANK": "0"})
+        for rank in range(2)
+    ]
+    with ranks[0] as first, ranks[1] as second:
+        assert [first.wait(PATIENCE), second.wait(PATIENCE)] == [0, 0], first.err + second.err
+        told = json.loads(first.out)
+        assert second.out == "", "one process tells"
+    assert len(told["files"]) == 6 and told["trace"]["totals"]["samples"] == 6 * 6
+    assert files_of(tmp_path / "p") == files_of(made)
+
+
+@pytest.mark.slow
 def test_two_processes_make_the_pictures_of_one(
     made: Path, tiny_folder: Path, prompts: Path, root: Path, tmp_path: Path
 ) -> None:

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from forked import Forked, commanded, needs_fork
 
 from outpace.cli import main
 from outpace.errors import InputError
 from outpace.pipelines.media import save_media
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*words: object, **more: Any) -> Result:
@@ -205,28 +204,26 @@ def test_a_refusal_of_an_unknown_transformer_begins_with_what_it_is() -> None:
         find_family(torch.compile(NoSuchTransformer3DModel()))
 
 
+@needs_fork
 @pytest.mark.parametrize("columns", [0, 80])
 def test_a_terminal_shows_progress_however_wide_it_says_it_is(columns: int, tmp_path: Path) -> None:
     import fcntl
     import pty
     import struct
-    import sys
     import termios
 
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     words = ["generate", "dit", "--prompt", "3", "--steps", "3", "--device", "cpu", "--out", str(tmp_path / "x.png")]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "outpace", *words], cwd=ROOT, stderr=theirs, stdout=subprocess.DEVNULL
-    )
-    os.close(theirs)
     shown = b""
-    while True:
-        try:
-            part = os.read(ours, 4096)
-        except OSError:
-            break
-        if not part:
-            break
-        shown += part
-    assert process.wait() == 0 and "3/3" in shown.decode(errors="replace"), shown
+    with Forked(commanded(words), tmp_path / "told", terminal=theirs) as process:
+        os.close(theirs)
+        while True:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+        assert process.wait() == 0 and "3/3" in shown.decode(errors="replace"), shown
