@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
+import os
+import signal
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import FluxPipeline
+from forked import Forked, needs_fork
 from tiny import TinyPipeline, noise, texts
 
 from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
@@ -166,28 +167,18 @@ def test_another_shape_in_the_middle_of_a_run_begins_anew() -> None:
     assert run.trace.calls[3].reason == ["img_ids changed"]
 
 
-KILLED = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import torch
-from tiny import TinyPipeline
-from outpace.accel import GatedTaylor, accelerate
+@needs_fork
+def test_a_killed_run_leaves_nothing_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, told = tmp_path / "disk", tmp_path / "told"
+    disk.mkdir()
+    monkeypatch.chdir(disk)
+    monkeypatch.setattr(tempfile, "tempdir", str(disk))
 
-pipe = TinyPipeline("FluxTransformer2DModel")
-with accelerate(pipe, GatedTaylor(threshold=1e6, warmup=1)):
-    pipe(steps=8, callback=lambda step, latents: os.kill(os.getpid(), signal.SIGKILL) if step == 5 else None)
-"""
+    def killed() -> None:
+        pipe = TinyPipeline("FluxTransformer2DModel")
+        with accelerate(pipe, GatedTaylor(threshold=1e6, warmup=1)):
+            pipe(steps=8, callback=lambda step, _: os.kill(os.getpid(), signal.SIGKILL) if step == 5 else None)
 
-
-def test_a_killed_run_leaves_nothing_on_disk(tmp_path: Path, root: Path) -> None:
-    program = textwrap.dedent(KILLED).format(tests=str(Path(__file__).parent))
-    environment = {
-        "PATH": "",
-        "PYTHONPATH": str(root),
-        "TMPDIR": str(tmp_path),
-        "HOME": str(tmp_path),
-        "HF_HUB_OFFLINE": "1",
-    }
-    ended = subprocess.run([sys.executable, "-B", "-c", program], cwd=tmp_path, env=environment, timeout=120)
-    assert ended.returncode == -9
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    with Forked(killed, told, environment={"HOME": str(disk), "TMPDIR": str(disk)}) as ended:
+        assert ended.wait() == -signal.SIGKILL, ended.err
+    assert not [path for path in disk.rglob("*") if path.is_file()]

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from tiny import TinyPipeline
-from two_ranks import decided, methods
+from two_ranks import decided, main, methods
 
 from outpace.accel.ranks import Ranks, every, ranks_of
 
-HERE = Path(__file__).parent
 SECONDS = 120
-"""Two interpreters start in this time; no exchange between them may wait longer than 20 seconds."""
+"""Two processes end in this time; no exchange between them may wait longer than 20 seconds."""
 
 pytestmark = pytest.mark.skipif(
-    not (torch.distributed.is_available() and torch.distributed.is_gloo_available()), reason="needs gloo"
+    sys.platform != "linux" or not (torch.distributed.is_available() and torch.distributed.is_gloo_available()),
+    reason="needs gloo, and processes that are copies of this one",
 )
 
 
 def run(job: str, cls: str, folder: Path) -> list[dict[str, Any]]:
     """What two processes print; they are ended where one does not end by itself."""
-    command = [sys.executable, str(HERE / "two_ranks.py"), job, cls]
-    started = [
-        subprocess.Popen(
-            [*command, str(rank), str(folder / "meet")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in range(2)
-    ]
-    try:
-        told = [process.communicate(timeout=SECONDS) for process in started]
-    finally:
-        for process in started:
-            process.kill()
-    assert [process.returncode for process in started] == [0, 0], told[0][1][-2000:] + told[1][1][-2000:]
-    return [json.loads(out.split("RESULT")[1]) for out, _ in told]
+    ranks = [Forked(partial(main, job, cls, rank, str(folder / "meet")), folder / f"rank{rank}") for rank in range(2)]
+    with ranks[0] as one, ranks[1] as two:
+        codes = [one.wait(SECONDS), two.wait(SECONDS)]
+        assert codes == [0, 0], one.err[-2000:] + two.err[-2000:]
+        return [json.loads(rank.out.split("RESULT")[1]) for rank in ranks]
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,8 @@
-"""One of two processes that share a tiny transformer: started by test_ranks.py, which reads what is printed.
-
-Started as `two_ranks.py JOB CLASS RANK FILE`.
-"""
+"""One of two processes that share a tiny transformer: forked by test_ranks.py, which reads what is printed."""
 
 from __future__ import annotations
 
 import json
-import sys
 from datetime import timedelta
 from typing import Any
 
@@ -105,7 +101,3 @@ def main(job: str, cls: str, rank: int, file: str) -> None:
     found = {name: decided(pipe, method, seeds) for name, method in methods(between).items()}
     print("RESULT" + json.dumps({"errors": every, "between": between, "found": found}))
     dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
-import sys
+import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from forked import Forked, commanded, needs_fork
 
 from outpace.cli import main
 
@@ -46,23 +47,23 @@ def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.stderr == "Error: serving needs fastapi, ray[serve]: pip install 'outpace[serve]'\n"
 
 
-def test_it_starts_answers_and_ends() -> None:
-    command = [sys.executable, "-m", "outpace", "serve", "dit", "--replicas", "0", "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None and server.stderr is not None
-            assert server.stderr.readline() == "loading dit ...\n"
-            line = server.stdout.readline()
-            assert line.startswith("dit is served at http://127.0.0.1:") and line.endswith("Ctrl-C ends it\n")
-            address = line.split()[4]
-            body = json.dumps({"prompt": "3", "seed": 1, "steps": 4}).encode()
-            asked = urllib.request.Request(
-                f"{address}/v1/images/generations", data=body, headers={"content-type": "application/json"}
-            )
-            with urllib.request.urlopen(asked, timeout=60) as answer:
-                told = json.load(answer)
-            assert told["quality"] == "medium" and told["data"][0]["outpace"]["recipe"]["seed"] == 1
-            server.send_signal(signal.SIGTERM)
-            assert server.wait(timeout=30) == 0 and server.stderr.read() == ""
-        finally:
-            server.kill()
+@needs_fork
+def test_it_starts_answers_and_ends(tmp_path: Path) -> None:
+    with Forked(commanded(["serve", "dit", "--replicas", "0", "--port", "0"]), tmp_path) as server:
+        end = time.monotonic() + 120
+        while not server.out.endswith("\n"):
+            assert server.poll() is None and time.monotonic() < end, server.err
+            time.sleep(0.02)
+        assert server.err == "loading dit ...\n"
+        line = server.out
+        assert line.startswith("dit is served at http://127.0.0.1:") and line.endswith("Ctrl-C ends it\n")
+        address = line.split()[4]
+        body = json.dumps({"prompt": "3", "seed": 1, "steps": 4}).encode()
+        asked = urllib.request.Request(
+            f"{address}/v1/images/generations", data=body, headers={"content-type": "application/json"}
+        )
+        with urllib.request.urlopen(asked, timeout=60) as answer:
+            told = json.load(answer)
+        assert told["quality"] == "medium" and told["data"][0]["outpace"]["recipe"]["seed"] == 1
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0 and server.err == "loading dit ...\n"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import Forked
 
 from outpace.evaluation import memory
 from outpace.evaluation.memory import Memory, peak_memory, ratio_to_plain
@@ -30,18 +31,16 @@ def test_a_known_amount_is_found_whatever_was_taken_before() -> None:
 
 
 @linux
-def test_memory_freed_before_the_call_is_not_reused_unseen() -> None:
-    # In a process of its own, whose heap nobody else has used: blocks this small come from it, and stay with it.
-    code = """
-from outpace.evaluation.memory import peak_memory
-def small():
-    kept = [b"x" * (60_000 + i) for i in range(500)]
-    kept.append(bytes(100))
-print([peak_memory(small).as_dict()["above"] for _ in range(3)])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for above in json.loads(done.stdout):
-        assert above == pytest.approx(30_000_000, rel=0.15)
+def test_memory_freed_before_the_call_is_not_reused_unseen(tmp_path: Path) -> None:
+    # In a process of its own, whose heap nobody else uses meanwhile: blocks this small come from it, and stay with it.
+    def small() -> None:
+        kept = [b"x" * (60_000 + i) for i in range(500)]
+        kept.append(bytes(100))
+
+    with Forked(lambda: print([peak_memory(small).as_dict()["above"] for _ in range(3)]), tmp_path) as done:
+        assert done.wait() == 0, done.err
+        for above in json.loads(done.out):
+            assert above == pytest.approx(30_000_000, rel=0.15)
 
 
 def test_no_figure_comes_with_its_reason(monkeypatch, tmp_path) -> None:

@@ -8,7 +8,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -17,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked, needs_fork
 
 from outpace.errors import ConfigError, InputError, MeasurementError
 from outpace.evaluation import Contender, Request, Result, run_study
+from outpace.evaluation.atomic import write_json
 from outpace.evaluation.samples import BatchMaker
 from outpace.evaluation.workers import Alone, Do, Job, RayCrew, is_launched
 
@@ -108,27 +109,24 @@ def test_a_launched_group_is_known_by_its_environment(monkeypatch: pytest.Monkey
     assert is_launched()
 
 
-def test_processes_that_write_one_file_at_once_never_leave_a_part(tmp_path: Path, root: Path) -> None:
-    code = """
-import sys
-from pathlib import Path
-from outpace.evaluation.atomic import write_json
-for turn in range(200):
-    write_json(Path(sys.argv[1]), {"who": sys.argv[2], "filling": [turn] * 2000})
-"""
-    path = tmp_path / "cell.json"
-    writers = [
-        subprocess.Popen([sys.executable, "-c", code, str(path), who], cwd=root, env={**os.environ, "PYTHONPATH": ""})
-        for who in ("one", "two")
-    ]
+@needs_fork
+def test_processes_that_write_one_file_at_once_never_leave_a_part(tmp_path: Path) -> None:
+    path = tmp_path / "cells" / "cell.json"
+    path.parent.mkdir()
+
+    def write(who: str) -> None:
+        for turn in range(200):
+            write_json(path, {"who": who, "filling": [turn] * 2000})
+
     seen = set()
-    while any(writer.poll() is None for writer in writers):
-        if path.exists():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            assert len(kept["filling"]) == 2000
-            seen.add(kept["who"])
-    assert [writer.wait() for writer in writers] == [0, 0] and seen
-    assert [p.name for p in tmp_path.iterdir()] == ["cell.json"]
+    with Forked(partial(write, "one"), tmp_path / "one") as one, Forked(partial(write, "two"), tmp_path / "two") as two:
+        while one.poll() is None or two.poll() is None:
+            if path.exists():
+                kept = json.loads(path.read_text(encoding="utf-8"))
+                assert len(kept["filling"]) == 2000
+                seen.add(kept["who"])
+        assert (one.wait(), two.wait()) == (0, 0) and seen, one.err + two.err
+    assert [p.name for p in path.parent.iterdir()] == ["cell.json"]
 
 
 def deadly(folder: Path) -> Do:
