@@ -7,6 +7,7 @@ process, and not a fresh one, it is forked.
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 import time
@@ -100,6 +101,17 @@ def commanded(words: Iterable[str]) -> Callable[[], object]:
         return main(list(words))
 
     return command
+
+
+def scripted(script: Path, *options: str) -> Callable[[], object]:
+    """`python SCRIPT OPTIONS`, as work of a copy."""
+
+    def started() -> None:
+        sys.argv = [str(script), *options]
+        sys.path.insert(0, str(script.parent))
+        runpy.run_path(str(script), run_name="__main__")
+
+    return started
 
 
 def _copied(work: Callable[[], object], out: int, err: int, environment: Mapping[str, str]) -> int:

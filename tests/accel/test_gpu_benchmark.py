@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked, needs_fork, scripted
+
+pytestmark = needs_fork
 
 
-def benchmark(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(root / "benchmarks" / "gpu.py"), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600)
+def benchmark(root: Path, folder: Path, *options: str) -> Forked:
+    with Forked(scripted(root / "benchmarks" / "gpu.py", *options), folder / "told") as done:
+        done.wait(600)
+    return done
 
 
 @pytest.mark.slow
 def test_rehearsal_checks_everything_before_it_times_anything(root: Path, tmp_path: Path) -> None:
-    done = benchmark(root, "--rehearse", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    done = benchmark(root, tmp_path, "--rehearse", "--out", str(tmp_path))
+    assert done.returncode == 0, done.err
     (written,) = tmp_path.glob("gpu_*.json")
     report = json.loads(written.read_text(encoding="utf-8"))
     checked = {error["case"] for error in report["errors"]}
@@ -40,15 +42,15 @@ def test_rehearsal_checks_everything_before_it_times_anything(root: Path, tmp_pa
 
 @pytest.mark.slow
 def test_what_there_is_no_time_for_is_named(root: Path, tmp_path: Path) -> None:
-    done = benchmark(root, "--rehearse", "--seconds", "0", "--out", str(tmp_path))
-    assert done.returncode == 0, done.stderr
+    done = benchmark(root, tmp_path, "--rehearse", "--seconds", "0", "--out", str(tmp_path))
+    assert done.returncode == 0, done.err
     (written,) = tmp_path.glob("gpu_*.json")
     report = json.loads(written.read_text(encoding="utf-8"))
     assert report["left_out"] == ["toy flux", "toy picture"] and not report["geometries"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
-def test_without_a_gpu_it_says_so_in_one_line(root: Path) -> None:
-    done = benchmark(root)
-    assert done.returncode == 2 and not done.stdout
-    assert done.stderr.count("\n") == 1 and done.stderr.startswith("no CUDA device here")
+def test_without_a_gpu_it_says_so_in_one_line(root: Path, tmp_path: Path) -> None:
+    done = benchmark(root, tmp_path)
+    assert done.returncode == 2 and not done.out
+    assert done.err.count("\n") == 1 and done.err.startswith("no CUDA device here")

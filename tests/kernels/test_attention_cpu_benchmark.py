@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from forked import Forked, needs_fork, scripted
 
 
 def benchmark(root: Path) -> ModuleType:
@@ -22,10 +22,11 @@ def benchmark(root: Path) -> ModuleType:
     return module
 
 
+@needs_fork
 def test_the_benchmark_measures_and_reports(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(root / "benchmarks" / "attention_cpu.py"), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run([*command, "--repetitions", "2"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    quick = ("--quick", "--out", str(tmp_path), "--repetitions", "2")
+    with Forked(scripted(root / "benchmarks" / "attention_cpu.py", *quick), tmp_path / "told") as done:
+        assert done.wait() == 0, done.err
     report = json.loads((tmp_path / "attention_cpu.json").read_text(encoding="utf-8"))
     assert report["backends"] == {"sparse": "torch", "mass": "torch"} and report["growth"][0]["dense"] > 0
     for case in report["cases"]:
@@ -33,7 +34,7 @@ def test_the_benchmark_measures_and_reports(root: Path, tmp_path: Path) -> None:
             assert line["density"] == pytest.approx(1 - line["sparsity"], abs=0.03)
             assert line["of_ideal"] == pytest.approx(line["speedup"]["median"] * line["density"])
     text = (tmp_path / "attention_cpu.md").read_text(encoding="utf-8")
-    assert text in done.stdout and "to the power of" in text and "torch threads: 1" in text
+    assert text in done.out and "to the power of" in text and "torch threads: 1" in text
 
 
 @pytest.mark.slow

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
+from forked import Forked, needs_fork, scripted
 
 
 def benchmark(root: Path) -> ModuleType:
@@ -22,17 +22,18 @@ def benchmark(root: Path) -> ModuleType:
     return module
 
 
+@needs_fork
 def test_the_benchmark_measures_and_reports(root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, str(root / "benchmarks" / "moe_cpu.py"), "--quick", "--out", str(tmp_path)]
-    done = subprocess.run([*command, "--repetitions", "2"], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    quick = ("--quick", "--out", str(tmp_path), "--repetitions", "2")
+    with Forked(scripted(root / "benchmarks" / "moe_cpu.py", *quick), tmp_path / "told") as done:
+        assert done.wait() == 0, done.err
     report = json.loads((tmp_path / "moe_cpu.json").read_text(encoding="utf-8"))
     assert report["automatic"] == "loop" and [case["activation"] for case in report["cases"]] == ["gelu_tanh", "silu"]
     for case in report["cases"]:
         for part in (case["forward"], case["training"]):
             assert part["dense_seconds"] > 0 and part["loop"]["least"] <= part["loop"]["median"] <= part["loop"]["most"]
     text = (tmp_path / "moe_cpu.md").read_text(encoding="utf-8")
-    assert text in done.stdout and "37.5% of the FLOPs" in text and "| SwiGLU | 64 | 128 | 1 |" in text
+    assert text in done.out and "37.5% of the FLOPs" in text and "| SwiGLU | 64 | 128 | 1 |" in text
 
 
 @pytest.mark.slow
