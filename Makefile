@@ -43,8 +43,9 @@ demo: $(READY) ## pictures, a summary and out/demo/report.html, from pipelines t
 	$(BIN)/outpace compare flux --methods gated,gated+solver,interval,fewer-steps,dpm++ --prompts 8 --steps 28 --out out/demo
 	@echo "Pictures are in out/demo/made. Now open out/demo/report.html in a browser."
 
+# Neighbours stay together, so that what a file sets up once is not set up by every worker.
 test: $(READY) ## every test except the slow claims
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow"
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
 
 test-slow: $(READY) ## the claims that take minutes (accuracy of the shipped pipelines, speed)
 	$(BIN)/python -m pytest -m slow

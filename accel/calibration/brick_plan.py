@@ -26,6 +26,9 @@ HALVINGS = 16
 Shares = tuple[tuple[float, ...], ...]
 """[bin][brick]."""
 
+Raise = tuple[float, int, int, float, float]
+"""What raising a share costs a block that it saves; bin and brick of the cell; the share before and after."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tilt:
@@ -45,9 +48,12 @@ def plan(table: CostTable, saves: float, tilt: Tilt) -> Shares:
 
     Raising a cell's share costs the more the higher it is, so that taking the cheapest raise first is the optimum.
     """
-    steps = len(table.levels)
-    total = steps * sum(table.sizes)
-    raises: list[tuple[float, int, int, float, float]] = []
+    return taken(table, saves, cheapest_first(table, tilt))
+
+
+def cheapest_first(table: CostTable, tilt: Tilt) -> list[Raise]:
+    """Every raise of a cell's share. It is the same whatever is to be saved, and takes longer than all that follows."""
+    raises: list[Raise] = []
     for at in range(len(table.bins)):
         for g in range(len(table.groups)):
             dearest = 0.0
@@ -55,11 +61,17 @@ def plan(table: CostTable, saves: float, tilt: Tilt) -> Shares:
             for low, high, before, after in zip(RUNGS, RUNGS[1:], costs, costs[1:], strict=False):
                 dearest = max(dearest, (after - before) / ((high - low) * table.sizes[g]))
                 raises.append((dearest, at, g, low, high))
+    return sorted(raises)
+
+
+def taken(table: CostTable, saves: float, raises: Sequence[Raise]) -> Shares:
+    """The shares after as many of `raises`, in this order, as save the share `saves` of all blocks."""
+    sizes = table.sizes
     shares = [[0.0] * len(table.groups) for _ in table.bins]
-    left = saves * total
-    for _, at, g, low, high in sorted(raises):
+    left = saves * len(table.levels) * sum(sizes)
+    for _, at, g, low, high in raises:
         first, last = table.bins[at]
-        worth = (last - first + 1) * table.sizes[g]
+        worth = (last - first + 1) * sizes[g]
         # The last raise is taken in part.
         raised = min(high, low + left / worth)
         shares[at][g] = raised

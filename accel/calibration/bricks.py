@@ -13,7 +13,19 @@ from ..handle import Acceleration
 from ..methods import METHODS
 from ..ranges import number, require, whole
 from .brick_costs import CostTable, measure
-from .brick_plan import MOST, Shares, Tilt, bricks_of, drawn, plan, saved, single_steps, that_saves, uniform
+from .brick_plan import (
+    MOST,
+    Shares,
+    Tilt,
+    bricks_of,
+    cheapest_first,
+    drawn,
+    saved,
+    single_steps,
+    taken,
+    that_saves,
+    uniform,
+)
 from .runs import caller, made, psnr
 
 Skipping = Any
@@ -155,8 +167,8 @@ class Calibrated:
         `doubts` change them."""
         if tilt is None:
             return that_saves(self.table, saves, lambda asked: uniform(self.table, asked, doubts))
-        read = tilt if doubts is None else replace(doubts, apart=tilt.apart)
-        return that_saves(self.table, saves, lambda asked: plan(self.table, asked, read))
+        raises = cheapest_first(self.table, tilt if doubts is None else replace(doubts, apart=tilt.apart))
+        return that_saves(self.table, saves, lambda asked: taken(self.table, asked, raises))
 
     def _best_start(self, saves: float) -> tuple[Tilt | None, float]:
         """The reading of the costs whose plan does best in a real run; None where it is to ask nobody."""

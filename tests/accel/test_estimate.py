@@ -50,10 +50,10 @@ COGVIDEO = ("cogvideox1.5-5b", 768, 1360, 161)
     [
         (HUNYUAN, 118_800, 119_056, 60, 174.2, 10.45, 1.62),
         (WAN14_720, 75_600, 75_600, 40, 117.1, 9.36, 3.68),
-        (WAN14_480, 32_760, 32_760, 40, 22.0, 1.76, 1.59),
-        (WAN13_480, 32_760, 32_760, 30, 6.59, 0.396, 0.170),
+        pytest.param(WAN14_480, 32_760, 32_760, 40, 22.0, 1.76, 1.59, marks=pytest.mark.slow),
+        pytest.param(WAN13_480, 32_760, 32_760, 30, 6.59, 0.396, 0.170, marks=pytest.mark.slow),
         (FLUX_1024, 4_096, 4_608, 57, 0.261, 0.0149, 0.0595),
-        (FLUX_2048, 16_384, 16_896, 57, 3.51, 0.200, 0.218),
+        pytest.param(FLUX_2048, 16_384, 16_896, 57, 3.51, 0.200, 0.218, marks=pytest.mark.slow),
         (COGVIDEO, 85_680, 85_906, 42, 90.7, 7.62, 1.63),
     ],
 )
@@ -79,10 +79,10 @@ def test_whole_runs_cost_what_is_published(which: Any, petaflop: float) -> None:
     [
         (HUNYUAN, 0.871, 7.8, 967, 1.84),
         (WAN14_720, 0.727, 3.7, 1038, 1.62),
-        (WAN14_480, 0.536, 2.2, 264, 1.39),
-        (WAN13_480, 0.709, 3.4, 45, 1.59),
+        pytest.param(WAN14_480, 0.536, 2.2, 264, 1.39, marks=pytest.mark.slow),
+        pytest.param(WAN13_480, 0.709, 3.4, 45, 1.59, marks=pytest.mark.slow),
         (FLUX_1024, 0.208, 1.26, None, None),
-        (FLUX_2048, 0.490, 2.0, None, None),
+        pytest.param(FLUX_2048, 0.490, 2.0, None, None, marks=pytest.mark.slow),
         (COGVIDEO, 0.830, 5.9, None, None),
     ],
 )

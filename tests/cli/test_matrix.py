@@ -33,8 +33,10 @@ def bench(tiny_pipe: Any) -> Bench:
     return Bench(loaded=loaded, arguments={"num_inference_steps": 8, "guidance_scale": 2.0}, yardstick=REQUEST)
 
 
-def test_a_pocket_is_measured_in_every_combination(tmp_path: Path) -> None:
-    words = ["dit", "--matrix", "--prompts", "2", "--steps", "10", "--converged-steps", "12", "--methods", "steps-6"]
+def test_a_pipeline_is_measured_in_every_combination(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("3\n7\n", encoding="utf-8")
+    words = [str(tiny_folder), "--matrix", "--prompts", str(tmp_path / "prompts.txt"), "--methods", "steps-6"]
+    words += ["--steps", "10", "--converged-steps", "12"]
     words += ["--timing-prompts", "1", "--out", str(tmp_path / "out"), "--device", "cpu"]
     ran = run(*words)
     assert ran.exit_code == 0, ran.output

@@ -39,6 +39,7 @@ def test_flux_uses_three_eighths_of_its_feed_forward_and_8_3_billion_parameters(
     assert told.flops / told.dense_flops == pytest.approx(0.667, abs=5e-4)
 
 
+@pytest.mark.slow
 def test_compressed_modulations_bring_flux_to_the_paper_s_figure() -> None:
     told = count("flux.1", Conversion(experts=Experts(), modulation=Modulation(rank=48)))
     assert round(told.modulation / 1e9, 3) == 3.229
