@@ -127,7 +127,7 @@ def page(report: dict[str, Any]) -> str:
     fresh = mean_over(runs, lambda look: look["all"]["0"])
     counted = [w * e for w, e in zip(weights, fresh, strict=True)]
     rows.append(["weight of an error", *(f"{w:.3f}" for w in weights)])
-    rows.append(["share of what fresh blocks cost", *(f"{c / sum(counted):.0%}" for c in counted)])
+    rows.append(["share of what fresh blocks cost, by that weight", *(f"{c / sum(counted):.0%}" for c in counted)])
     lines += table(["at noise level", *levels], rows)
     lines += ["## By layer", "One layer alone. Density is the share of its blocks that the recall needs.", ""]
     rows = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -14,13 +15,13 @@ from ..densities import Densities
 from ..methods import METHODS
 from ..ranges import number, require, whole
 from .attention_costs import SparseProbe, at_looks
-from .attention_plan import AttentionTable, Reading, plan
+from .attention_plan import AttentionTable, Reading, one_range, plan, whole_cost
 from .runs import caller, made, psnr
 
 Sparse = Any
 """An `AdaSpa`, which calls this file and so is asked for by its name."""
 
-READINGS = {"dense": (0.2, 0.3, 0.05), "early": (1.0, 2.0), "apart": (0.5, 0.75)}
+READINGS = {"apart": (0.5, 0.75), "dense": (0.2, 0.3)}
 """What of a reading is tried in real runs, one after the other; the best is kept."""
 
 
@@ -35,8 +36,9 @@ class AttentionCalibration:
     """Steps at which errors are measured, and ranges of noise levels that densities are told apart in, 1 or more. Each
     costs about half as many calls of the denoiser as it has layers."""
 
-    trials: int = 7
-    """Real runs in which ways to read the measured errors are compared, 0 or more."""
+    trials: int = 4
+    """Real runs in which ways to read the measured errors are compared, 0 or more; one for every range of noise levels
+    is made besides, which tells what an error there costs the picture."""
 
     block: int | tuple[int, int] = (128, 64)
     """Tokens of a block of queries and of keys, as of `AdaSpa`."""
@@ -79,7 +81,7 @@ class AttentionCalibration:
                 f"{len(seen)} of {looks} looks were taken in a run of {len(probe.levels)} steps: calibrate with one "
                 "run of the whole pipeline, from the first step on"
             )
-        table = AttentionTable(levels=probe.levels, looks=tuple(seen))
+        table = AttentionTable(levels=probe.levels, looks=tuple(seen), lost=(1.0,) * looks)
         return CalibratedAttention(self, pipe, run, table, plain, peak)
 
 
@@ -103,6 +105,22 @@ class CalibratedAttention:
         self.settings, self.table, self.runs = settings, table, 0
         self._pipe, self._run, self._plain, self._peak = pipe, run, plain, peak
         self._known: dict[tuple[str, float], float] = {}
+        self.alone = tuple(map(self._alone, range(len(table.looks))))
+        """PSNR of real runs in which one range of noise levels alone is sparse, by range."""
+        self.table = replace(table, lost=tuple(map(self._lost, range(len(table.looks)))))
+
+    def _alone(self, at: int) -> float:
+        ranges, share, count = one_range(self.table, at)
+        return self.psnr(self.method(ranges, share)) if count else math.inf
+
+    def _lost(self, at: int) -> float:
+        """What an error of the denoiser's output costs the picture: how far it is carried no single step can tell."""
+        first, last = self.table.bins[at]
+        _, _, count = one_range(self.table, at)
+        if not count:
+            return 1.0
+        squared = 10.0 ** (-self.alone[at] / 10.0)
+        return squared / max(whole_cost(self.table, at), 1e-30) * ((last - first + 1) / count) ** 2
 
     def saving(self, saves: float) -> Sparse:
         """The densities that cost the picture least where the share `saves` of all attention is left out.
@@ -118,7 +136,7 @@ class CalibratedAttention:
                 f"with a tenth of the steps dense and a search, no density saves {saves:.0%} of the attention in "
                 f"{len(self.table.levels)} steps; ask for less, or take more steps"
             )
-        best, left = self.method(ranges, reading), self.settings.trials
+        best, left = self.method(ranges, reading.dense), self.settings.trials
         got = self.psnr(best) if left else 0.0
         for name, values in READINGS.items():
             for value in values:
@@ -126,7 +144,7 @@ class CalibratedAttention:
                 ranges = plan(self.table, saves, other)
                 if left <= 0 or ranges is None:
                     continue
-                method = self.method(ranges, other)
+                method = self.method(ranges, other.dense)
                 left -= (method.schedule, method.searches[0]) not in self._known
                 if (tried := self.psnr(method)) > got:
                     best, got, reading = method, tried, other
@@ -142,11 +160,11 @@ class CalibratedAttention:
             self._known[key] = fmean(psnr(pictures, self._plain, self._peak))
         return self._known[key]
 
-    def method(self, ranges: Sequence[Densities], reading: Reading) -> Sparse:
-        """The settings that have these densities."""
+    def method(self, ranges: Sequence[Densities], dense: float) -> Sparse:
+        """The settings that have these densities after a share `dense` of the steps."""
         return METHODS["adaspa"](
             schedule="/".join(map(str, ranges)),  # pyright: ignore[reportCallIssue]
-            searches=(reading.dense,),  # pyright: ignore[reportCallIssue]
+            searches=(dense,),  # pyright: ignore[reportCallIssue]
             block=self.settings.block,  # pyright: ignore[reportCallIssue]
             min_tokens=self.settings.min_tokens,  # pyright: ignore[reportCallIssue]
             slack=0.0,  # pyright: ignore[reportCallIssue]

@@ -19,6 +19,9 @@ SEARCH = 0.5
 SPARED = LETTERS[0] + LETTERS[2:13]
 """What a cell may keep: everything, or from 63 % down to 6 %. Above that the kernels gain nothing over dense ones."""
 
+TRIED = "f"
+"""What cells keep where a range of noise levels is tried alone: a third."""
+
 LEAST = 1e-12
 """Share of a head's error that stands for none."""
 
@@ -31,6 +34,8 @@ class AttentionTable:
     """Noise level before each step of a run."""
     looks: tuple[Look, ...]
     """One of every range of noise levels, the noisiest first."""
+    lost: tuple[float, ...]
+    """Squared error of the picture for one of the denoiser's output in all steps of a range, by range."""
 
     @property
     def bins(self) -> list[tuple[int, int]]:
@@ -76,8 +81,6 @@ class Reading:
 
     dense: float = 0.1
     """Share of the steps that run dense before anything is left out; the last of them searches."""
-    early: float = 0.0
-    """How much more errors at noisy levels count than was measured: they are multiplied by the level to this power."""
     apart: float = 1.0
     """How much cells differ: 1 as they were measured, 0 not at all."""
 
@@ -103,13 +106,13 @@ def plan(table: AttentionTable, saves: float, reading: Reading) -> tuple[Densiti
     for at, count in enumerate(counts):
         if not count:
             continue
-        factor = count * table.looks[at].weight * max(table.looks[at].level, 1e-3) ** reading.early
+        factor = picture(table, at, count)
         for layer in range(layers):
             for head in range(heads):
                 curve = [
                     (
                         count * density_of(letter) / (layers * heads),
-                        factor**2 * table.cost(at, layer, head, density_of(letter)) ** reading.apart,
+                        factor * table.cost(at, layer, head, density_of(letter)) ** reading.apart,
                         letter,
                     )
                     for letter in SPARED
@@ -130,6 +133,13 @@ def plan(table: AttentionTable, saves: float, reading: Reading) -> tuple[Densiti
     )
 
 
+def picture(table: AttentionTable, at: int, count: int) -> float:
+    """Squared error of the picture for one of the denoiser's output in `count` steps of a range: the blocks left out
+    are the same in all of them, so that the errors point the same way."""
+    first, last = table.bins[at]
+    return table.lost[at] * (count / (last - first + 1)) ** 2
+
+
 def hull(curve: Sequence[tuple[float, float, str]]) -> list[tuple[float, str, float]]:
     """The steps down a curve of (work, error, letter), the dense end first, on its convex hull: what the error rises by
     a unit of work, the letter that is reached, the work that it saves. The rises grow."""
@@ -143,6 +153,24 @@ def hull(curve: Sequence[tuple[float, float, str]]) -> list[tuple[float, str, fl
         found.append((max(rises[best], 0.0), letter, work - less))
         at += 1 + best
     return found
+
+
+def one_range(table: AttentionTable, at: int) -> tuple[tuple[Densities, ...], float, int]:
+    """A schedule that leaves the same out of all cells of one range and nothing elsewhere, to see what that costs: its
+    densities, the share of the steps before it, how many steps it makes sparse."""
+    first, last = table.bins[at]
+    low, high = edges_of(table.levels, (first, last))
+    layers, heads = table.shape
+    share = max(first, 1) / len(table.levels)
+    # The first step of the range searches, and is dense itself.
+    return (Densities(low=low, high=high, layers=(TRIED * heads,) * layers),), share, last - first
+
+
+def whole_cost(table: AttentionTable, at: int) -> float:
+    """Squared error of the denoiser's output at one step of a range under what `one_range` leaves out."""
+    layers, heads = table.shape
+    cells = ((layer, head) for layer in range(layers) for head in range(heads))
+    return sum(table.cost(at, layer, head, density_of(TRIED)) for layer, head in cells)
 
 
 def work_of(ranges: Sequence[Densities], levels: Sequence[float], dense: float) -> float:

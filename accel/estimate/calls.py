@@ -229,7 +229,7 @@ def _never(_: Config) -> bool:
 
 _register(Signature(inputs=_flux, patch=_two_by_two, guided=_never), "FluxTransformer2DModel")
 _register(Signature(inputs=_tokens, patch=_two_by_two, guided=_never), "Flux2Transformer2DModel")
-_register(Signature(inputs=_flux, patch=_two_by_two), "BriaTransformer2DModel")
+_register(Signature(inputs=_flux, patch=_two_by_two, together=True), "BriaTransformer2DModel")
 _register(Signature(inputs=_tokens, patch=_two_by_two), "LongCatImageTransformer2DModel", "OvisImageTransformer2DModel")
 _register(Signature(inputs=_chroma, patch=_two_by_two), "ChromaTransformer2DModel")
 _register(
@@ -249,19 +249,18 @@ _register(
     "HunyuanVideoTransformer3DModel",
 )
 _register(
-    Signature(inputs=_cogvideox, patch=_cube, video=True, text=226),
+    Signature(inputs=_cogvideox, patch=_cube, video=True, text=226, together=True),
     "CogVideoXTransformer3DModel",
     "ConsisIDTransformer3DModel",
 )
-_register(Signature(inputs=_sd3, patch=_square, text=333), "SD3Transformer2DModel")
+_register(Signature(inputs=_sd3, patch=_square, text=333, together=True), "SD3Transformer2DModel")
 _register(Signature(inputs=_qwen, patch=_two_by_two), "QwenImageTransformer2DModel")
-_register(Signature(inputs=_ltx, patch=_cube, video=True, text=128), "LTXVideoTransformer3DModel")
-_register(Signature(inputs=_captioned, patch=_square, text=300), "SanaTransformer2DModel")
-_register(Signature(inputs=_pixart, patch=_square, text=300), "PixArtTransformer2DModel")
-_register(Signature(inputs=_auraflow, patch=_square, text=256), "AuraFlowTransformer2DModel")
-_register(
-    Signature(inputs=_cogview, patch=_square, text=224), "CogView3PlusTransformer2DModel", "CogView4Transformer2DModel"
-)
+_register(Signature(inputs=_ltx, patch=_cube, video=True, text=128, together=True), "LTXVideoTransformer3DModel")
+_register(Signature(inputs=_captioned, patch=_square, text=300, together=True), "SanaTransformer2DModel")
+_register(Signature(inputs=_pixart, patch=_square, text=300, together=True), "PixArtTransformer2DModel")
+_register(Signature(inputs=_auraflow, patch=_square, text=256, together=True), "AuraFlowTransformer2DModel")
+_register(Signature(inputs=_cogview, patch=_square, text=224, together=True), "CogView3PlusTransformer2DModel")
+_register(Signature(inputs=_cogview, patch=_square, text=224), "CogView4Transformer2DModel")
 _register(
     Signature(inputs=_hunyuan_image, patch=lambda config: (1, *config["patch_size"]), text=1000),
     "HunyuanImageTransformer2DModel",
@@ -269,7 +268,11 @@ _register(
 _register(Signature(inputs=_hunyuan_video15, patch=_cube, video=True, text=1000), "HunyuanVideo15Transformer3DModel")
 _register(Signature(inputs=_lumina2, patch=_square, text=256), "Lumina2Transformer2DModel")
 _register(
-    Signature(inputs=_z_image, patch=lambda config: (1, config["all_patch_size"][0], config["all_patch_size"][0])),
+    Signature(
+        inputs=_z_image,
+        patch=lambda config: (1, config["all_patch_size"][0], config["all_patch_size"][0]),
+        together=True,
+    ),
     "ZImageTransformer2DModel",
 )
-_register(Signature(inputs=_dit, patch=_square, text=0), "DiTTransformer2DModel")
+_register(Signature(inputs=_dit, patch=_square, text=0, together=True), "DiTTransformer2DModel")

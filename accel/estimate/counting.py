@@ -16,6 +16,7 @@ from .account import Account, Ceiling, Kept
 from .parts import OUTSIDE, pieces_of
 from .recording import record_call
 from .sample import sample_of
+from .source import signature_of
 
 SHARES = (1.0, 1 / 2, 1 / 3, 1 / 4, 1 / 6)
 """Shares of the steps that are computed, for which the ceiling is told."""
@@ -70,7 +71,7 @@ def flops(
     outside = sum(piece.flops for piece in pieces if piece.stack == OUTSIDE)
     first = sum(piece.flops for piece in pieces_of(transformer, recording.within(watch.first), sample.latent.tokens))
     parameters = sum(piece.parameters for piece in pieces)
-    size = DTYPES[dtype].itemsize
+    size, together = DTYPES[dtype].itemsize, signature_of(found.transformer).together
     return Account(
         model=found.name,
         transformer=found.transformer,
@@ -93,7 +94,7 @@ def flops(
         first_block_flops=first,
         ceilings=ceilings(whole, outside, first),
         kept=tuple(
-            kept(method, setting, watch, size, runs=sample.calls)
+            kept(method, setting, watch, size, runs=sample.calls, decide=sample.calls if together else 1)
             for setting, method in {
                 **{f"GatedTaylor(max_order={n})": GatedTaylor(max_order=n) for n in (1, 2, 3)},
                 'GatedTaylor(gate="budget")': GatedTaylor(gate="budget"),
@@ -119,19 +120,20 @@ def ceilings(whole: int, outside: int, first: int, shares: Sequence[float] = SHA
     )
 
 
-def kept(method: GatedTaylor, setting: str, watch: _Watch, size: int, *, runs: int) -> Kept:
+def kept(method: GatedTaylor, setting: str, watch: _Watch, size: int, *, runs: int, decide: int) -> Kept:
     """What `method` remembers: outputs of the last block, and of the first where its gate looks at it.
 
     Args:
         size: bytes of a number.
         runs: calls of a step; each has a history of its own. Of several denoisers, which take turns by noise level, one
-            remembers at a time. The first block's output is kept for the call that decides, which is all of them where
-            guidance is batched: that is counted.
+            remembers at a time.
+        decide: of these, how many decide by the first block's output, which is kept for them: all that are made in one
+            call, of separate ones the first.
     """
     policy = method.policy()
-    each = policy.history().capacity
-    numbers = watch.numbers["last"] + (watch.numbers["first"] if policy.probes else 0)
-    return Kept(setting=setting, tensors=runs * each * (1 + policy.probes), bytes=runs * each * numbers * size)
+    each, probed = policy.history().capacity, decide if policy.probes else 0
+    numbers = runs * watch.numbers["last"] + probed * watch.numbers["first"]
+    return Kept(setting=setting, tensors=each * (runs + probed), bytes=each * numbers * size)
 
 
 class _Watch:

@@ -56,6 +56,8 @@ class Signature:
     """Text tokens of its pipeline's longest prompt, where nobody says otherwise."""
     guided: Callable[[Config], bool] = lambda _: True
     """True where its pipeline calls it twice a step, for classifier-free guidance."""
+    together: bool = False
+    """True where that pipeline guides in one call of twice the batch, so that both branches decide."""
 
 
 SIGNATURES: Registry[Signature] = Registry("transformer class")

@@ -213,7 +213,7 @@ class AdaSpa(Method):
         *,
         saves: float = 0.4,
         looks: int = 4,
-        trials: int = 7,
+        trials: int = 4,
         block: int | tuple[int, int] = (128, 64),
         min_tokens: int = 1024,
         seed: int = 0,
@@ -228,7 +228,8 @@ class AdaSpa(Method):
                 to four are enough.
             saves: share of all attention that is left out over a run, above 0 and below 1, dense steps and the search
                 counted.
-            looks: steps at which errors are measured, and ranges of noise levels that densities are told apart in.
+            looks: steps at which errors are measured, and ranges of noise levels that densities are told apart in; each
+                also costs a real run in which that range alone is sparse.
             trials: real runs in which ways to read what was measured are compared; 0 trusts it as it is.
             block: tokens of a block of queries and of keys.
             min_tokens: shorter attention is left alone.

@@ -252,8 +252,12 @@ def as_a_graph_would(blocks: list[Any]) -> None:
 @pytest.mark.parametrize("cls", ["FluxTransformer2DModel", "WanTransformer3DModel"])
 @pytest.mark.parametrize(
     "method",
-    [GatedTaylor(threshold=0.5, gate="budget", warmup=3), IntervalTaylor(interval=3, warmup=2, correct=True)],
-    ids=["gated", "interval"],
+    [
+        GatedTaylor(threshold=0.5, gate="budget", warmup=3),
+        IntervalTaylor(interval=3, warmup=2, correct=True),
+        SCHEDULED,
+    ],
+    ids=["gated", "interval", "scheduled"],
 )
 def test_nothing_is_kept_that_a_graph_would_write_over(cls: str, method: Any) -> None:
     results = []
