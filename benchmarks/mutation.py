@@ -1,16 +1,16 @@
 """Does a test say so when a term is dropped? One change at a time, and what the checks and fast tests make of it.
 
-Every change is of one place in a file's source: a term or a factor left out, an operator exchanged, a call replaced by
-its argument, a sign or a comparison flipped, a constant or a flag changed, an argument left out, branches exchanged.
-The list follows from the sources and a seed, so that anyone gets the same. A change to a model, or to a kernel that it
-uses, is shown to `outpace models check` of the models that are built on that file, then to the fast tests of its area;
-one in `accel/forecast` to the fast tests of forecasts. It counts as noticed when one of them fails, or nothing runs any
-more.
+Changes are drawn from the sources by a seed (`source_changes.py`), and those of `lost_terms.py`, which somebody wrote,
+come besides. A change to a model, or to a kernel that it uses, is shown to `outpace models check` of the models that
+are built on that file, then to the fast tests of its area; one of forecasts, their replay, gate and calibration to the
+fast tests of those. It counts as noticed when one of them fails, or nothing runs any more.
 
-    python benchmarks/mutation.py                   # 200 changes, some minutes; benchmarks/results/mutation.md
+    python benchmarks/mutation.py                   # about 200 changes, half an hour; benchmarks/results/mutation.md
+    python benchmarks/mutation.py --minutes 9       # as far as that; the same command again goes on
     python benchmarks/mutation.py --only models/vig.py --count 0   # every change of one file
 
-Each change runs in a process of its own, forked from one that has torch loaded already.
+Each change runs in a process of its own, forked from one that has torch loaded already. What was found is kept in
+build/mutation.jsonl, and taken from there as long as no source and no test has changed.
 """
 
 from __future__ import annotations
@@ -18,28 +18,29 @@ from __future__ import annotations
 import argparse
 import ast
 import contextlib
-import copy
 import importlib
-import importlib.abc
-import importlib.util
+import json
 import os
 import platform
-import random
 import re
 import signal
 import sys
 import time
+import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from lost_terms import LOST
+from source_changes import Change, Changed, chosen
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "mutation.md"
-ROOMS = ("kernels", "models", "accel", "pipelines", "evaluation")
+WHY = ROOT / "benchmarks" / "results" / "mutation_why.json"
+"""Of changes that nothing notices, why: written by who looked."""
+JOURNAL = ROOT / "build" / "mutation.jsonl"
 LIMIT = 180
 """Seconds after which a change counts as noticed: it never ends."""
 PLUMBING = {"__init__", "companion", "create", "settings", "numbers", "remember"}
@@ -49,38 +50,21 @@ NOT_USED = {
     "block_index", "block_views", "stream",
 }  # fmt: skip
 """Files of kernels/ that run on a GPU only, that tests compare with, or that no model calls."""
-GPU_FUNCTIONS = {"_flash", "_cudnn", "_efficient", "_xformers", "_flash_attn", "_on_gpu", "_absent", "_multiple_of_8"}
-"""Functions of other files that run on a GPU only; what tests compare with (`reference_...`) is left out, too."""
 NEAREST = 6
 """Models that a change to a kernel is shown to: those whose own files use it most directly."""
+ACCEL = (
+    "accel/forecast", "accel/calibration/schedule.py", "accel/calibration/runs.py", "accel/methods/gated_taylor.py",
+    "accel/methods/interval_taylor.py", "accel/methods/scheduled_taylor.py",
+)  # fmt: skip
+"""Forecasts, their replay and gate, the schedule and its calibration."""
 FORECAST_TESTS = (
-    "tests/accel/forecast",
-    "tests/accel/test_replay.py",
-    "tests/accel/test_moments.py",
-    "tests/accel/test_late_threshold.py",
     "tests/kernels/test_forecast.py",
+    "tests/accel/test_late_threshold.py",
+    "tests/accel/test_moments.py",
+    "tests/accel/test_replay.py",
+    "tests/accel/test_scheduled.py",
 )
-OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult}
-COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
-NEUTRAL = frozenset(
-    "len range list tuple dict set zip enumerate isinstance super getattr float int str iter next print sorted "
-    "reversed any all field cast type".split()
-)
-"""Calls that carry no term."""
-
-
-Option = tuple[str, Callable[[], ast.expr]]
-"""What can be done to an expression, and how."""
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of one file."""
-
-    path: str
-    line: int
-    what: str
-    source: str
+"""From the fastest to the slowest; one that names the file that was changed goes first."""
 
 
 def targets(only: list[str]) -> list[Path]:
@@ -98,8 +82,8 @@ def targets(only: list[str]) -> list[Path]:
         grown |= used
         used |= {module for name in grown for module in imported(ROOT / name)}
     kernels = [ROOT / name for name in sorted(grown) if name.startswith("kernels/") and Path(name).stem not in NOT_USED]
-    forecast = [path for path in sorted((ROOT / "accel" / "forecast").rglob("*.py")) if path.stem != "__init__"]
-    return [*models, *kernels, *forecast]
+    accel = [path for place in ACCEL for path in sorted((ROOT / place).glob("*.py")) or [ROOT / place]]
+    return [*models, *kernels, *(path for path in accel if path.stem != "__init__")]
 
 
 @cache
@@ -149,169 +133,6 @@ def dependents(path: Path) -> list[str]:
     return [name for _, name in sorted(names)]
 
 
-def sites_of(path: Path) -> list[tuple[int, int, str]]:
-    """(place, line, what) of everything that can be changed in a file, in the order of its source."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = ((getattr(node, "lineno", 0), what) for _, _, node, options in _walk(tree) for what, _ in options)
-    return [(place, line, what) for place, (line, what) in enumerate(found)]
-
-
-def change_at(path: Path, place: int, line: int, what: str) -> Change | None:
-    """One of them; None where what comes out is the same program, or none."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    before = ast.dump(tree)
-    _apply(tree, place)
-    try:
-        source = ast.unparse(ast.fix_missing_locations(tree))
-        after = ast.dump(ast.parse(source))
-    except (SyntaxError, ValueError):
-        return None
-    return None if after == before else Change(str(path.relative_to(ROOT)), line, what, source)
-
-
-def _apply(tree: ast.AST, wanted: int) -> None:
-    count = 0
-    for parent, slot, _, options in _walk(tree):
-        for _, make in options:
-            if count == wanted:
-                new = make()
-                if isinstance(slot, tuple):
-                    getattr(parent, slot[0])[slot[1]] = new
-                else:
-                    setattr(parent, slot, new)
-                return
-            count += 1
-
-
-def _walk(tree: ast.AST) -> Iterator[tuple[ast.AST, Any, ast.expr, list[Option]]]:
-    """(parent, where in it, node, [(what, how)]) of every expression that takes part in a computation."""
-
-    def visit(node: ast.AST, active: bool) -> Iterator[tuple[ast.AST, Any, ast.expr, list[Option]]]:
-        if isinstance(node, (ast.Raise, ast.Assert, ast.Import, ast.ImportFrom, ast.AnnAssign)) and not active:
-            return
-        if isinstance(node, ast.Assign) and not isinstance(node.value, ast.Call):
-            active = True
-        if isinstance(node, ast.FunctionDef) and (node.name in GPU_FUNCTIONS or node.name.startswith("reference_")):
-            return
-        if isinstance(node, (ast.FunctionDef, ast.Lambda)):
-            active = getattr(node, "name", "") not in ("__post_init__", "flops") and not (
-                isinstance(node, ast.FunctionDef) and node.name.startswith(("_size", "check_"))
-            )
-        for field, value in ast.iter_fields(node):
-            if field in ("annotation", "returns", "decorator_list", "type_params", "keywords") and field != "keywords":
-                continue
-            if isinstance(value, list):
-                for place, item in enumerate(value):
-                    if isinstance(item, (ast.Raise, ast.Assert)):
-                        continue
-                    if isinstance(item, ast.If) and item.body and isinstance(item.body[-1], ast.Raise):
-                        continue
-                    if isinstance(item, ast.Expr) and isinstance(item.value, ast.Constant):
-                        continue
-                    if isinstance(item, ast.keyword) and item.arg == "strict":
-                        continue
-                    if isinstance(item, ast.expr) and active:
-                        yield node, (field, place), item, _options(item)
-                    if isinstance(item, ast.AST):
-                        yield from visit(item, active)
-            elif isinstance(value, ast.AST):
-                if isinstance(value, ast.expr) and active:
-                    yield node, field, value, _options(value)
-                yield from visit(value, active)
-
-    yield from visit(tree, False)
-
-
-def _options(node: ast.expr) -> list[Option]:
-    """What can be done to an expression: [(what, how)]."""
-    text = ast.unparse(node)
-    short = text if len(text) <= 70 else text[:67] + "..."
-    made: list[Option] = []
-
-    def add(what: str, make: Callable[[], ast.expr]) -> None:
-        made.append((f"{what} of `{short}`", make))
-
-    if isinstance(node, ast.BinOp):
-        kind = type(node.op)
-        textual = any(isinstance(side, (ast.JoinedStr, ast.List, ast.Tuple)) for side in (node.left, node.right))
-        if kind in OPERATORS and not textual:
-            add(
-                "operator exchanged",
-                lambda: ast.BinOp(copy.deepcopy(node.left), OPERATORS[kind](), copy.deepcopy(node.right)),
-            )
-        if kind in (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.MatMult) and not textual:
-            add("second term dropped", lambda: copy.deepcopy(node.left))
-            if kind in (ast.Add, ast.Mult):
-                add("first term dropped", lambda: copy.deepcopy(node.right))
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        add("sign flipped", lambda: copy.deepcopy(node.operand))
-    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        add("not dropped", lambda: copy.deepcopy(node.operand))
-    elif isinstance(node, ast.Constant):
-        value = node.value
-        if isinstance(value, bool):
-            add("flag flipped", lambda: ast.Constant(not value))
-        elif isinstance(value, (int, float)):
-            other = value + 1 if isinstance(value, int) else value * 1.5 if value else 0.5
-            add("constant changed", lambda: ast.Constant(other))
-    elif isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in COMPARISONS:
-        other_kind = COMPARISONS[type(node.ops[0])]
-        add(
-            "comparison flipped",
-            lambda: ast.Compare(copy.deepcopy(node.left), [other_kind()], copy.deepcopy(node.comparators)),
-        )
-    elif isinstance(node, ast.IfExp):
-        add(
-            "branches exchanged",
-            lambda: ast.IfExp(copy.deepcopy(node.test), copy.deepcopy(node.orelse), copy.deepcopy(node.body)),
-        )
-    elif isinstance(node, ast.Call):
-        called = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
-        if called not in NEUTRAL:
-            if isinstance(node.func, ast.Attribute) and not _is_module(node.func.value):
-                if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "self"):
-                    add("call replaced by what it is of", lambda: copy.deepcopy(node.func.value))
-                elif node.args:
-                    add("call replaced by its argument", lambda: copy.deepcopy(node.args[0]))
-            elif node.args and not called[:1].isupper():
-                add("call replaced by its argument", lambda: copy.deepcopy(node.args[0]))
-        for place, keyword in enumerate(node.keywords):
-            if keyword.arg not in (None, "strict") and called not in NEUTRAL and not called[:1].isupper():
-                add(f"argument {keyword.arg} dropped", lambda place=place: _without(node, place))
-    return made
-
-
-def _is_module(node: ast.expr) -> bool:
-    return ast.unparse(node).split(".")[0] in ("torch", "F", "nn", "math", "itertools")
-
-
-def _without(node: ast.Call, place: int) -> ast.Call:
-    call = copy.deepcopy(node)
-    del call.keywords[place]
-    return call
-
-
-class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Serves one module of ours from other source."""
-
-    def __init__(self, change: Change) -> None:
-        self.name = "outpace." + change.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        self.change = change
-
-    def find_spec(self, fullname: str, path: object = None, target: object = None):
-        if fullname != self.name:
-            return None
-        package = self.change.path.endswith("__init__.py")
-        spec = importlib.util.spec_from_loader(fullname, self, origin=self.change.path, is_package=package)
-        if spec is not None and package:
-            spec.submodule_search_locations = [str((ROOT / self.change.path).parent)]
-        return spec
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__file__ = str(ROOT / self.change.path)
-        exec(compile(self.change.source, module.__file__, "exec"), module.__dict__)
-
-
 def noticed_by(change: Change) -> str | None:
     """In a child: what noticed the change; None where nothing did."""
     for name in [name for name in sys.modules if name.split(".")[0] == "outpace"]:
@@ -348,7 +169,9 @@ def fast_tests(path: Path) -> list[str]:
     """Tests of a file's area that take seconds."""
     room, stem = path.relative_to(ROOT).parts[0], path.stem
     if room == "accel":
-        return [name for name in FORECAST_TESTS if (ROOT / name).exists()]
+        return sorted(
+            FORECAST_TESTS, key=lambda name: f".{stem} import" not in (ROOT / name).read_text(encoding="utf-8")
+        )
     if path.parent.name == "published":
         return ["tests/models/test_published.py", "tests/models/test_mossformer.py"]
     if room == "models":
@@ -395,53 +218,78 @@ def tried(change: Change) -> tuple[str | None, float]:
     return told or None, time.monotonic() - started
 
 
-def chosen(files: list[Path], count: int, seed: int) -> list[Change]:
-    """As many changes of every file as its share of all, at least one, drawn by the seed; all of them where 0."""
-    by_file = {path: sites_of(path) for path in files}
-    total = sum(map(len, by_file.values()))
-    made: list[Change] = []
-    for path, sites in by_file.items():
-        many = len(sites) if not count else max(1, round(count * len(sites) / total))
-        random.Random(f"{seed} {path.relative_to(ROOT)}").shuffle(sites)
-        kept: list[Change] = []
-        for site in sites:
-            if len(kept) == many:
-                break
-            if (change := change_at(path, *site)) is not None:
-                kept.append(change)
-        made += sorted(kept, key=lambda one: one.line)
-    return made
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, default=200, help="about how many; 0 is every one")
+    parser.add_argument("--count", type=int, default=200, help="about how many are drawn; 0 is every one")
     parser.add_argument("--seed", type=int, default=0, help="which ones")
     parser.add_argument("--only", action="append", default=[], help="a file, from the root; may be given again")
     parser.add_argument("--area", choices=("models", "kernels", "accel"), help="of these files alone")
+    parser.add_argument("--written", action="store_true", help="those of lost_terms.py alone")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop then; the same command goes on")
+    parser.add_argument("--again", action="store_true", help="try them all, whatever was found before")
     parser.add_argument("--list", action="store_true", help="print the changes and run none")
-    parser.add_argument("--save", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
+    parser.add_argument("--save", action="store_true", help=f"write {RESULT.relative_to(ROOT)} when all are tried")
     asked = parser.parse_args()
     os.chdir(ROOT)
     sys.path.insert(0, str(ROOT))
     files = [path for path in targets(asked.only) if asked.area in (None, path.relative_to(ROOT).parts[0])]
-    changes = chosen(files, asked.count, asked.seed)
+    changes = [] if asked.written else chosen(files, asked.count, asked.seed)
+    if asked.written or not asked.only:
+        changes += [change for change in written() if asked.area in (None, change.path.split("/")[0])]
     if asked.list:
         for change in changes:
             print(f"{change.path}:{change.line}: {change.what}")
         return
     preload()
-    rows: list[tuple[Change, str | None]] = []
+    started, known, rows = time.monotonic(), {} if asked.again else journal(), []
     for number, change in enumerate(changes, 1):
-        told, seconds = tried(change)
+        key = f"{sources()} {change.path} {zlib.crc32(change.source.encode()):08x}"
+        if key not in known:
+            if time.monotonic() - started > 60 * asked.minutes:
+                raise SystemExit(f"{number - 1} of {len(changes)} are tried; the same command goes on from there")
+            known[key] = tried(change)
+            JOURNAL.parent.mkdir(exist_ok=True)
+            with JOURNAL.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([key, *known[key]]) + "\n")
+        told, seconds = known[key]
         rows.append((change, told))
         mark = "noticed" if told else "MISSED "
         print(f"{number}/{len(changes)} {mark} {seconds:4.1f} s {change.path}:{change.line}: {change.what}"
               f"{' <- ' + told if told else ''}", flush=True)  # fmt: skip
-    report = summary(rows, asked.count, asked.seed)
+    report = summary(rows, "".join(f" {word}" for word in sys.argv[1:] if not word.startswith("--minutes")))
     print(report.split("\n## ")[0])
     if asked.save:
         RESULT.write_text(report, encoding="utf-8")
+
+
+def written() -> list[Change]:
+    """The changes of `lost_terms.py`. Raises: ValueError: a source does not hold one of the terms once any more."""
+    made = []
+    for path, term, without in LOST:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        if source.count(term) != 1:
+            raise ValueError(f"{path} does not hold this once: {term}")
+        line = source[: source.index(term)].count("\n") + 1
+        made.append(Change(path, line, f"written: `{term}` becomes `{without}`", source.replace(term, without)))
+    return made
+
+
+@cache
+def sources() -> str:
+    """What stands for everything that a change could be noticed by."""
+    told = 0
+    for room in ("accel", "kernels", "models", "outpace", "tests"):
+        for path in sorted((ROOT / room).rglob("*.py")) + sorted((ROOT / room).rglob("*.json")):
+            told = zlib.crc32(path.read_bytes(), told)
+    return f"{told:08x}"
+
+
+def journal() -> dict[str, tuple[str | None, float]]:
+    """What was found before, by change and state of the sources."""
+    if not JOURNAL.is_file():
+        return {}
+    lines = [json.loads(line) for line in JOURNAL.read_text(encoding="utf-8").splitlines()]
+    return {key: (told, seconds) for key, told, seconds in lines}
 
 
 def preload() -> None:
@@ -461,36 +309,40 @@ def preload() -> None:
         )
 
 
-def summary(rows: list[tuple[Change, str | None]], count: int, seed: int) -> str:
-    """The counts, by area and kind, and every change that was missed."""
+def summary(rows: list[tuple[Change, str | None]], options: str) -> str:
+    """The counts, by area and kind, and every change that was missed with the reason that is known for it."""
     import torch
 
     def area(change: Change) -> str:
         return "/".join(change.path.split("/")[: 2 if change.path.startswith("accel") else 1])
 
+    def kind(change: Change) -> str:
+        return re.split(" of `|:", change.what)[0]
+
+    why = json.loads(WHY.read_text(encoding="utf-8")) if WHY.is_file() else {}
     lines = [
-        "# One-term changes that the checks and fast tests notice",
+        "# One-term changes that checks and fast tests notice",
         "",
         f"{sum(told is not None for _, told in rows)} of {len(rows)} noticed"
-        f" ({sum(told is not None for _, told in rows) / max(len(rows), 1):.1%}).",
+        f" ({sum(told is not None for _, told in rows) / max(len(rows), 1):.1%}),"
+        f" {sum(_ended(told) for _, told in rows)} of them because nothing ran any more.",
         "",
-        f"`python benchmarks/mutation.py --count {count} --seed {seed} --save`, torch {torch.__version__}, "
-        f"{platform.machine()}.",
-        "",
-        "| where | changes | noticed |",
-        "| --- | --- | --- |",
+        f"`python benchmarks/mutation.py{options}`, torch {torch.__version__}, {platform.machine()}.",
     ]
-    for key in sorted({area(change) for change, _ in rows}):
-        mine = [told for change, told in rows if area(change) == key]
-        lines.append(f"| {key} | {len(mine)} | {sum(told is not None for told in mine)} |")
-    lines += ["", "| kind | changes | noticed |", "| --- | --- | --- |"]
-    kinds = Counter(change.what.split(" of `")[0].split(" ")[0] for change, _ in rows)
-    for kind in sorted(kinds):
-        mine = [told for change, told in rows if change.what.startswith(kind)]
-        lines.append(f"| {kind} | {len(mine)} | {sum(told is not None for told in mine)} |")
+    for title, name in (("where", area), ("kind", kind)):
+        lines += ["", f"| {title} | changes | noticed |", "| --- | --- | --- |"]
+        counts = Counter(name(change) for change, _ in rows)
+        seen = Counter(name(change) for change, told in rows if told is not None)
+        lines += [f"| {key} | {counts[key]} | {seen[key]} |" for key in sorted(counts)]
     lines += ["", "## Missed", ""]
-    lines += [f"- {change.path}:{change.line}: {change.what}" for change, told in rows if told is None] or ["None."]
+    missed = [change for change, told in rows if told is None]
+    lines += [f"- {one.path}:{one.line}: {one.what} ({why.get(f'{one.path}: {one.what}', 'not looked at yet')})"
+              for one in missed] or ["None."]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _ended(told: str | None) -> bool:
+    return told is not None and not told.startswith(("check ", "fast tests"))
 
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ SAMPLES = 12
 """Numbers of every output that are stored as they are."""
 NEAR = 1e-7
 """How far numbers may be from what they were, over their size: float64 rounds at 1e-16."""
-SPREAD = 0.3
-"""How far the spread of fresh weights may be, over what it was: versions of torch may draw others."""
-STRUCTURE, FRESH = "structure", "fresh"
+SIGMAS = 6.0
+"""How far the spread of fresh weights may be, over what chance does to it: versions of torch may draw others."""
+STRUCTURE, FRESH, GRADIENTS = "structure", "fresh", "gradients of the toy"
 KEPT = (
     "p", "eps", "momentum", "affine", "elementwise_affine", "normalized_shape", "num_groups", "in_features",
     "out_features", "in_channels", "out_channels", "kernel_size", "stride", "padding", "output_padding", "dilation",
@@ -93,7 +93,8 @@ def cases_of(name: str) -> dict[str, tuple[Case, float]]:
         import_module(f"{HOME}.cases.{name}")
     own = dict(_CASES.get(name, {}))
     if MODELS[name].build is not None:
-        own |= {STRUCTURE: (lambda: structure(name), 0.0), FRESH: (lambda: fresh(name), SPREAD)}
+        own |= {STRUCTURE: (lambda: structure(name), 0.0), FRESH: (lambda: fresh(name), 1.0)}
+        own[GRADIENTS] = (lambda: gradients(name), 1e-6)
     return own
 
 
@@ -142,6 +143,8 @@ def checks_of(name: str) -> list[Check]:
 
 def digest(output: Any) -> list[Digest]:
     """A few numbers that tell one output from another: shape, size, three weighted sums, some of its own."""
+    if isinstance(output, Spreads):
+        return [{"spreads": {part: list(told) for part, told in output.parts.items()}}]
     return [_digest_of(part) for part in _parts(output)]
 
 
@@ -151,6 +154,10 @@ def distance(stored: Sequence[Digest], now: Sequence[Digest]) -> float:
         return math.inf
     worst = 0.0
     for a, b in zip(stored, now, strict=True):
+        if "spreads" in a or "spreads" in b:
+            parts = {part: tuple(told) for part, told in b.get("spreads", {}).items()}
+            worst = max(worst, Spreads(parts).beyond(a.get("spreads", {})))
+            continue
         if a.get("text") != b.get("text") or a.get("shape") != b.get("shape"):
             return math.inf
         if "text" in a:
@@ -188,19 +195,69 @@ def described(name: str, size: str, model: nn.Module) -> str:
     return f"{size} {zlib.crc32((data + chr(10).join(_layers(model))).encode()):08x}"
 
 
-def fresh(name: str) -> list[float]:
-    """Of every parameter as it is drawn: what it is where it is one number, its spread where there are many."""
+def fresh(name: str) -> Spreads:
+    """How parameters are drawn: the spread of all that play the same part, or their number where it is one."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = create(name, TOY)
-    found = []
-    for value in (parameter.detach() for parameter in model.parameters()):
-        low, high = float(value.min()), float(value.max())
-        if low == high:
-            found.append(low)
-        elif value.numel() >= 64:
-            found.append(float(value.double().std()))
-    return found
+    alike: dict[str, list[Tensor]] = {}
+    for place, parameter in model.named_parameters():
+        part = ".".join("*" if word.isdigit() else word for word in place.split("."))
+        alike.setdefault(part, []).append(parameter.detach().double().flatten())
+    return Spreads({part: _spread(torch.cat(values)) for part, values in alike.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Spreads:
+    """(how many numbers, their mean square's root, their mean) of parameters, by their part in a model."""
+
+    parts: dict[str, tuple[int, float, float]]
+
+    def beyond(self, stored: Mapping[str, Sequence[float]]) -> float:
+        """How far they are from others, over `SIGMAS` times what chance does to so many draws."""
+        if self.parts.keys() != stored.keys():
+            return math.inf
+        worst = 0.0
+        for part, (count, size, mean) in self.parts.items():
+            was_count, was_size, was_mean = stored[part]
+            if count != was_count or (size == abs(mean)) != (was_size == abs(was_mean)):
+                return math.inf
+            if size == abs(mean):  # all the same number: nothing was drawn
+                worst = max(worst, math.inf if mean != was_mean else 0.0)
+                continue
+            both = 2**0.5  # two draws, each with its own chance
+            apart = abs(math.log(size / was_size)) * count**0.5, abs(mean - was_mean) / was_size * count**0.5
+            worst = max(worst, *(far / both / SIGMAS for far in apart))
+        return worst
+
+
+def gradients(name: str) -> list[float]:
+    """How strongly each parameter of the toy acts on its output: a term cut off from learning is seen."""
+    return gradients_of(gradient_norms(name))
+
+
+def gradients_of(norms: Mapping[str, float]) -> list[float]:
+    """log10 of each, so that small ones count as much as large ones; 0 where there is none."""
+    return [math.log10(norm) if norm else 0.0 for norm in norms.values()]
+
+
+def gradient_norms(name: str) -> dict[str, float]:
+    """By parameter, the norm of the gradient of a sum of the filled toy's output, weighed by numbers of the rule."""
+    model = filled_model(name).requires_grad_(True)
+    with torch.enable_grad():
+        parts = [part for part in _parts(model(*example_of(name, model))) if isinstance(part, Tensor)]
+        whole = sum((numbers(part.shape, 5) * part).sum() for part in parts if part.requires_grad)
+    whole.backward()
+    found = {place: part.grad for place, part in model.named_parameters()}
+    norms = {place: 0.0 if grad is None else float(grad.norm()) for place, grad in found.items()}
+    # what a softmax does not see, such as the bias of keys, is left with rounding
+    return {place: norm if norm > 1e-9 * max(norms.values()) else 0.0 for place, norm in norms.items()}
+
+
+def _spread(values: Tensor) -> tuple[int, float, float]:
+    if float(values.min()) == float(values.max()):
+        return len(values), abs(float(values[0])), float(values[0])
+    return len(values), float(f"{float(values.square().mean().sqrt()):.5g}"), float(f"{float(values.mean()):.5g}")
 
 
 def _layers(model: nn.Module) -> Iterator[str]:

@@ -15,4 +15,6 @@ def pictures() -> list[list[Tensor]]:
     return filled_model("maxim", stages=3).pictures(picture_batch(64, 128, count=1).double())
 
 
-case("maxim", "one stage at one scale")(lambda: given("maxim", stages=1, scales=1))
+case("maxim", "one stage at one scale, channel gates of two units")(
+    lambda: given("maxim", features=8, stages=1, scales=1)
+)

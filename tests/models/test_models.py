@@ -12,14 +12,14 @@ import torch
 
 from outpace.errors import ConfigError, UnknownNameError
 from outpace.models import MODELS, Check, checks_of, companion, trial_of
-from outpace.models.remember import STRUCTURE
+from outpace.models.remember import GRADIENTS, STRUCTURE
 
 torch.set_num_threads(1)
 CHECKS = [
     pytest.param(check, id=f"{name}: {check.about}")
     for name, card in MODELS.items()
-    for check in checks_of(name)[len(card.sizes) :]  # sizes are counted in test_create.py, and their structure held
-    if not check.about.endswith(f": {STRUCTURE}")
+    for check in checks_of(name)[len(card.sizes) :]  # test_create.py counts sizes and holds their structure
+    if not check.about.endswith((f": {STRUCTURE}", f": {GRADIENTS}"))  # test_remember.py holds gradients
 ]
 
 
