@@ -143,16 +143,28 @@ def deadly(folder: Path) -> Do:
     return do
 
 
-@needs_ray
-@pytest.mark.slow
-def test_a_worker_of_ray_that_dies_is_replaced_and_what_kills_every_worker_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def ray_crew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayCrew:
+    """One worker of a Ray that is not started yet."""
     # Workers know nothing of this file: what they are to do travels as a whole.
     importlib.import_module("ray.cloudpickle").register_pickle_by_value(sys.modules[__name__])
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    crew = RayCrew(partial(deadly, tmp_path), 1)
-    with closing(crew):
+    return RayCrew(partial(deadly, tmp_path), 1)
+
+
+@needs_ray
+def test_a_worker_of_ray_that_dies_is_replaced(ray_crew: RayCrew) -> None:
+    with closing(ray_crew) as crew:
+        assert list(crew.work(["a", "accident", "b"])) == [("a", "A"), ("accident", "ACCIDENT"), ("b", "B")]
+    assert not ray_crew.ray.is_initialized()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_what_kills_every_worker_of_ray_is_named(
+    ray_crew: RayCrew, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with closing(ray_crew) as crew:
         assert list(crew.work([])) == [] and not crew.ray.is_initialized()
         assert list(crew.work(["a", "accident", "b"])) == [("a", "A"), ("accident", "ACCIDENT"), ("b", "B")]
         with pytest.raises(ConfigError, match="a slip"):
@@ -161,7 +173,7 @@ def test_a_worker_of_ray_that_dies_is_replaced_and_what_kills_every_worker_is_na
             list(crew.work(["bomb"]))
         with pytest.raises(ConfigError, match="--workers 1: each needs a GPU, and Ray has 0"):
             list(RayCrew(partial(deadly, tmp_path), 1, gpu=True).work(["a"]))
-    assert not crew.ray.is_initialized() and capsys.readouterr().out == ""
+    assert not ray_crew.ray.is_initialized() and capsys.readouterr().out == ""
 
 
 @needs_ray
