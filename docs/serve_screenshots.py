@@ -22,7 +22,7 @@ from outpace.serve.engine import EngineSettings
 from outpace.serve.local import LocalMaker
 from outpace.serve.running import bound
 
-SIZES = {"wide": (1400, 820), "narrow": (390, 720)}
+SIZES = {"wide": (1400, 820), "narrow": (390, 790)}
 PROMPT = "a blue circle above a yellow circle on black"
 ACT = f'at("prompt").value = "{PROMPT}"; at("quality").value = "low"; at("seed").value = 1; at("make").click();'
 

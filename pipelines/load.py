@@ -355,7 +355,7 @@ def _check_words(loaded: Loaded, texts: Sequence[str]) -> None:
             raise InputError(
                 f"the pocket '{loaded.source.name}' does not know "
                 + (f"the word '{strange[0]}'" if strange else "an empty prompt")
-                + f'; its words are {", ".join(sorted(known))}. For example: --prompt "{examples[-1]}"'
+                + f'; its words are {", ".join(sorted(known))}. For example: "{examples[-1]}"'
             )
 
 
