@@ -43,14 +43,25 @@ class Policy:
         """A fresh, empty history with the method's orders."""
         raise NotImplementedError
 
-    def begin(self, levels: list[float] | None, experts: int, note: Callable[[str], None]) -> None:
+    depth: int = 0
+    """Blocks that a partial step computes; what they give is remembered at every computed step. 0: there is none."""
+
+    def begin(self, levels: list[float] | None, experts: int, note: Callable[[str], None], blocks: int = 1) -> None:
         """A run begins.
 
         Args:
             levels: noise level before each of its steps and after the last; None where no scheduler tells.
             experts: denoisers that take turns in it, each with a history of its own.
             note: keeps a sentence for the user.
+            blocks: of the denoiser, where a step may compute some of them and forecast the rest; else 1.
         """
+
+    def partial(self, moment: Moment) -> bool:
+        """Whether this sample, which is forecast, runs the first `depth` blocks nevertheless."""
+        return False
+
+    def refuse_partial(self) -> None:
+        """Partial steps are of no use in this denoiser: what its first blocks give is of another shape."""
 
     def forced(self, moment: Moment, history: History) -> str | None:
         """Why this sample has to be computed whatever the gate would say, or None."""

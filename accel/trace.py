@@ -47,6 +47,8 @@ class Call:
     """The error of each stream apart, where more than one leaves the model, as a video and its sound do."""
     skipped: list[float] = field(default_factory=list)
     """Blocks that a schedule of bricks left out of each sample's call; empty where there is no schedule."""
+    partial: list[int] = field(default_factory=list)
+    """Blocks that were run of each sample that is forecast, in a step that computes a part; empty where none was."""
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ from ..streams import named_result, rows_of, several, streams_in, with_streams
 from ..trace import Call
 from .errors import measure
 from .history import History
+from .partial import Partial, comparable, possible
 from .replay import Entry, Replay
 
 FORECAST = "forecast"
@@ -78,6 +79,9 @@ class Active:
     """When the second block was reached."""
     probed: int = 0
     cutter: Rows | None = None
+    partial: Partial = field(default_factory=Partial)
+    cutters: dict[tuple[int, ...], Rows] = field(default_factory=dict)
+    """Of blocks that partial steps run, by their rows."""
 
     def rows_of(self, sample: int) -> list[int]:
         return [sample + part * len(self.computed) for part in range(self.tie)]
@@ -107,6 +111,17 @@ class Active:
         """Rows that are computed."""
         return sorted(row for s, done in enumerate(self.computed) if done for row in self.rows_of(s))
 
+    def cutter_at(self, index: int) -> Rows | None:
+        """What runs block `index` for the rows that need it; None where none does."""
+        running = self.partial.samples(index)
+        if not running:
+            return self.cutter
+        rows = tuple(sorted([*self.rows, *(row for s in running for row in self.rows_of(s))]))
+        if rows not in self.cutters:
+            device = next(iter(self.first.values())).device
+            self.cutters[rows] = Rows(list(rows), len(self.histories), device)
+        return self.cutters[rows]
+
 
 class Forecaster(Part):
     """Decides and forecasts for the denoisers of one pipeline, each sample under a policy of its own.
@@ -117,7 +132,18 @@ class Forecaster(Part):
     """
 
     place = "forecast"
-    remembers = ("_policies", "replay", "_branches", "_decided", "_orders", "_tie", "_used", "_active", "_ties")
+    remembers = (
+        "_policies",
+        "replay",
+        "_branches",
+        "_decided",
+        "_depths",
+        "_orders",
+        "_tie",
+        "_used",
+        "_active",
+        "_ties",
+    )
 
     def __init__(self, makers: Sequence[Callable[[], Policy]], shared: Shared, correct: bool) -> None:
         self.makers, self.trace, self.clock = list(makers), shared.trace, shared.clock
@@ -135,6 +161,7 @@ class Forecaster(Part):
         self._branches: dict[tuple[str, str], Branch] = {}
         self._ties: dict[tuple[str, str, int], int] = {}
         self._decided: list[bool] | None = None
+        self._depths: dict[int, int] = {}
         self._orders: list[int | None] = []
         self._tie = 1
         self._used: dict[int, tuple[list[int], list[float]]] = {}
@@ -228,7 +255,7 @@ class Forecaster(Part):
             return None
         if moment.leader:
             self._decided, self._tie, self._used = active.computed, active.tie, active.used()
-            self._orders = active.order
+            self._orders, self._depths = active.order, active.partial.depth
         elif self._decided is not None and len(self._decided) == len(active.computed):
             # A follower that had to compute (its history was lost) makes the guided output a computed one only if
             # the leader was; the step counts as computed where every branch was.
@@ -240,7 +267,8 @@ class Forecaster(Part):
             active.order,
         )
         call.streams = active.apart
-        call.blocks = float(sum(active.computed) * len(denoiser.blocks) + active.probed)
+        call.partial = active.partial.blocks(len(active.computed))
+        call.blocks = float(sum(active.computed) * len(denoiser.blocks) + active.probed + sum(call.partial))
         return call
 
     def site(self, denoiser: Denoiser, index: int, site: Site) -> Site:
@@ -259,12 +287,14 @@ class Forecaster(Part):
             return site.proceed(*args, **kwargs)
         if index == 1:
             active.begin = timings.mark(named)
-        if all(active.computed):
+        cutter = active.cutter_at(index)
+        if all(active.computed) or (cutter is not None and len(cutter.rows) == cutter.batch):
             result = site.proceed(*args, **kwargs)
-        elif active.cutter is None:
+        elif cutter is None:
             result = echo(named, stack)
         else:
-            result = active.current.run_rows(active.cutter, site.proceed, named, stack)
+            result = active.current.run_rows(cutter, site.proceed, named, stack)
+        self._keep_reached(active, index, stack, result)
         if index == len(denoiser.blocks) - 1:
             end = timings.mark(named)
             timings.span("other blocks", active.begin, end)
@@ -283,7 +313,10 @@ class Forecaster(Part):
         asked = self._agree(active, hidden.device)
         undecided = [s for s, reason in enumerate(active.reason) if not reason]
         need = sorted(
-            row for s, done in enumerate(active.computed) if done or s in undecided for row in active.rows_of(s)
+            row
+            for s, done in enumerate(active.computed)
+            if done or s in undecided or s in active.partial.depth
+            for row in active.rows_of(s)
         )
         reached = timings.mark(named)
         timings.span("gate and forecast", begin, reached)
@@ -308,6 +341,7 @@ class Forecaster(Part):
         if active.current.moment.leader:
             asking = [row for row in rows if active.policies[row % len(active.computed)].probes]
             active.firsts = {(name, row): x[row].clone() for name, x in active.first.items() for row in asking}
+        self._keep_reached(active, 0, stack, result)
         if rows and len(rows) < batch:
             active.cutter = Rows(rows, batch, hidden.device)
         timings.span("gate and forecast", begin, timings.mark(named))
@@ -322,7 +356,7 @@ class Forecaster(Part):
         elif batch % active.tie:
             active.tie = 1
         samples = batch // active.tie
-        active.policies = self._policies_of(samples)
+        active.policies = self._policies_of(samples, active.current)
         active.at = [moment.u if p.coordinate == "sigma" else float(moment.step) for p in active.policies]
         changed = self._open_branch(active, streams) or denoiser.must_compute(active.current.named)
         histories = active.histories
@@ -355,7 +389,32 @@ class Forecaster(Part):
             if not active.computed[s]:
                 self._weigh(active, s, follows)
                 active.order[s] = len(active.weights[s]) - 1
+                self._compute_part(active, s, follows)
         self._tie_samples(active)
+
+    def _compute_part(self, active: Active, sample: int, follows: bool) -> None:
+        """Run the first blocks of a forecast sample, where its policy has a partial step here."""
+        policy, rows = active.policies[sample], active.rows_of(sample)
+        due = sample in self._depths if follows else policy.depth > 0 and policy.partial(active.current.moment)
+        found = [found[row] for found in active.streams.values() for row in rows]
+        if due and possible(found, len(active.weights[rows[0]])):
+            active.partial.depth[sample] = policy.depth
+
+    @staticmethod
+    def _keep_reached(active: Active, index: int, stack: Stack, result: Any) -> None:
+        """Copy what block `index` gave, of rows whose partial steps end with it."""
+        samples, batch = len(active.computed), len(active.histories)
+        ending = [
+            row
+            for row in range(batch)
+            if active.policies[row % samples].depth == index + 1
+            and (active.computed[row % samples] or row % samples in active.partial.depth)
+        ]
+        if ending:
+            for name, x in streams_in(named_result(result, stack), stack, active.current.named, batch).items():
+                for row in ending:
+                    held = active.firsts if active.computed[row % samples] else active.partial.reached
+                    held[name, row] = x[row].clone()
 
     def _agree(self, active: Active, device: torch.device) -> bool:
         """Compute what another process that shares the transformer has to compute.
@@ -437,7 +496,7 @@ class Forecaster(Part):
         active.branch = branch
         return ""
 
-    def _policies_of(self, samples: int) -> list[Policy]:
+    def _policies_of(self, samples: int, current: Current) -> list[Policy]:
         """The policies of a run's samples, made when it begins."""
         if len(self._policies) != samples:
             if len(self.makers) not in (1, samples):
@@ -447,11 +506,20 @@ class Forecaster(Part):
                 )
             self._policies = [self.makers[s if len(self.makers) > 1 else 0]() for s in range(samples)]
             levels = self.clock.levels
+            levels = None if levels is None else levels[self.clock.first :]
             for policy in self._policies:
-                policy.begin(
-                    None if levels is None else levels[self.clock.first :], max(1, len(self._experts)), self.trace.warn
-                )
+                policy.begin(levels, max(1, len(self._experts)), self.trace.warn, self._divisible(current))
         return self._policies
+
+    def _divisible(self, current: Current) -> int:
+        """Blocks of the denoiser that is called, where a step may compute some of them; else 1.
+
+        Processes that share a transformer run every block together, a cache of keys and values wants every block's, and
+        what is left out inside of blocks is decided for whole calls.
+        """
+        denoiser = current.denoiser
+        apart = any(part.place in ("bricks", "attention") for part in self.shared.parts)
+        return 1 if apart or denoiser.ranks is not None or denoiser.keeps(current.named) else len(denoiser.blocks)
 
     def _fresh_history(self, policy: Policy) -> History:
         history = policy.history()
@@ -509,20 +577,26 @@ class Forecaster(Part):
         """The last block's result with every forecast row of every stream filled in."""
         call, batch = active.current.named, len(active.histories)
         streams = streams_in(named_result(result, stack), stack, call, batch)
-        filled = {name: self._filled(active, kept, streams[name]) for name, kept in active.streams.items()}
+        filled = {name: self._filled(active, name, kept, streams[name]) for name, kept in active.streams.items()}
         self._remember(active, filled)
         return with_streams(result, stack, call, batch, filled)
 
-    def _filled(self, active: Active, histories: list[History], hidden: torch.Tensor) -> torch.Tensor:
+    def _filled(self, active: Active, name: str, histories: list[History], hidden: torch.Tensor) -> torch.Tensor:
         """A stream's tokens with every forecast row filled in."""
         computed = active.rows
+
+        def forecast(row: int) -> torch.Tensor:
+            made = self._forecast_row(histories[row], active.weights[row])
+            added = active.partial.added(name, row, histories[row], active.weights[row])
+            return made if added is None else made + added
+
         if not computed:
-            forecasts = [self._forecast_row(histories[row], active.weights[row]) for row in range(hidden.shape[0])]
+            forecasts = [forecast(row) for row in range(hidden.shape[0])]
             return forecasts[0].unsqueeze(0) if len(forecasts) == 1 else torch.stack(forecasts)
         if len(computed) < hidden.shape[0]:
             for s, done in enumerate(active.computed):
                 for row in () if done else active.rows_of(s):
-                    hidden[row] = self._forecast_row(histories[row], active.weights[row])
+                    hidden[row] = forecast(row)
         return hidden
 
     def _remember(self, active: Active, streams: dict[str, torch.Tensor]) -> None:
@@ -549,7 +623,11 @@ class Forecaster(Part):
                 continue
             history.learn(at, learnt)
             history.make_room(at)
-            history.push(at, step, active.firsts.get((name, row)), streams[name][row].clone())
+            first = active.firsts.get((name, row))
+            if not comparable(first, streams[name][row]) and active.policies[row % samples].depth:
+                active.policies[row % samples].refuse_partial()
+                first = None
+            history.push(at, step, first, streams[name][row].clone())
 
     @staticmethod
     def _forecast_row(history: History, weights: list[float]) -> torch.Tensor:

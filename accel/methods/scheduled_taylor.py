@@ -28,6 +28,16 @@ early as they ever do."""
 DENSEST = 1.4
 """Exponent of the densest early layout that is chosen online; on the trained pocket pipelines 1.8 was never better."""
 
+HIGHEST = 2
+"""Highest order of a forecast."""
+
+NEAR = 0.02 + 1e-9
+"""How far off the share that was asked for the computed one may be without a word."""
+
+PART = 0.5
+"""Where the partial step lies in the last run of forecasts, as a share of it. Earlier, as one of the computed steps, it
+costs 4 to 10 dB on the pocket dit: what is forecast from it carries its error on."""
+
 UNTRIED = 0.5
 """Order of the second run's forecasts, before order 1 could be measured against order 0."""
 
@@ -52,8 +62,9 @@ class ScheduledTaylor(Method):
     place: ClassVar[str] = "forecast"
 
     speedup: float = 3.0
-    """How many times fewer transformer blocks are computed over a run, 1 or more; the nearest whole number of steps is.
-    1 computes everything, bit for bit like the plain pipeline; higher is faster and drifts further."""
+    """How many times fewer transformer blocks are computed over a run, 1 or more; the nearest whole number of steps is,
+    and what that comes to is said. 1 computes everything, bit for bit like the plain pipeline; higher is faster and
+    drifts further."""
 
     levels: str = ""
     """Noise levels (1 pure noise, 0 picture) of the computed steps, falling, joined by slashes, as `calibrate` finds
@@ -68,6 +79,12 @@ class ScheduledTaylor(Method):
 
     order: float | None = None
     """Degree of the forecast, 0 (reuse) to 2, also between whole numbers; None takes what was measured to be best."""
+
+    exact: bool = False
+    """Keep to the share where whole steps are more than two percent off: a step after the last computed one runs its
+    first blocks, and what the others add is forecast. It is for a budget that has to be kept: the picture gains next to
+    nothing (docs/scheduling.md), so that a speed-up which whole steps give is the better choice. Three more tensors a
+    row are remembered."""
 
     replay: float | None = None
     """Degree of the interpolation with which the solver is stepped again over each finished run of forecasts, 1 to 2;
@@ -174,7 +191,10 @@ class SchedulePolicy(Policy):
         self.degree = 1.0 if settings.replay is None else settings.replay
         self.order = 0.0 if settings.order is None else settings.order
         self.total: int | None = None
+        self.levels: list[float] = []
+        self.note: Callable[[str], None] = lambda text: None
         self.budget, self.reserved, self.done, self.next = 0, 0, 0, 0
+        self.part, self.part_at = 0, -1
         self.places: list[int] = []
         self.first: Measured | None = None
         self._expert = ""
@@ -182,23 +202,44 @@ class SchedulePolicy(Policy):
     def history(self) -> History:
         from ..forecast import History
 
-        return History(self.order, 2, rated=False)
+        return History(self.order, HIGHEST, rated=False)
 
-    def begin(self, levels: list[float] | None, experts: int, note: Callable[[str], None]) -> None:
+    @property
+    def depth(self) -> int:
+        """Blocks of the partial step; kept at the computed steps that it can be forecast from, and nowhere else."""
+        return self.part if self.budget - self.done <= HIGHEST else 0
+
+    def begin(self, levels: list[float] | None, experts: int, note: Callable[[str], None], blocks: int = 1) -> None:
         if levels is None:
             return
         settings, total = self.settings, len(levels) - 1
-        self.total, self.budget = total, max(1, round(total / settings.speedup))
+        self.total, self.levels, self.note = total, levels[:-1], note
+        if settings.levels and settings.steps not in (None, total) and total > settings.speedup:
+            note(f"the schedule was calibrated for {settings.steps} steps and is mapped to {total} by noise level")
+        self._divide(blocks)
         self.reserved = min(experts - 1, self.budget - 1)
-        if abs(self.budget * settings.speedup / total - 1.0) > 0.02:
-            note(
-                f"{total} steps are computed in {self.budget}, which is {total / self.budget:.2f}x and the nearest to "
-                f"{settings.speedup:g}x that whole steps allow"
+
+    def _divide(self, blocks: int) -> None:
+        """Say how many steps are computed and where, and how many blocks of one more."""
+        total, speedup = self.total or 1, self.settings.speedup
+        blocks = blocks if self.settings.exact else 1
+        self.budget, self.part = divided(total, speedup, blocks)
+        reached = total / (self.budget + self.part / blocks)
+        if abs(reached / speedup - 1.0) > NEAR:
+            unit = "whole steps allow" if blocks == 1 else f"steps of {blocks} blocks allow"
+            self.note(
+                f"{total} steps are computed in {self.budget}, which is {reached:.2f}x and the nearest to {speedup:g}x "
+                f"that {unit}"
             )
-        if self.budget > 1 and settings.levels:
-            if settings.steps is not None and settings.steps != total:
-                note(f"the schedule was calibrated for {settings.steps} steps and is mapped to {total} by noise level")
-            self.places = places_of(settings.noise_levels, levels[:-1], self.budget)
+        if self.budget > 1 and self.settings.levels:
+            self.places = places_of(self.settings.noise_levels, self.levels, self.budget)
+
+    def partial(self, moment: Moment) -> bool:
+        return self.part > 0 and moment.step == self.part_at
+
+    def refuse_partial(self) -> None:
+        if self.part:
+            self._divide(1)
 
     def forced(self, moment: Moment, history: History) -> str | None:
         history.order = min(self.order, float(history.max_order))
@@ -232,13 +273,15 @@ class SchedulePolicy(Policy):
             return
         left = self.budget - self.done - self.reserved
         if left <= 0:
-            self.next = self.total
+            self.next, self.part_at = self.total, step + max(1, round(PART * (self.total - step)))
         elif self.places:
             later = [place for place in self.places if place > step]
             # A step that had to be computed besides takes the place of one of the schedule.
             self.next = later[max(0, len(later) - left)] if later else self.total
         else:
             self.next = min(max(step + 1, round(self._place_after(step, left))), self.total - left)
+        if self.part and left > 0:
+            self.next = max(step + 1, min(self.next, self.total - left - 1))  # a step is left for the partial one
 
     def _place_after(self, step: int, left: int) -> float:
         """Where the first of `left` more computed steps lies on the curve N (k / K)^s that goes through this one."""
@@ -265,6 +308,25 @@ class SchedulePolicy(Policy):
         even = self._end() / self.budget
         error = max(self.first.forecast.errors[0], 1e-12) / self.first.gap * even
         return 1.0 + (DENSEST - 1.0) * min(1.0, max(0.0, math.log(error / SMALL) / math.log(LARGE / SMALL)))
+
+
+def divided(total: int, speedup: float, blocks: int) -> tuple[int, int]:
+    """How many of `total` steps are computed, and how many blocks of one more, so that a share is kept to.
+
+    Whole steps where they come within two percent of it.
+
+    Args:
+        blocks: of a step; 1 where it cannot be divided.
+
+    >>> divided(50, 2.0, 12), divided(28, 3.0, 12), divided(8, 3.0, 12), divided(8, 3.0, 1)
+    ((25, 0), (9, 4), (2, 8), (3, 0))
+    """
+    exact = total / speedup
+    whole = max(1, round(exact))
+    if blocks <= 1 or exact < 1.0 or abs(whole / exact - 1.0) <= NEAR:
+        return whole, 0
+    full, part = divmod(round(exact * blocks), blocks)
+    return full, part
 
 
 def places_of(schedule: Sequence[float], levels: Sequence[float], count: int) -> list[int]:

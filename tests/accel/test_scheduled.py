@@ -9,18 +9,32 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler
-from tiny import TinyPipeline
+from tiny import BlockCounter, TinyPipeline
 from tiny_models import SPECIMENS
 
-from outpace.accel import METHODS, Method, ScheduledTaylor, accelerate
+from outpace.accel import METHODS, Method, ScheduledTaylor, accelerate, find_family
 from outpace.accel.forecast.errors import measure
 from outpace.accel.forecast.history import Anchor, History
+from outpace.accel.forecast.partial import Partial, possible
 from outpace.accel.forecast.replay import Entry, mixed_weights
 from outpace.accel.methods.scheduled_taylor import places_of
 from outpace.accel.prediction import Prediction
 from outpace.errors import ConfigError, InputError
 
 FLUX = "FluxTransformer2DModel"
+
+WHOLE = {
+    "AuraFlowTransformer2DModel",
+    "BriaFiboTransformer2DModel",
+    "ChromaTransformer2DModel",
+    "Flux2Transformer2DModel",
+    "Flux3Transformer2DModel",
+    "HiDreamImageTransformer2DModel",
+    "LatteTransformer3DModel",
+    "WanAnimate2Transformer3DModel",
+}
+"""No step is divided: their first blocks hold other tokens than the last (text apart, frames folded), or their
+pipelines keep keys and values of every block."""
 
 
 def computed(run: Any, sample: int = 0) -> list[int]:
@@ -43,12 +57,66 @@ def test_the_share_is_the_nearest_that_whole_steps_allow_in_every_sample(steps: 
         assert any("nearest to" in warning for warning in run.trace.warnings) == off
 
 
+def share_of(run: Any, sample: int) -> float:
+    """Share of its blocks that were computed of a sample, in the first branch."""
+    calls = [call for call in run.trace.calls if call.branch == run.trace.calls[0].branch]
+    blocks = sum(run.trace.blocks if c.computed[sample] else (c.partial or [0] * 9)[sample] for c in calls)
+    return blocks / (len(calls) * run.trace.blocks)
+
+
 @pytest.mark.parametrize("cls", sorted(SPECIMENS))
 def test_every_family_computes_what_was_asked_for(cls: str) -> None:
+    """10 steps at 3x are 3 and a third: with whole steps 3, exactly 3 and a third of the blocks of another."""
     pipe = TinyPipeline(cls)
-    with accelerate(pipe, speedup=2.0) as run:
+    with accelerate(pipe, ScheduledTaylor(speedup=3.0, exact=True)) as run:
         pipe([0, 1], steps=10)
-    assert {len(computed(run, sample)) for sample in range(len(run.trace.calls[0].computed))} == {5}
+    blocks, samples = run.trace.blocks, range(len(run.trace.calls[0].computed))
+    whole = any("whole steps allow" in warning for warning in run.trace.warnings)
+    part = 0 if whole else round(blocks * (10 / 3.0)) - 3 * blocks
+    assert {round(share_of(run, sample) * 10 * blocks) for sample in samples} == {3 * blocks + part}
+    assert run.trace.totals()["blocks"] == pytest.approx(
+        sum(share_of(run, sample) for sample in samples) * 10 * blocks * len({c.branch for c in run.trace.calls})
+    )
+    assert whole is (cls in WHOLE)
+
+
+@pytest.mark.parametrize("steps", [8, 9, 13, 20, 28, 60])
+@pytest.mark.parametrize("speedup", [1.3, 2.0, 3.0, 4.7])
+def test_an_exact_share_is_kept_within_two_percent_or_half_a_block(steps: int, speedup: float) -> None:
+    pipe = TinyPipeline(FLUX)
+    for seeds, guidance in (([0], None), ([0, 1, 2, 3], "separate")):
+        with accelerate(pipe, ScheduledTaylor(speedup=speedup, exact=True)) as run:
+            made = pipe(seeds, steps=steps, guidance=guidance)
+        for sample in range(len(seeds)):
+            off = abs(share_of(run, sample) * speedup - 1.0)
+            coarse = 0.5 / (steps * run.trace.blocks) * speedup
+            assert off <= max(0.02, coarse) + 1e-9 or steps < speedup
+            assert (off > 0.02 + 1e-9) is any("nearest to" in warning for warning in run.trace.warnings)
+        assert torch.isfinite(made).all()
+
+
+def test_a_partial_step_runs_the_first_blocks_and_forecasts_what_the_others_add() -> None:
+    pipe = TinyPipeline(FLUX)
+    counter = BlockCounter([block for _, block in find_family(pipe.transformer).blocks(pipe.transformer)])
+    with accelerate(pipe, ScheduledTaylor(speedup=3.0, exact=True)) as run:
+        pipe([0], steps=10)
+    counter.remove()
+    assert counter.counts == [4, 4, 3, 3, 3], "of 5 blocks 2 in the fourth step"
+    partial = [call.step for call in run.trace.calls if call.partial]
+    assert len(partial) == 1 and partial[0] > max(computed(run))
+
+
+def test_what_the_first_blocks_gave_beyond_its_forecast_is_added() -> None:
+    history = History(1.0, 2, rated=False)
+    newest = Anchor(4.0, 4, torch.tensor([1.0]), torch.tensor([5.0]))
+    history.anchors = [newest, Anchor(2.0, 2, torch.tensor([0.0]), torch.tensor([3.0]))]
+    partial = Partial(depth={0: 2}, reached={("picture", 0): torch.tensor([2.5])})
+    weights = history.weights(6.0)
+    added = partial.added("picture", 0, history, weights)
+    assert added is not None and float(added) == pytest.approx(2.5 - 2.0)
+    assert partial.added("picture", 1, history, weights) is None
+    history.anchors[1] = Anchor(2.0, 2, None, torch.tensor([3.0]))
+    assert not possible([history], 2) and possible([history], 1)
 
 
 @pytest.mark.parametrize("guidance", ["batched", "separate"])

@@ -188,6 +188,8 @@ def blocks_of(trace: dict[str, Any], sample: int) -> float:
         skipped = call.get("skipped") or [0.0] * len(call["computed"])
         if call["computed"][sample]:
             total += trace["blocks"] - skipped[sample]
+        elif call.get("partial"):
+            total += call["partial"][sample]
         else:
             total += (call["blocks"] + sum(skipped) - done * trace["blocks"]) / (len(call["computed"]) - done)
     return total
