@@ -14,14 +14,15 @@ from diffusers import FluxPipeline
 from forked import Forked, needs_fork
 from tiny import TinyPipeline, noise, texts
 
-from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
+from outpace.accel import GatedTaylor, IntervalTaylor, ScheduledTaylor, accelerate
 
 METHODS = [
     GatedTaylor(threshold=1e6, warmup=2),
     GatedTaylor(threshold=0.5, gate="paper", order=1, correct=False),
     IntervalTaylor(interval=3, warmup=2, correct=True),
+    ScheduledTaylor(speedup=2.0),
 ]
-every_method = pytest.mark.parametrize("method", METHODS, ids=["budget", "paper", "interval"])
+every_method = pytest.mark.parametrize("method", METHODS, ids=["budget", "paper", "interval", "scheduled"])
 
 
 class Stop(Exception):

@@ -14,7 +14,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny import TinyPipeline, noise, texts
 
-from outpace.accel import AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, accelerate
+from outpace.accel import AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, ScheduledTaylor, accelerate
 from outpace.errors import ConflictError
 
 WAN = "WanTransformer3DModel"
@@ -22,6 +22,7 @@ GATED = GatedTaylor(threshold=1e6, gate="paper", warmup=3, max_skips=2)
 METHODS = {
     "gated": [GATED],
     "corrected": [IntervalTaylor(interval=3, warmup=2, correct=True)],
+    "scheduled": [ScheduledTaylor(speedup=2.0)],
     "bricks": [BrickSkipping(schedule="1-2@0..0.8:0.5")],
     "sparse": [AdaSpa(sparsity=0.5, min_tokens=1, min_gain=0.0), IntervalTaylor(interval=2)],
     "exact": [GatedTaylor(threshold=0.0)],
