@@ -50,10 +50,10 @@ test: $(READY) ## every test except the slow claims
 test-slow: $(READY) ## the claims that take minutes (accuracy of the shipped pipelines, speed)
 	$(BIN)/python -m pytest -m slow
 
-# Their dependencies are not wanted, only their files: of another torch, some of them.
 test-serve: $(READY) ## the server with Ray: 200 strangers, a replica killed, bad weather; ten minutes
 	$(BIN)/python -m pytest tests/serve
 
+# Their dependencies are not wanted, only their files: of another torch, some of them.
 parity: $(READY) ## models beside packages that hold them, kept apart in build/parity (clearvoice, timm, pytorch_wavelets)
 	$(BIN)/python -m pip install -q $(PIP_OPTIONS) --no-deps --upgrade --target build/parity \
 	  clearvoice einops rotary-embedding-torch timm pytorch_wavelets PyWavelets

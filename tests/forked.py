@@ -87,6 +87,7 @@ class Forked:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.kill()  # it may not lead a group yet
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.wait()
