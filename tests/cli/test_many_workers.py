@@ -235,8 +235,10 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 @needs_fork
-def test_two_ranks_make_the_pictures_of_one(made: Path, tiny_folder: Path, prompts: Path, tmp_path: Path) -> None:
-    """As `accelerate launch` tells processes that they are two."""
+def test_two_ranks_make_the_pictures_of_one(tiny_folder: Path, prompts: Path, tmp_path: Path) -> None:
+    """As `accelerate launch` tells processes that they are two; all are forked, since sums depend on threads."""
+    with Forked(commanded(generate_words(tiny_folder, prompts, tmp_path / "one")), tmp_path / "alone") as alone:
+        assert alone.wait(PATIENCE) == 0, alone.err
     words = [*generate_words(tiny_folder, prompts, tmp_path / "p"), "--json"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
@@ -249,7 +251,7 @@ def test_two_ranks_make_the_pictures_of_one(made: Path, tiny_folder: Path, promp
         told = json.loads(first.out)
         assert second.out == "", "one process tells"
     assert len(told["files"]) == 6 and told["trace"]["totals"]["samples"] == 6 * 6
-    assert files_of(tmp_path / "p") == files_of(made)
+    assert files_of(tmp_path / "p") == files_of(tmp_path / "one")
 
 
 @pytest.mark.slow
