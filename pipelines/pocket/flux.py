@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch.nn import functional as F
 from .autoencoder import build_autoencoder, decode_latents, encode_pictures, psnr_decibel, train_autoencoder
 from .scenes import FOLD, LABEL_SIZES, SIDE, Scene, Split, check_scenes, draw_scene, render_scenes, scene_captions
 from .text import (
+    DrawCaptions,
     build_clip_encoder,
     build_clip_tokenizer,
     build_t5_encoder,
@@ -87,23 +89,44 @@ def draw_scenes(count: int, generator: torch.Generator, *, split: Split = "train
 def train_texts(
     recipe: FluxRecipe, folder: Path, device: torch.device, *, progress: bool = True
 ) -> tuple[Texts, dict[str, FitResult], float]:
-    """Train both text encoders; with the share of captions that both understand fully."""
-    words = caption_words(scene_captions(2000, "train", fold=recipe.fold))
-    clip_tokenizer, t5_tokenizer = build_clip_tokenizer(words, LENGTH), build_t5_tokenizer(words, LENGTH)
-    sizes: Any = {"width": recipe.text_width, "seed": recipe.seed}
-    clip = build_clip_encoder(clip_tokenizer, length=LENGTH, **sizes).to(device)
-    t5 = build_t5_encoder(t5_tokenizer, **sizes).to(device)
+    """Train both text encoders on captions of scenes; with the share of captions that both understand fully."""
 
     def draw(count: int, generator: torch.Generator) -> tuple[list[str], torch.Tensor]:
         scenes = draw_scenes(count, generator, fold=recipe.fold)
         return [scene.caption for scene in scenes], torch.tensor([scene.labels() for scene in scenes])
 
+    captions = scene_captions(2000, "train", fold=recipe.fold)
+    return train_readers(recipe, captions, draw, LABEL_SIZES, folder, device, progress=progress)
+
+
+def train_readers(
+    recipe: FluxRecipe,
+    captions: Sequence[str],
+    draw: DrawCaptions,
+    sizes: Sequence[int],
+    folder: Path,
+    device: torch.device,
+    *,
+    progress: bool = True,
+) -> tuple[Texts, dict[str, FitResult], float]:
+    """Train both text encoders; with what they took and the share of captions that both understand fully.
+
+    Args:
+        captions: hold every word that will be used.
+        draw: captions with their attributes.
+        sizes: the number of classes of each attribute.
+    """
+    words = caption_words(captions)
+    clip_tokenizer, t5_tokenizer = build_clip_tokenizer(words, LENGTH), build_t5_tokenizer(words, LENGTH)
+    built: Any = {"width": recipe.text_width, "seed": recipe.seed}
+    clip = build_clip_encoder(clip_tokenizer, length=LENGTH, **built).to(device)
+    t5 = build_t5_encoder(t5_tokenizer, **built).to(device)
     shared = {"length": LENGTH, "width": recipe.text_width, "progress": progress}
     first, clip_read = train_text_encoder(
-        "clip", clip, clip_tokenizer, draw, LABEL_SIZES, recipe.clip, folder, readout="pooled", **shared
+        "clip", clip, clip_tokenizer, draw, sizes, recipe.clip, folder, readout="pooled", **shared
     )
     second, t5_read = train_text_encoder(
-        "t5", t5, t5_tokenizer, draw, LABEL_SIZES, recipe.t5, folder, readout="tokens", **shared
+        "t5", t5, t5_tokenizer, draw, sizes, recipe.t5, folder, readout="tokens", **shared
     )
     texts = Texts(clip=clip, clip_tokenizer=clip_tokenizer, t5=t5, t5_tokenizer=t5_tokenizer)
     return texts, {"clip": first, "t5": second}, min(clip_read, t5_read)
@@ -143,21 +166,33 @@ def encode_scenes(
     recipe: FluxRecipe, autoencoder: Any, texts: Texts, folder: Path, *, side: int = SIDE
 ) -> dict[str, torch.Tensor]:
     """The training set at `side` pixels, encoded once into `folder`; sets the autoencoder's scale and shift."""
+
+    def draw() -> tuple[list[str], Iterator[torch.Tensor]]:
+        generator = torch.Generator().manual_seed(16 + recipe.seed)
+        scenes = draw_scenes(recipe.scenes, generator, fold=recipe.fold)
+        chunk = max(1, 256 * SIDE**2 // side**2)
+        parts = (scenes[start : start + chunk] for start in range(0, len(scenes), chunk))
+        return [scene.caption for scene in scenes], (render_scenes(part, generator, side=side) for part in parts)
+
+    return encode_once(autoencoder, texts, folder, draw)
+
+
+def encode_once(
+    autoencoder: Any, texts: Texts, folder: Path, draw: Callable[[], tuple[list[str], Iterator[torch.Tensor]]]
+) -> dict[str, torch.Tensor]:
+    """What a transformer is trained on, encoded once into `folder`; sets the autoencoder's scale and shift.
+
+    Args:
+        draw: gives the captions, and the pictures (B, 3, Y, X) in 0..1 in parts; called where nothing is kept yet.
+    """
     path = folder / "latents.pt"
     if path.is_file():
         held = torch.load(path)
     else:
-        generator = torch.Generator().manual_seed(16 + recipe.seed)
-        scenes = draw_scenes(recipe.scenes, generator, fold=recipe.fold)
-        chunk = max(1, 256 * SIDE**2 // side**2)
-        latents = torch.cat(
-            [
-                encode_pictures(autoencoder, render_scenes(scenes[start : start + chunk], generator, side=side))
-                for start in range(0, len(scenes), chunk)
-            ]
-        )
+        captions, pictures = draw()
+        latents = torch.cat([encode_pictures(autoencoder, part) for part in pictures])
         shift, scale = latents.mean(), 1 / latents.std()
-        pooled, tokens = texts.encode(["", *(scene.caption for scene in scenes)])
+        pooled, tokens = texts.encode(["", *captions])
         held = {
             "latents": pack((latents - shift) * scale),
             "pooled": pooled[1:],

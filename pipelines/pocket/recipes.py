@@ -95,6 +95,34 @@ def _train_flux_large(
     return train_flux_large(folder, scaled(LARGE, budget), device=device, progress=progress)
 
 
+def _photo_prompts(count: int, split: Split) -> list[str]:
+    # Every caption is trained on; what is new is the noise, as with digits.
+    from .photographs import CAPTIONS
+
+    first = {"held_out": 0, "train": 3, "calibration": 7}[split]
+    return [CAPTIONS[(first + index) % len(CAPTIONS)] for index in range(count)]
+
+
+def _unguided(prompts: Sequence[Any], seeds: Sequence[int]) -> dict[str, Any]:
+    from .photo import unguided
+
+    return unguided(prompts)
+
+
+def _check_photographs(media: Sequence[Any], prompts: Sequence[Any]) -> list[dict[str, float]]:
+    from .photographs import check_photographs
+
+    return check_photographs(media, prompts)
+
+
+def _train_photo(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .photo import PHOTO, train_photo
+
+    return train_photo(folder, scaled(PHOTO, budget), device=device, progress=progress)
+
+
 def _clip_prompts(count: int, split: Split) -> list[str]:
     from .clips import prompts
 
@@ -273,6 +301,24 @@ POCKETS.add(
         train=_train_flux_large,
         call={"height": 256, "width": 256, "max_sequence_length": 12, "guidance_scale": 1.0},
         data="procedural scenes drawn by `outpace.pipelines.pocket.scenes`; 10 of the 78 pairs of things were held out",
+    ),
+)
+POCKETS.add(
+    "photo",
+    Pocket(
+        name="photo",
+        summary="crops of ten photographs, 128 x 128, guided: harder than drawn scenes",
+        kind="image",
+        example="brick from near",
+        prompts=_photo_prompts,
+        given=_unguided,
+        check=_check_photographs,
+        train=_train_photo,
+        call={"height": 128, "width": 128, "max_sequence_length": 12, "guidance_scale": 1.0, "true_cfg_scale": 4.0},
+        bar={"subject": 0.80},
+        data="crops of photographs that come with scikit-image (brick, cat, coffee, coins, grass, gravel, rocket and "
+        "stars: CC0, public domain or no known restrictions) and scikit-learn (flower and temple: danielbuechele and "
+        "vultilion, CC BY 2.0)",
     ),
 )
 POCKETS.add(
