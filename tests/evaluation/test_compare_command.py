@@ -113,6 +113,29 @@ def test_every_named_curve_can_be_built_and_names_are_unique(bench: Bench) -> No
         build_contenders(bench, "gatd")
 
 
+def test_schedules_are_calibrated_when_asked_and_on_prompts_that_no_figure_is_read_on(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from outpace.accel import ScheduledTaylor
+    from outpace.cli.contenders.choose import build_contenders
+
+    bench.yardstick = requests(1)[0]
+    real, asked = ScheduledTaylor.calibrate, []
+
+    def cheap(pipe, prompts, *, seed, **named):
+        asked.append((list(prompts), seed, named["speedup"], named["num_inference_steps"], named["guidance_scale"]))
+        return real(pipe, prompts[:2], seed=seed, cost=4, **named)
+
+    monkeypatch.setattr(ScheduledTaylor, "calibrate", cheap)
+    built = {c.name: c for c in build_contenders(bench, "scheduled-calibrated", [], 0)}
+    assert not asked and all(built[f"scheduled-calibrated-{x:g}"].settings["speedup"] == x for x in (2, 2.5, 3, 4, 5))
+    chosen = built["scheduled-calibrated-4"]
+    (made,) = chosen.generate(requests(1))
+    assert asked == [([0] * 8, 1_000_003, 4.0, 8, 2.0)] and made.blocks == pytest.approx(6 * 2)
+    chosen.generate(requests(1))
+    assert len(asked) == 1
+
+
 @pytest.fixture(scope="module")
 def long_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny pipeline whose attention runs over 256 tokens: 16 blocks of 16."""

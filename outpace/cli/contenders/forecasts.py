@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from outpace.accel import GatedTaylor, IntervalTaylor, ScheduledTaylor, Solver
 from outpace.cli.contenders.bench import Bench
+from outpace.cli.contenders.calibrating import calibration_requests, made_when_asked
 from outpace.cli.contenders.curve import curve, ours, thresholds
 from outpace.evaluation import Contender
 
@@ -11,6 +12,12 @@ PAPER = (0.01, 0.02, 0.04, 0.08, 0.15)
 INTERVALS = (2, 3, 4, 5, 6)
 SPEEDUPS = (1.6, 2.0, 2.5, 3.0, 4.0, 5.0)
 """At which scheduled forecasts are compared."""
+
+CALIBRATED = (2.0, 2.5, 3.0, 4.0, 5.0)
+"""At which calibrated schedules are compared; each is calibrated by itself."""
+
+CALIBRATION_PROMPTS = 8
+"""Prompts that a schedule is calibrated on; no figure is read on them."""
 
 SHORT = 0.56
 """Share of the steps that a gate on a second-order solver is also tried with: 28 of 50."""
@@ -49,6 +56,32 @@ def scheduled_on_solver(bench: Bench) -> list[Contender]:
         )
         for x in SPEEDUPS
     ]
+
+
+@curve("scheduled-calibrated", named=True)
+def scheduled_calibrated(bench: Bench) -> list[Contender]:
+    """Schedules that were calibrated on other prompts first, which costs forty plain runs each."""
+    return [
+        made_when_asked(
+            bench,
+            f"scheduled-calibrated-{x:g}",
+            f"scheduled {x:g}x, calibrated",
+            "scheduled-calibrated",
+            "scheduled, calibrated",
+            {"speedup": x, "calibrated on": CALIBRATION_PROMPTS},
+            lambda x=x: (calibrated_schedule(bench, x),),
+        )
+        for x in CALIBRATED
+    ]
+
+
+def calibrated_schedule(bench: Bench, speedup: float) -> ScheduledTaylor:
+    """The schedule of a speed-up that was calibrated on prompts that no figure is read on."""
+    requests = calibration_requests(bench, CALIBRATION_PROMPTS)
+    prompts = [request.prompt for request in requests]
+    return ScheduledTaylor.calibrate(
+        bench.loaded.pipe, prompts, speedup=speedup, seed=requests[0].seed, **bench.arguments
+    )
 
 
 @curve("gated")
