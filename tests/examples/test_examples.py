@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from outpace.accel import FAMILIES
+from outpace.accel import FAMILIES, METHODS
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -72,13 +72,14 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def run_whole(script: Path) -> None:
     """In this process: that of a program of its own would spend half of its time on imports."""
-    threads, families = torch.get_num_threads(), list(FAMILIES)
+    threads, known = torch.get_num_threads(), [(registry, list(registry)) for registry in (FAMILIES, METHODS)]
     try:
         runpy.run_path(str(script), run_name="__main__")
     finally:
         torch.set_num_threads(threads)
-        for added in set(FAMILIES) - set(families):
-            FAMILIES.remove(added)
+        for registry, before in known:
+            for added in set(registry) - set(before):
+                registry.remove(added)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=name)
