@@ -87,6 +87,16 @@ def given(name: str, **changes: Any) -> Any:
         return model(*example_of(name, model))
 
 
+@torch.no_grad()
+def thinned(name: str, **changes: Any) -> Any:
+    """What it makes of its example where dropping halves what goes through: in training every site is seen to drop."""
+    model = filled_model(name, **changes)
+    for part in model.modules():
+        if isinstance(part, nn.Dropout):
+            part.register_forward_hook(lambda _part, _given, out: out / 2)
+    return model(*example_of(name, model))
+
+
 def cases_of(name: str) -> dict[str, tuple[Case, float]]:
     """Every case of a model; its structure and its fresh weights where it builds one."""
     if name not in _CASES and find_spec(f"{HOME}.cases.{name}") is not None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 
 from ..numbers import whole_numbers
-from ..remember import case, filled_model, given
+from ..remember import case, filled_model, given, thinned
 
 case("gam", "the toy")(lambda: given("gam"))
+case("gam", "where it drops in training")(lambda: thinned("gam"))
 
 
 @case("gam", "every way to join the paths, a wider kernel, in pieces")

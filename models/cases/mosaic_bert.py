@@ -7,9 +7,10 @@ from torch import Tensor
 
 from ..mosaic_bert import mask_tokens
 from ..numbers import whole_numbers
-from ..remember import case, filled_model, given
+from ..remember import case, filled_model, given, thinned
 
 case("mosaic_bert", "the toy, nothing padded")(lambda: given("mosaic_bert"))
+case("mosaic_bert", "where it drops in training")(lambda: thinned("mosaic_bert"))
 
 
 @case("mosaic_bert", "padded texts: logits, features, masked places; its forms")

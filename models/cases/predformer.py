@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ..numbers import numbers
 from ..predformer import LAYOUTS, sinusoids
-from ..remember import case, filled_model
+from ..remember import case, filled_model, thinned
 
 
 @case("predformer", "every layout")
@@ -26,3 +26,6 @@ def layouts() -> list[Tensor]:
 @torch.no_grad()
 def predicted() -> list[Tensor]:
     return [filled_model("predformer").predict(numbers((2, 2, 1, 8, 8)), 5), sinusoids(5, 6)]
+
+
+case("predformer", "where it drops in training")(lambda: thinned("predformer"))

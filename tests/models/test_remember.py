@@ -82,6 +82,11 @@ def test_every_number_of_a_toy_takes_part_in_what_is_remembered(name: str) -> No
     assert distance(remembered(name)[GRADIENTS], digest(gradients_of(norms))) <= 1e-6
 
 
+def test_models_that_drop_in_training_are_held_to_where() -> None:
+    drops = {path.stem for path in (ROOT / "models").glob("*.py") if "nn.Dropout(" in path.read_text(encoding="utf-8")}
+    assert drops and all("where it drops in training" in cases_of(name) for name in drops - {"remember"})
+
+
 def test_fresh_numbers_are_held_to_how_they_are_drawn() -> None:
     drawn = {"weight": (4000, 0.02, 1e-4), "bias": (8, 0.0, 0.0), "scale": (8, 1.0, 1.0)}
     assert Spreads(drawn).beyond(drawn) == 0
