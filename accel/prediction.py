@@ -90,6 +90,14 @@ class Prediction:
         kept = {"flow": 1.0, "epsilon": 1.0 / max(alpha, 1e-3)}.get(self.kind, 0.0)
         return max(kept, self.gain(u))
 
+    def carried(self, gain: torch.Tensor, u: float, to: float) -> torch.Tensor:
+        """The gain at noise level `to` where it is `gain` at `u`: that of the Wiener filter for the same variance."""
+        (alpha, sigma), (alpha_to, sigma_to) = self.scales(u), self.scales(to)
+        alpha, alpha_to = max(alpha, 1e-4), max(alpha_to, 1e-4)
+        variance = gain * sigma * sigma / (alpha * (1.0 - alpha * gain).clamp_min(1e-6))
+        found = alpha_to * variance / (alpha_to * alpha_to * variance + sigma_to * sigma_to).clamp_min(1e-12)
+        return found.clamp(0.0, self.largest_gain(to))
+
     def gain(self, u: float) -> float:
         """How much the predicted picture moves with the sample, for Gaussian data of unit variance (Wiener filter)."""
         alpha, sigma = self.scales(u)

@@ -5,10 +5,11 @@ Two corrections make up for that. Neither calls the denoiser: both are arithmeti
 
 *Feedback*, on each forecast step. The forecast belongs to the latents x^ = sum_j w_j x_j that its own weights
 extrapolate; the solver holds x. The clean picture is moved by g (x - x^). How far is measured: the newest computed
-step, forecast from those before it, shows which g would have come nearest to its truth, and the share of the largest g
-that this is carries over to the next skips. What curves the path of the latents and what curves the outputs along it
-differ by schedule, so that a g from theory alone (`Prediction.gain`, that of a Gaussian of unit variance, which serves
-until there is something to measure) goes the wrong way on Karras and exponential levels.
+step, forecast from those before it, shows which g would have come nearest to its truth, and the variance of the data
+for which a Wiener filter has that g carries it over to the levels of the next skips. What curves the path of the
+latents and what curves the outputs along it differ by schedule, so that a g from theory alone (`Prediction.gain`, that
+of a Gaussian of unit variance, which serves until there is something to measure) goes the wrong way on Karras and
+exponential levels; and g itself, carried over as it is, lags behind where the levels fall fast.
 
 *Replay*, on the computed step that ends a run. Its output lies at the far end of the run, so the skipped outputs can be
 *interpolated* by then, several times closer to the truth than extrapolated. The solver is stepped again over the run
@@ -197,31 +198,32 @@ class Replay:
     def _gain(self, prediction: Prediction, u: float, row: int, nodes: int) -> torch.Tensor | float:
         """How far a forecast from `nodes` steps moves with the latents."""
         done = [entry for entry in reversed(self.entries) if entry.computed[row]]
-        share = None if self.theory(row) else self._share(prediction, done, row, nodes)
-        if share is None:
+        measured = None if self.theory(row) else self._measured(prediction, done, row, nodes)
+        if measured is None:
             return prediction.gain(u)
         # What was known a computed step ago is tried on the newest: where it did not help there, it is not used.
-        before = self._share(prediction, done[1:], row, nodes)
+        before = self._measured(prediction, done[1:], row, nodes)
         missing, away = self._misses(prediction, done, row, nodes)
-        largest = prediction.largest_gain(done[0].u)
-        tried = prediction.gain(done[0].u) if before is None else before * largest
+        newest, largest = done[0].u, prediction.largest_gain(done[0].u)
+        tried = prediction.gain(newest) if before is None else prediction.carried(before, done[1].u, newest)
         helped = (missing - tried * away).square().sum() < (missing - largest * away).square().sum()
-        return torch.where(helped, share, 1.0) * prediction.largest_gain(u)
+        return torch.where(helped, prediction.carried(measured, newest, u), prediction.largest_gain(u))
 
-    def _share(self, prediction: Prediction, done: list[Entry], row: int, nodes: int) -> torch.Tensor | None:
-        """The share of the largest gain at which a forecast from `nodes` steps would have met the newest computed one.
+    def _measured(self, prediction: Prediction, done: list[Entry], row: int, nodes: int) -> torch.Tensor | None:
+        """The gain at which a forecast from `nodes` steps would have met the newest computed one.
 
         Args:
             done: entries at which the row was computed, newest first.
 
-        Returns: a number in 0..1, left where the latents are, or None where too few steps were computed.
+        Returns: a number from 0 to the largest gain, left where the latents are, or None where too few steps were
+            computed.
         """
         known = done[: nodes + 1]
         if len({entry.u for entry in known}) <= nodes:
             return None
         missing, away = self._misses(prediction, known, row, nodes)
         gain = (missing * away).sum() / (away * away).sum().clamp_min(1e-30)
-        return (gain / prediction.largest_gain(known[0].u)).clamp(0.0, 1.0)
+        return gain.clamp(0.0, prediction.largest_gain(known[0].u))
 
     @staticmethod
     def _misses(prediction: Prediction, done: list[Entry], row: int, nodes: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Correction brings latents nearer to the plain ones, on dit under twelve schedulers; where it does not is written."""
+"""Correction brings latents nearer to the plain ones, on dit under twelve schedulers, or at least no further."""
 
 from __future__ import annotations
 
@@ -37,36 +37,28 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def gains(run: Callable[[], torch.Tensor], pipe: Any, plain: torch.Tensor, settings: dict[str, Any]) -> list[float]:
-    """Median PSNR to the plain pipeline's, not corrected and corrected."""
-    medians = []
+STEPS = (20, 28, 30, 40)
+"""Whether a schedule's own errors happen to cancel depends on its number of steps: one alone says little."""
+
+
+def gains(run: Callable[[], torch.Tensor], pipe: Any, settings: dict[str, Any]) -> list[float]:
+    """By how many dB each request is nearer to the plain pipeline's for being corrected."""
+    plain, found = run(), []
     for correct in (False, True):
         with accelerate(pipe, IntervalTaylor(**settings, correct=correct)):
             errors = (run() - plain).flatten(1).square().mean(1).clamp_min(1e-12)
-        medians.append(statistics.median((-10.0 * errors.log10()).tolist()))
-    return medians
+        found.append(-10.0 * errors.log10())
+    return (found[1] - found[0]).tolist()
 
 
-LOSES = {
-    ("DDIM", "every 2nd, order 1"): 2.1,
-    ("PNDM", "every 2nd, order 1"): 1.7,
-    ("DEIS", "every 2nd, order 1"): 1.2,
-    ("DPM++", "every 2nd, order 1"): 0.7,
-    ("UniPC", "every 2nd, order 1"): 0.8,
-    ("DPM++, exponential", "every 4th, order 1"): 1.8,
-    ("UniPC, exponential", "every 4th, order 1"): 1.3,
-}
-"""Where correction still loses, by so many dB: see docs/how_it_works.md."""
+LOSES = {("PNDM", "every 2nd, order 1"): -1.8, ("DPM++, exponential", "every 4th, order 1"): -0.4}
+"""Where correction still loses, by so many dB: see docs/solvers.md."""
 
 
 def cases() -> list[Any]:
-    """Every scheduler under every setting; those known to lose are expected to."""
+    """Every scheduler under every setting; what is known to lose is expected to."""
     return [
-        pytest.param(
-            name,
-            setting,
-            marks=[pytest.mark.xfail(reason=f"{LOSES[name, setting]} dB")] if (name, setting) in LOSES else [],
-        )
+        pytest.param(name, setting, marks=[pytest.mark.xfail(reason="it loses there")] * ((name, setting) in LOSES))
         for name in SCHEDULERS
         for setting in SETTINGS
     ]
@@ -79,15 +71,17 @@ def test_corrected_is_not_further_from_plain_on_dit(name: str, setting: str) -> 
     own = {k: v for k, v in pipe.scheduler.config.items() if not k.startswith("_")}
     pipe.scheduler = getattr(diffusers, cls).from_config(own, **changes)
 
-    def run() -> torch.Tensor:
-        torch.manual_seed(0)
-        seeds = [torch.Generator().manual_seed(100 + i) for i in range(16)]
-        labels = [i % 10 for i in range(16)]
-        made = pipe(labels, guidance_scale=1.0, num_inference_steps=30, output_type="np", generator=seeds)
-        return torch.as_tensor(made.images)
+    told: list[float] = []
+    for steps in STEPS:
 
-    without, corrected = gains(run, pipe, run(), SETTINGS[setting])
-    assert corrected >= without - 0.3, f"{without:.1f} dB without, {corrected:.1f} dB corrected"
+        def run(steps: int = steps) -> torch.Tensor:
+            torch.manual_seed(0)
+            seeds = [torch.Generator().manual_seed(100 + i) for i in range(8)]
+            made = pipe([*range(8)], guidance_scale=1.0, num_inference_steps=steps, output_type="np", generator=seeds)
+            return torch.as_tensor(made.images)
+
+        told += gains(run, pipe, SETTINGS[setting])
+    assert statistics.median(told) >= -0.3, f"{statistics.median(told):+.2f} dB by correction"
 
 
 @pytest.mark.parametrize(("pocket", "least"), [("flux", 1.0), ("wan", 1.0)])
@@ -102,7 +96,6 @@ def test_flows_gain(pocket: str, least: float) -> None:
         seeds = [torch.Generator().manual_seed(100 + i) for i in range(2)]
         return torch.as_tensor(pipe(prompts, num_inference_steps=30, output_type="np", generator=seeds, **call)[0])
 
-    plain = run()
     for settings in ({"interval": 2, "order": 1}, {"interval": 3, "order": 1}, {"interval": 3, "order": 2}):
-        without, corrected = gains(run, pipe, plain, settings)
-        assert corrected >= without + least, f"{settings}: {without:.1f} dB without, {corrected:.1f} dB corrected"
+        gained = statistics.median(gains(run, pipe, settings))
+        assert gained >= least, f"{settings}: {gained:+.2f} dB by correction"

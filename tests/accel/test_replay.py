@@ -20,6 +20,8 @@ from tiny import TinyPipeline
 from toy import ToyPipeline, starts, toy_family
 
 from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
+from outpace.accel.levels import SPACES
+from outpace.accel.prediction import KINDS, Prediction
 
 __all__ = ["toy_family"]
 
@@ -175,3 +177,18 @@ def test_guided_runs_are_corrected_too(guidance: str) -> None:
             errors.append(float((pipe([0, 1], **call) - plain).square().mean().sqrt()))
         assert not run.trace.warnings
     assert errors[1] != errors[0], "it acted"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("space", sorted(set(SPACES.values())))
+@pytest.mark.parametrize("gain", [0.02, 0.3, 0.6])
+def test_a_gain_is_carried_as_a_wiener_filter_of_one_variance_has_it(kind: str, space: str, gain: float) -> None:
+    prediction, measured = Prediction(kind, space), torch.tensor(gain)
+    known = measured.clamp_max(prediction.largest_gain(0.5))
+    assert float(prediction.carried(known, 0.5, 0.5)) == pytest.approx(float(known), rel=1e-4)
+    there = prediction.carried(known, 0.5, 0.3)
+    if float(there) < prediction.largest_gain(0.3):
+        assert float(prediction.carried(there, 0.3, 0.5)) == pytest.approx(float(known), rel=1e-3), "and back"
+    assert float(known) <= float(there) * 1.0001, "the less noise, the further a picture moves with its latents"
+    for u in (0.0, 1.0):
+        assert 0.0 <= float(prediction.carried(known, 0.5, u)) <= 1.0001 * prediction.largest_gain(u)
