@@ -8,10 +8,13 @@ import torch
 
 from .reads import Reads
 
+TIMESTEPS = ("timestep", "t", "timesteps", "vision_timesteps", "bb_ca_time")
+"""What transformers call the argument that tells the noise level."""
+
 
 def timestep_of(named: dict[str, Any]) -> float | torch.Tensor:
     """The call's timestep, as a number or a tensor of one; the largest where samples or tokens have their own."""
-    for name in ("timestep", "t", "timesteps", "vision_timesteps", "bb_ca_time"):
+    for name in TIMESTEPS:
         value = named.get(name)
         if isinstance(value, torch.Tensor) and value.numel():
             return value.max() if value.numel() > 1 else value

@@ -57,7 +57,7 @@ def convert_pipeline(
     Raises: UnsupportedModelError, ConfigError: before anything is changed; InputError where Taylor has no prompts.
     """
     from ..accel.denoiser import denoisers_of
-    from ..accel.experts import convert, start_experts, start_groups
+    from ..accel.experts import Layout, convert, level_importance, start_experts, start_groups
     from ..accel.experts.calls import record_calls
 
     if start not in STARTS:
@@ -77,6 +77,11 @@ def convert_pipeline(
         bar.update()
         bar.set_postfix_str(words)
 
+    levels = 0 if conversion.experts is None else Layout.parse(conversion.experts.layout).levels
+    if levels > 1 and order != "taylor":
+        raise ConfigError(
+            f"what matters at each of {levels} noise levels is measured: order by taylor, or choose a layout without N"
+        )
     for name, transformer in found:
         calls: list[dict[str, Any]] = []
         stage("running the pipeline")
@@ -87,12 +92,16 @@ def convert_pipeline(
         if drop:
             conversion = replace(conversion, dropped=_least_missed(transformer, calls, drop))
         stage("importance of hidden units")
-        scores = _importance(transformer, order, calls, seed) if layers else None
+        if levels > 1:
+            measured = level_importance(transformer, calls, levels, seed=seed)
+            conversion, scores = replace(conversion, borders=measured.borders), measured.scores
+        else:
+            scores = _importance(transformer, order, calls, seed) if layers else None
         stage("converting weights")
         converted[name] = convert(transformer, conversion, importance=scores, seed=seed)
         stage("dealing units to experts")
         if calls and start == "fitted":
-            if conversion.experts is not None:
+            if conversion.experts is not None and not levels:
                 start_experts(converted[name], calls, seed=seed)
             if conversion.groups:
                 start_groups(converted[name], calls)

@@ -2,14 +2,16 @@
 
 from . import kinds as kinds  # registers how each class keeps its matrices
 from .block_mixture import MixedGroup, find_groups
+from .by_noise import NoiseFeedForward, find_noise_experts
 from .convert import conversion_of, convert
 from .count import Count, active_parameters, count, parameter_count
 from .features import block_outputs, feature_loss, group_ends, held_blocks, kept_blocks
-from .feed_forward import ExpertFeedForward, find_experts, set_active
+from .feed_forward import ExpertFeedForward, find_experts, layers_with_experts, set_active
 from .importance import output_change, random_importance, taylor_importance, weight_importance
 from .integers import IntegerLinear, find_integers, weight_bytes
 from .layout import Layout
 from .load import load_transformer
+from .noise_importance import LevelImportance, level_importance
 from .pruned import CutFeedForward, block_effects, drop_blocks
 from .routing import Routing, watch
 from .settings import BlockGroup, Conversion, Experts, Integers, Modulation
@@ -27,8 +29,10 @@ __all__ = [
     "IntegerLinear",
     "Integers",
     "Layout",
+    "LevelImportance",
     "MixedGroup",
     "Modulation",
+    "NoiseFeedForward",
     "Routing",
     "Site",
     "SiteKind",
@@ -43,10 +47,13 @@ __all__ = [
     "find_experts",
     "find_groups",
     "find_integers",
+    "find_noise_experts",
     "find_sites",
     "group_ends",
     "held_blocks",
     "kept_blocks",
+    "layers_with_experts",
+    "level_importance",
     "load_transformer",
     "output_change",
     "parameter_count",

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from .block_mixture import mix_blocks
+from .by_noise import NoiseFeedForward, NoiseLevels
 from .feed_forward import ExpertFeedForward
-from .importance import orders_of
+from .importance import level_orders_of, orders_of
 from .integers import to_integers
+from .layout import Layout
 from .modulation import compress_modulation
 from .pruned import CutFeedForward, drop_blocks
-from .settings import Conversion
+from .settings import Conversion, Experts
 from .sites import find_sites
 
 
@@ -27,7 +29,9 @@ def apply_conversion(
         mix_blocks(transformer, conversion)
     if conversion.modulation is not None:
         compress_modulation(transformer, conversion.modulation)
-    if conversion.experts is not None or conversion.width is not None:
+    if conversion.experts is not None and Layout.parse(conversion.experts.layout).levels:
+        _by_noise(transformer, conversion.experts, conversion.borders, importance)
+    elif conversion.experts is not None or conversion.width is not None:
         sites = find_sites(transformer)
         orders = orders_of(sites, importance)
         for site in sites:
@@ -39,3 +43,15 @@ def apply_conversion(
     drop_blocks(transformer, conversion.dropped)  # late: the importance of the blocks' layers goes by their places
     if conversion.integers is not None:
         to_integers(transformer, conversion.integers)
+
+
+def _by_noise(
+    transformer: nn.Module, experts: Experts, borders: Sequence[float], importance: Mapping[str, Tensor] | None
+) -> None:
+    layout, noise = Layout.parse(experts.layout), NoiseLevels(borders)
+    sites = find_sites(transformer)
+    orders = level_orders_of(sites, importance, layout)
+    for site in sites:
+        layer = NoiseFeedForward(site.read(), orders[site.path], experts, noise)
+        site.place(transformer, layer.train(transformer.training))
+    transformer.register_forward_pre_hook(noise.note, with_kwargs=True)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from .block_mixture import find_groups
+from .by_noise import NoiseFeedForward, find_noise_experts
 from .convert import convert
 from .feed_forward import find_experts
 from .integers import find_integers, weight_bytes
@@ -105,6 +106,7 @@ def count(model: Any, conversion: Conversion, **size: int | None) -> Count:
     weights = [site.read().matrix_weights for site in find_sites(dense)]
     layers = find_experts(converted)
     idle = sum(round(_matrices(layer.experts) * _idle(layer)) for layer in layers.values())
+    idle += sum(round(_gathered_from(layer) * _unused(layer)) for layer in find_noise_experts(converted).values())
     flops = []
     for transformer in (dense, converted):
         recording = record_call(transformer, sample.inputs)
@@ -136,7 +138,11 @@ def active_parameters(transformer: nn.Module) -> int:
 
     def used(module: nn.Module) -> float:
         idle = sum(parameter_count(layer.experts) * _idle(layer) for layer in find_experts(module).values())
-        return parameter_count(module) - idle
+        by_noise = sum(
+            (parameter_count(layer) - (0 if layer.bias is None else layer.bias.numel())) * _unused(layer)
+            for layer in find_noise_experts(module).values()
+        )
+        return parameter_count(module) - idle - by_noise
 
     left_out = sum(
         sum(used(block) for block in group.members) * (1 - group.active / len(group.members))
@@ -148,6 +154,16 @@ def active_parameters(transformer: nn.Module) -> int:
 def _idle(layer: Any) -> float:
     active = layer.layout.experts if layer.active == "all" else layer.active
     return 1 - active / layer.layout.experts
+
+
+def _unused(layer: NoiseFeedForward) -> float:
+    return 1 - layer.kept / layer.order.shape[1]
+
+
+def _gathered_from(layer: NoiseFeedForward) -> int:
+    """Weights in the matrices that a noise level's are gathered from."""
+    parts = [part for part in (layer.up, layer.gate, layer.down) if part is not None]
+    return sum(part.in_features * part.out_features for part in parts)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError
 from .dense import Dense
+from .layout import Layout
 from .sites import Site, find_sites
 
 Loss = Callable[[nn.Module, Any], Tensor]
@@ -64,7 +65,12 @@ def taylor_importance(transformer: nn.Module, batches: Iterable[Any], loss: Loss
     return {path: total / count for path, total in sums.items()}
 
 
-def output_change(transformer: nn.Module, call: Mapping[str, Any], generator: torch.Generator | None = None) -> Tensor:
+def output_change(
+    transformer: nn.Module,
+    call: Mapping[str, Any],
+    generator: torch.Generator | None = None,
+    rows: Tensor | None = None,
+) -> Tensor:
     """A loss for `taylor_importance` that asks how far the output moves, in a random direction drawn for each call.
 
     Distillation minimises the squared distance to the dense output, whose gradient at the dense model is zero; its
@@ -73,6 +79,7 @@ def output_change(transformer: nn.Module, call: Mapping[str, Any], generator: to
     Args:
         call: keyword arguments of the transformer.
         generator: for the direction.
+        rows: True for the samples of the output that count; None counts all.
     """
     output = transformer(**{**call, "return_dict": False})[0]
     parts = output if isinstance(output, (list, tuple)) else [output]
@@ -80,6 +87,8 @@ def output_change(transformer: nn.Module, call: Mapping[str, Any], generator: to
     moved = parts[0].new_zeros((), dtype=torch.float32)
     for part in parts:
         sign = torch.randint(0, 2, part.shape, generator=generator).to(part.device, torch.float32) * 2 - 1
+        if rows is not None:
+            sign = sign * rows.to(sign).reshape(-1, *[1] * (sign.ndim - 1))
         moved = moved + (part.float() * sign).sum()
     return moved / total**0.5
 
@@ -100,6 +109,41 @@ def random_importance(transformer: nn.Module, seed: int = 0) -> dict[str, Tensor
     """Scores that say nothing: what every other order has to beat."""
     generator = torch.Generator().manual_seed(seed)
     return {site.path: torch.rand(site.read().hidden, generator=generator) for site in find_sites(transformer)}
+
+
+def level_orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None, layout: Layout) -> dict[str, Tensor]:
+    """For every site and noise level its hidden units (levels, H), the shared ones first, then the most important.
+
+    Shared are the units that matter most over all levels.
+
+    Args:
+        importance: scores (levels, H), or (H) for all levels alike.
+
+    Raises: ConfigError as `orders_of`.
+    """
+    if importance is not None:
+        importance = {path: scores.float() for path, scores in importance.items()}
+        for site in sites:
+            scores = importance.get(site.path)
+            if scores is not None and scores.ndim == 2 and len(scores) != layout.levels:
+                raise ConfigError(f"importance of {site.path} is of {len(scores)} noise levels, {layout} has others")
+    means = None if importance is None else {path: _alike(scores).mean(0) for path, scores in importance.items()}
+    orders = {}
+    for path, order in orders_of(sites, means).items():
+        shared, _ = layout.widths(len(order))
+        if importance is None:
+            orders[path] = order.expand(layout.levels, -1).clone()
+            continue
+        scores = _alike(importance[path]).expand(layout.levels, -1).clone().cpu()
+        scores[:, order[:shared]] = torch.inf
+        orders[path] = scores.argsort(descending=True, stable=True, dim=1)
+    return orders
+
+
+def _alike(scores: Tensor) -> Tensor:
+    """Scores (levels, H) that sum to 1 at each level: some levels move the output further than others."""
+    rows = scores.reshape(-1, scores.shape[-1])
+    return rows / rows.sum(1, keepdim=True).clamp_min(1e-30)
 
 
 def orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None) -> dict[str, Tensor]:

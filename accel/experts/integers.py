@@ -41,11 +41,12 @@ class IntegerLinear(nn.Module):
         self.bias = None if linear.bias is None else parameter_of(linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = self.steps.to(x.dtype)
-        weight = Quantised(
-            codes=self.codes, scale=scale, zero=self.codes.new_zeros(1, 1), features=self.in_features, bits=8
-        )
-        return quantised_linear(x, weight, self.bias, bits=self.inputs)
+        return quantised_linear(x, self.held(x.dtype), self.bias, bits=self.inputs)
+
+    def held(self, dtype: torch.dtype) -> Quantised:
+        """The codes with their scales in `dtype`."""
+        scale, zero = self.steps.to(dtype), self.codes.new_zeros(1, 1)
+        return Quantised(codes=self.codes, scale=scale, zero=zero, features=self.in_features, bits=8)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, block={self.codes.shape[-1]}"

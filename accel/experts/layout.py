@@ -1,4 +1,4 @@
-"""How the hidden units of a dense feed-forward layer are shared out among experts: "1S12E2A" and its kin."""
+"""How the hidden units of a dense feed-forward layer are shared out among experts: "1S12E2A", "1S12E2A4N"."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-_NOTATION = re.compile(r"(\d+)S(\d+)E(\d+)A", re.IGNORECASE)
+_NOTATION = re.compile(r"(\d+)S(\d+)E(\d+)A(?:(\d+)N)?", re.IGNORECASE)
 _QUARTERS = 4
 """Of the hidden units; a shared expert takes one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
-    """The number of shared experts, of routed experts, and of routed experts that a token activates.
+    """The number of shared experts, of routed experts, and of those that are active, by token or by noise level.
 
     Source: Dense2MoE (Zheng et al., ICCV 2025, arXiv:2510.09094), where the default is 1S12E2A.
+
+    Differs from the paper: in 1S12E2A4N each of 4 noise levels has its own ranking of the units that are not shared,
+    its experts are runs of that ranking, and a step runs the first 2.
 
     >>> str(Layout.parse("1S12E2A")), Layout.parse("1S12E2A").fraction
     ('1S12E2A', 0.375)
@@ -31,6 +34,8 @@ class Layout:
     """Routed experts that the other units are dealt to in equal numbers."""
     active: int = 2
     """Routed experts a token goes through, 0 to `experts`; more cost more and err less."""
+    levels: int = 0
+    """Noise levels that choose for themselves, once a step; 1 is width pruning. 0: every token chooses."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.shared < _QUARTERS:
@@ -41,6 +46,8 @@ class Layout:
             raise ConfigError(f"a layout has at least one routed expert, not {self.experts}")
         if not 0 <= self.active <= self.experts:
             raise ConfigError(f"{self.active} of {self.experts} experts cannot be active; choose 0 to {self.experts}")
+        if self.levels and not self.shared + self.active:
+            raise ConfigError("a layout by noise level has shared or active experts, or nothing would run")
 
     @staticmethod
     def parse(text: str) -> Layout:
@@ -49,13 +56,15 @@ class Layout:
         if found is None:
             raise ConfigError(
                 f"'{text}' is no layout; write 1S12E2A: 1 shared expert (a quarter of the hidden units), "
-                "12 routed experts, 2 of them active"
+                "12 routed experts, 2 of them active; 1S12E2A4N to choose at each of 4 noise levels, not for each token"
             )
-        shared, experts, active = map(int, found.groups())
-        return Layout(shared=shared, experts=experts, active=active)
+        shared, experts, active, levels = (None if part is None else int(part) for part in found.groups())
+        if levels == 0:
+            raise ConfigError(f"'{text}' has no noise level; write 1N or more, or leave the N out")
+        return Layout(shared=shared or 0, experts=experts or 0, active=active or 0, levels=levels or 0)
 
     def __str__(self) -> str:
-        return f"{self.shared}S{self.experts}E{self.active}A"
+        return f"{self.shared}S{self.experts}E{self.active}A" + (f"{self.levels}N" if self.levels else "")
 
     @property
     def fraction(self) -> float:

@@ -22,7 +22,8 @@ class Experts:
     """
 
     layout: str = "1S12E2A"
-    """Shared experts (quarters of the hidden units), routed experts, and routed experts a token goes through."""
+    """Shared experts (quarters of the hidden units), routed experts, and routed experts a token goes through; with
+    noise levels behind them ("1S12E2A4N"), those that a step runs, without a router."""
     scores: str = "softmax"
     """"softmax": experts compete for a token. "sigmoid": each is scored by itself."""
     scaling: str = "none"
@@ -104,6 +105,9 @@ class Conversion:
     """Everything that is done to one transformer; what is None or empty is left dense."""
 
     experts: Experts | None = None
+    borders: tuple[float, ...] = ()
+    """Timesteps that part the noise levels of a layout, ascending, as the transformer is told them; measured by
+    `level_importance`. Empty: every step is at the first level."""
     width: float | None = None
     """Share of every feed-forward layer's hidden units that is kept, the most important; 0..1. Instead of experts: what
     they are compared with."""
@@ -115,7 +119,7 @@ class Conversion:
     """Alpha: the part of a group's scores that pooled image and text have; the rest is the global embedding's. 0..1."""
     modulation: Modulation | None = None
     integers: Integers | None = None
-    """Last, and not beside experts, whose packed matrices hold no codes."""
+    """Last, and not beside experts of tokens, whose packed matrices hold no codes."""
 
     def __post_init__(self) -> None:
         number("text_weight", self.text_weight, 0.0, 1.0)
@@ -129,8 +133,11 @@ class Conversion:
             raise ConfigError(
                 "nothing to convert: give experts, a width, blocks (groups or dropped), a modulation or integers"
             )
-        if self.integers is not None and self.experts is not None:
-            raise ConfigError("experts hold no 8-bit codes; give experts or integers, not both")
+        levels = 0 if self.experts is None else Layout.parse(self.experts.layout).levels
+        if list(self.borders) != sorted(set(self.borders)) or len(self.borders) not in (0, max(0, levels - 1)):
+            raise ConfigError(f"{levels} noise levels have {max(0, levels - 1)} borders, ascending, not {self.borders}")
+        if self.integers is not None and self.experts is not None and (not levels or self.integers.inputs):
+            raise ConfigError("experts of tokens hold no 8-bit codes; give experts or integers, not both")
         if self.width is not None:
             number("width", self.width, 0.0, 1.0)
             if self.experts is not None:
@@ -151,7 +158,7 @@ class Conversion:
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads again."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
-        lists = {key: list(given[key]) for key in ("groups", "dropped") if key in given}
+        lists = {key: list(given[key]) for key in ("groups", "dropped", "borders") if key in given}
         return {"version": 1, **given, **lists}
 
     @staticmethod
@@ -167,7 +174,7 @@ class Conversion:
                 held[key] = _filled(parts[key], value)
             elif key == "groups":
                 held[key] = tuple(_filled(BlockGroup, group) for group in value)
-            elif key == "dropped":
+            elif key in ("dropped", "borders"):
                 held[key] = tuple(value)
         return _filled(Conversion, held)
 

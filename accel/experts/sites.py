@@ -45,6 +45,7 @@ REFUSED = {
     "MOEFeedForwardSwiGLU": "it is a mixture of experts already",
     "NucleusMoELayer": "it is a mixture of experts already",
     "ExpertFeedForward": "it is a mixture of experts already",
+    "NoiseFeedForward": "it is a mixture of experts already",
     "CutFeedForward": "its feed-forward layers are cut already",
 }
 """Classes that keep a transformer from being converted, and why."""

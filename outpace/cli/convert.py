@@ -21,6 +21,7 @@ Examples:
   outpace convert flux.1 --count
   outpace convert flux.1 --modulation low_rank:48 --count
   outpace convert flux --layout 1S12E2A --out out/flux-moe
+  outpace convert flux --layout 0S8E3A2N --out out/flux-by-noise
   outpace convert owner/model --prompts prompts.txt --group 20-27:4 --out out/moe
   outpace convert flux --to width --keep 0.375 --out out/flux-narrow
   outpace convert flux --to int8 --out out/flux-int8
@@ -29,7 +30,9 @@ Examples:
 
 \b
 A layout is 1S12E2A: 1 quarter of the hidden units for the shared expert, 12 routed experts for the rest, 2 of them
-active for each token. A group is 20-27:4: of blocks 20 to 27 (counted from 0), 4 run for each sample.
+active for each token. With 2N behind it, as in 0S8E3A2N, experts are chosen by the noise level instead, here for each
+of 2, and run as one dense layer without a router. A group is 20-27:4: of blocks 20 to 27 (counted from 0), 4 run for
+each sample.
 
 \b
 Fitted, hidden units that answer to the same tokens go to one expert, and routers begin as the linear prediction of
@@ -228,6 +231,7 @@ def _convert(
     from outpace.accel.experts import (
         CutFeedForward,
         ExpertFeedForward,
+        NoiseFeedForward,
         active_parameters,
         find_integers,
         parameter_count,
@@ -265,7 +269,9 @@ def _convert(
         "order": order,
         "start": start,
         "layers": sum(
-            isinstance(part, CutFeedForward | ExpertFeedForward) for module in found for part in module.modules()
+            isinstance(part, CutFeedForward | ExpertFeedForward | NoiseFeedForward)
+            for module in found
+            for part in module.modules()
         ),
         "dense_parameters": dense,
         "parameters": sum(map(parameter_count, found)),

@@ -26,6 +26,7 @@ from ...accel.experts import (
     group_ends,
     held_blocks,
     kept_blocks,
+    layers_with_experts,
     set_active,
     watch,
 )
@@ -173,7 +174,13 @@ def check_student(teacher: Any, student: Any, settings: Distillation) -> None:
         )
     for stage, _ in settings.stages:
         wanted = STAGES[stage]
-        if not find_experts(student) and (wanted.trains == "routed" or wanted.shared_only):
+        routed, either = find_experts(student), layers_with_experts(student)
+        if wanted.trains == "routed" and either and not routed:
+            raise ConfigError(
+                f"the stage '{stage}' trains experts that tokens choose, and those of this {name} are chosen by the "
+                "noise level; train them with joint"
+            )
+        if (wanted.trains == "routed" and not routed) or (wanted.shared_only and not either):
             raise ConfigError(f"the stage '{stage}' trains experts and {name} has none; leave it out")
         if wanted.trains == "groups" and not find_groups(student):
             raise ConfigError(f"the stage '{stage}' trains groups of blocks and {name} has none; leave it out")
@@ -224,10 +231,10 @@ class _Objective:
 @contextmanager
 def _trained(student: nn.Module, stage: Stage) -> Iterator[list[nn.Parameter]]:
     """The parameters that `stage` trains, the only ones that get gradients; experts are as it wants them meanwhile."""
-    layers, groups = find_experts(student).values(), find_groups(student)
+    layers, groups = layers_with_experts(student).values(), find_groups(student)
     modules: Sequence[nn.Module] = {
         "all": [student],
-        "routed": [part for layer in layers for part in (layer.experts, layer.router)],
+        "routed": [part for layer in find_experts(student).values() for part in (layer.experts, layer.router)],
         "groups": [part for group in groups for part in (group.router, *group.members)],
     }[stage.trains]
     chosen = list({id(p): p for module in modules for p in module.parameters() if p.is_floating_point()}.values())

@@ -11,7 +11,7 @@ import torch
 from closeness import assert_same_but_rounding
 
 from outpace.accel import AdaSpa, GatedTaylor, accelerate
-from outpace.accel.experts import Conversion, Experts, find_experts
+from outpace.accel.experts import Conversion, Experts, conversion_of, find_experts
 from outpace.errors import ConfigError, InputError
 from outpace.pipelines.convert import convert_pipeline, write_pipeline
 from outpace.pipelines.load import Loaded, load_pipeline, run_pipeline
@@ -41,6 +41,22 @@ def test_a_converted_pipeline_is_written_loaded_and_run(converted: Loaded, tmp_p
     assert_same_but_rounding(first, second)
     assert [file.name for file in tmp_path.iterdir()] == ["moe"]
     assert json.loads((tmp_path / "moe" / "card.json").read_text())["order"] == "taylor"
+
+
+def test_a_pipeline_is_converted_by_noise_level(tiny_folder: Path, tmp_path: Path) -> None:
+    loaded = load_pipeline(str(tiny_folder), device="cpu", progress=False)
+    loaded.pipe.set_progress_bar_config(disable=True)
+    by_noise = Conversion(experts=Experts(layout="1S12E2A2N"))
+    with pytest.raises(ConfigError, match="order by taylor"):
+        convert_pipeline(loaded, by_noise, order="weights")
+    convert_pipeline(loaded, by_noise, prompts=[1, 2], arguments={**CALL, "num_inference_steps": 4})
+    write_pipeline(loaded, tmp_path / "by-noise", {})
+    again = load_pipeline(str(tmp_path / "by-noise"), device="cpu", progress=False)
+    again.pipe.set_progress_bar_config(disable=True)
+    settings = conversion_of(again.pipe.transformer)
+    assert settings is not None and len(settings.borders) == 1 and 0 < settings.borders[0] < 999
+    first, second = (run_pipeline(one, [3], [0], CALL)[0] for one in (loaded, again))
+    assert_same_but_rounding(first, second)
 
 
 def test_a_pocket_stays_one_when_it_is_converted(tmp_path: Path) -> None:

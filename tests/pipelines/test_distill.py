@@ -110,8 +110,14 @@ def test_one_prompt_is_too_few_to_tell_samples_apart(loaded: Loaded) -> None:
 
 @pytest.mark.parametrize(
     "conversion",
-    [MIXED, Conversion(width=0.375), Conversion(dropped=(2, 4)), Conversion(experts=Experts(layout="1S12E0A"))],
-    ids=["mixtures", "width", "depth", "shared expert only"],
+    [
+        MIXED,
+        Conversion(width=0.375),
+        Conversion(dropped=(2, 4)),
+        Conversion(experts=Experts(layout="1S12E0A")),
+        Conversion(experts=Experts(layout="0S8E3A2N"), borders=(500.0,)),
+    ],
+    ids=["mixtures", "width", "depth", "shared expert only", "by noise"],
 )
 def test_every_student_comes_nearer_to_its_teacher(
     loaded: Loaded, calls: TeacherCalls, tmp_path: Path, conversion: Conversion
@@ -210,11 +216,13 @@ def test_slips_are_answered_before_anything_is_trained(loaded: Loaded, calls: Te
     settings = dict(dict(teacher.config), num_layers=5)
     other = type(teacher)(**{key: value for key, value in settings.items() if not key.startswith("_")})
     narrow = student_of(loaded, Conversion(width=0.5))
+    by_noise = student_of(loaded, Conversion(experts=Experts(layout="1S12E2A2N")))
     for wrong, right, stages, says in (
         (student, student, "joint", "is converted itself; give the dense model"),
         (teacher, teacher, "joint", "is dense, so there is nothing to distil"),
         (other, student, "joint", r"is no teacher of this ConvertedDiTTransformer2DModel.*num_layers differs"),
         (teacher, narrow, "experts", "trains experts and ConvertedDiTTransformer2DModel has none"),
+        (teacher, by_noise, "experts", "are chosen by the noise level; train them with joint"),
         (teacher, narrow, "groups", "trains groups of blocks and"),
     ):
         with pytest.raises(ConfigError, match=says):

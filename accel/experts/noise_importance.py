@@ -1,0 +1,79 @@
+"""What matters at which noise level, measured: borders between levels, and the importance of hidden units at each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ...errors import ConfigError, InputError
+from .by_noise import timesteps_of
+from .importance import output_change, taylor_importance
+
+
+@dataclass(frozen=True, slots=True)
+class LevelImportance:
+    """Borders for `Conversion.borders`, and scores for `convert`."""
+
+    borders: tuple[float, ...]
+    """Timesteps between the levels, ascending."""
+    scores: dict[str, Tensor]
+    """Path of a layer -> importance of its hidden units at every level (levels, H)."""
+
+
+def level_importance(
+    transformer: nn.Module, calls: Sequence[Mapping[str, Any]], levels: int, *, seed: int = 0
+) -> LevelImportance:
+    """How far the output of a dense transformer moves without a hidden unit, at each of `levels` noise levels.
+
+    The levels hold equally many of the samples, so a solver that takes more steps at high noise has more levels there.
+    A call of samples at several levels is asked once for each of them.
+
+    Args:
+        calls: keyword arguments of the transformer, of prompts that nothing is judged by later.
+        levels: 1 is importance over all noise levels, as for width pruning.
+        seed: of the directions, see `output_change`.
+
+    Raises: ConfigError for more levels than there are timesteps; InputError where no call tells one; as
+        `taylor_importance`.
+    """
+    times = [timesteps_of(call) for call in calls]
+    if any(told is None for told in times):
+        raise InputError(f"the calls of {type(transformer).__name__} tell no timestep; choose a layout without N")
+    borders = _borders([time for told in times for time in told or ()], levels)
+    generator = torch.Generator().manual_seed(seed)
+    scores: dict[str, list[Tensor]] = {}
+    for level in range(levels):
+        asked = []
+        for call, told in zip(calls, times, strict=True):
+            at = torch.bucketize(torch.tensor(told), torch.tensor(borders), right=True) == level
+            if bool(at.any()):
+                asked.append((call, None if bool(at.all()) else at))
+        found = taylor_importance(transformer, asked, partial(_change, generator))
+        for path, one in found.items():
+            scores.setdefault(path, []).append(one)
+    return LevelImportance(borders, {path: torch.stack(rows) for path, rows in scores.items()})
+
+
+def _change(generator: torch.Generator, model: nn.Module, asked: tuple[Mapping[str, Any], Tensor | None]) -> Tensor:
+    return output_change(model, asked[0], generator, asked[1])
+
+
+def _borders(times: list[float], levels: int) -> tuple[float, ...]:
+    """Midways between timesteps that occur, so that every level has about equally many of `times`."""
+    known = sorted(set(times))
+    if levels > len(known):
+        raise ConfigError(f"{len(known)} timesteps cannot be parted into {levels} noise levels; take more steps")
+    ordered, borders = sorted(times), []
+    for level in range(1, levels):
+        place = known.index(ordered[level * len(ordered) // levels])
+        place = min(max(place, level), len(known) - levels + level)
+        borders.append((known[place - 1] + known[place]) / 2)
+    if len(set(borders)) < len(borders):  # crowded timesteps: levels of equally many of those that occur
+        places = [level * len(known) // levels for level in range(1, levels)]
+        borders = [(known[place - 1] + known[place]) / 2 for place in places]
+    return tuple(borders)
