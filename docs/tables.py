@@ -6,12 +6,12 @@ Families come from the registry, results from the committed files in benchmarks/
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,8 +23,6 @@ METHOD_PAGE = ROOT / "docs" / "methods.md"
 POCKET_PAGE = ROOT / "docs" / "pockets.md"
 MATRIX_PAGE = ROOT / "docs" / "results_matrix.md"
 KERNEL_PAGE = ROOT / "docs" / "kernels.md"
-AIM = 2.5
-"""Times fewer blocks at which the README shows a comparison."""
 INDEX_INTRO = (
     "PSNR in dB, higher is better, at some times fewer computed transformer blocks (where attention is sparse, less "
     "computed work, from 1.25 times), against the plain pipeline at the same steps and against the converged solution; "
@@ -142,48 +140,11 @@ def recipe(sister: Any) -> str:
 
 
 def results(folder: Path = RESULTS) -> str:
-    """One row a committed comparison: ours near AIM times fewer blocks, beside the best rivals there."""
-    found = [data for data in comparisons(folder) if AIM in data["speedups"] and at_aim(data)]
-    if not found:
-        return "No comparison has been committed yet; `make bench` makes them."
-    heads = ["pipeline", "seconds a sample, plain", "ours", "blocks", "dB, mean (worst)", "fewer steps", "best rival"]
-    lines = ["| " + " | ".join(heads) + " |", "| --- |" + " ---: |" * 5 + " --- |"]
-    lines += [in_one_row(data) for data in sorted(found, key=lambda data: "sister" not in data["pipeline"]["name"])]
-    machines = {data["environment"].get("device", "") for data in found}
-    prompts = sorted({data["study"]["samples"] for data in found})
-    return "\n".join([*lines, "", f"{' to '.join(map(str, prompts))} held-out prompts; {', '.join(sorted(machines))}."])
-
-
-def at_aim(data: dict[str, Any]) -> dict[str, Any] | None:
-    """The timed contender on the first curve of ours whose blocks come nearest to AIM times fewer."""
-    ours = [c for c in data["contenders"] if data["kinds"][c["kind"]]["ours"] and not c["error"] and c["time"]]
-    first = [c for c in ours if c["curve"] == ours[0]["curve"] and c["kind"] == "gated"] if ours else []
-    return min(first, key=lambda c: abs(c["speedup"]["value"] - AIM), default=None)
-
-
-def in_one_row(data: dict[str, Any]) -> str:
-    """A comparison as a row of the README."""
-    ours = at_aim(data)
-    assert ours is not None
-    plain, made = (median(pair[side]["wall"] for pair in ours["time"]["pairs"]) for side in ("plain", "contender"))
-    psnr = ours["metrics"][data["study"]["plain"]]["psnr"]
-    rivals = [
-        (cell["quality"]["value"], cell["kind"], cell["curve"])
-        for cell in data["cells"][data["study"]["plain"]]
-        if cell["speedup"] == AIM and cell["quality"] and not data["kinds"][cell["kind"]]["ours"]
-    ]
-    fewer = [value for value, kind, _ in rivals if kind == "fewer-steps"]
-    best = max((rival for rival in rivals if rival[1] != "fewer-steps"), default=None)
-    cells = [
-        f"{data['pipeline']['name']}, {data['pipeline']['steps']} steps",
-        f"{plain:.2f}",
-        f"{made:.2f} ({plain / made:.1f}x)",
-        f"{ours['speedup']['value']:.1f}x fewer",
-        f"{psnr['value']:.1f} ({psnr['worst']:.1f})",
-        f"{fewer[0]:.1f}" if fewer else "",
-        f"{best[0]:.1f}, {best[2]}" if best else "",
-    ]
-    return "| " + " | ".join(cells) + " |"
+    """One row a committed comparison: ours beside the best rival, sisters first."""
+    return (
+        beside("standing").table(comparisons(folder))
+        or "No comparison has been committed yet; `make bench` makes them."
+    )
 
 
 def comparisons(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -295,14 +256,18 @@ def matrix_page(folder: Path = RESULTS) -> str:
 TABLES: dict[str, Callable[[], str]] = {"families": families, "methods": methods, "results": results}
 
 
-def kernel_page() -> str:
-    """docs/kernels.md: who uses which kernel."""
+def beside(name: str) -> Any:
+    """A module that lies beside this one."""
     sys.path.insert(0, str(ROOT / "docs"))
     try:
-        from kernel_table import page
+        return importlib.import_module(name)
     finally:
         sys.path.pop(0)
-    return page()
+
+
+def kernel_page() -> str:
+    """docs/kernels.md: who uses which kernel."""
+    return beside("kernel_table").page()
 
 
 def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:

@@ -1,0 +1,231 @@
+"""Where ours stands beside the best rival: the table of README.md and the sentences under it, from committed results.
+
+Ours is the first of our curves that a comparison ran: what is on by default. The best rival is whichever reaches the
+highest mean PSNR at the same number of computed blocks, so that it may be another one in every row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+import numpy as np
+
+from outpace.evaluation.pareto import at_quality, at_speedup
+
+AIM = 2.5
+"""Times fewer blocks at which comparisons are shown."""
+GOAL = 1.25
+"""Times faster than the best rival at an equal picture: what was set out for."""
+HEADS = (
+    "pipeline",
+    "seconds, plain",
+    "ours",
+    "dB, mean (worst)",
+    "fewer steps",
+    "best rival",
+    "for its picture",
+    "shipped one: ours, rival",
+)
+MINIMUM = 2
+"""Points that a curve needs to be read between."""
+
+Point = tuple[float, float, float]
+"""Speed-up, mean PSNR, worst PSNR."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    """One comparison at AIM times fewer blocks."""
+
+    name: str
+    plain_seconds: float | None
+    ours: str
+    """The curve."""
+    reached: tuple[float, float]
+    """Mean and worst PSNR of ours."""
+    faster: float | None
+    """Times as fast as plain by the clock, of the timed point of ours nearest to AIM."""
+    fewer_steps: tuple[float, float] | None
+    rival: str
+    rival_reached: tuple[float, float] | None
+    lead: float | None
+    """Times fewer blocks of ours at the mean PSNR that the best rival has at AIM; below 1 is behind, 0 unreached."""
+    lead_open: bool
+    """Ours has that PSNR at its fastest point, so that the lead is at least so much."""
+    time_lead: float | None
+    """The same by the clock, at AIM times less time; None where too little was timed."""
+
+
+def standing(data: dict[str, Any]) -> Standing | None:
+    """Of one comparison's results; None where ours does not reach AIM."""
+    ours = next((c["curve"] for c in usable(data) if is_ours(data, c) and "sparse" not in c["kind"]), None)
+    if ours is None:
+        return None
+    curves = curves_of(data, by_time=False)
+    here = value_at(curves[ours])
+    if here is None:
+        return None
+    rivals = {curve: found for curve in rival_curves(data) if (found := value_at(curves[curve])) is not None}
+    fewer = [found for curve, found in rivals.items() if rival_curves(data)[curve] == "fewer-steps"]
+    others = {curve: found for curve, found in rivals.items() if rival_curves(data)[curve] != "fewer-steps"}
+    best = max(others, key=lambda curve: others[curve][0], default="")
+    lead, is_open = lead_over(curves[ours], others[best][0]) if best else (None, False)
+    timed = [c for c in usable(data) if c["curve"] == ours and c["time"]]
+    nearest = min(timed, key=lambda c: abs(c["speedup"]["value"] - AIM), default=None)
+    return Standing(
+        name=f"{data['pipeline']['name']}, {data['pipeline']['steps']} steps",
+        plain_seconds=median(pair["plain"]["wall"] for pair in nearest["time"]["pairs"]) if nearest else None,
+        ours=ours,
+        reached=here,
+        faster=nearest["time"]["wall"]["value"] if nearest else None,
+        fewer_steps=fewer[0] if fewer else None,
+        rival=best,
+        rival_reached=others.get(best),
+        lead=lead,
+        lead_open=is_open,
+        time_lead=time_lead(data, ours),
+    )
+
+
+def usable(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """Contenders with a picture, the references left out."""
+    return [
+        c for c in data["contenders"] if not c["error"] and c["kind"] not in ("plain", "converged") and c["speedup"]
+    ]
+
+
+def is_ours(data: dict[str, Any], contender: dict[str, Any]) -> bool:
+    return bool(data["kinds"][contender["kind"]]["ours"])
+
+
+def rival_curves(data: dict[str, Any]) -> dict[str, str]:
+    """Curves that are not ours, with their kinds."""
+    return {c["curve"]: c["kind"] for c in usable(data) if not is_ours(data, c)}
+
+
+def curves_of(data: dict[str, Any], *, by_time: bool) -> dict[str, list[Point]]:
+    """The points of every curve, its speed-ups counted in blocks or by the clock."""
+    found: dict[str, list[Point]] = {}
+    for c in usable(data):
+        speed = (c["time"] or {}).get("wall") if by_time else c["speedup"]
+        psnr = c["metrics"][data["study"]["plain"]]["psnr"]
+        if speed:
+            found.setdefault(c["curve"], []).append((speed["value"], psnr["value"], psnr["worst"]))
+    return found
+
+
+def value_at(points: Sequence[Point], speedup: float = AIM) -> tuple[float, float] | None:
+    """Mean and worst PSNR of a curve at `speedup`; None where it does not reach it."""
+    x, mean, worst = np.array(points).T
+    found = at_speedup(x, mean, speedup), at_speedup(x, worst, speedup)
+    return found if np.isfinite(found[0]) else None
+
+
+def lead_over(points: Sequence[Point], level: float, speedup: float = AIM) -> tuple[float, bool]:
+    """By what factor a curve is faster than `speedup` where it has PSNR `level`, and whether it is at least that."""
+    x, mean, _ = np.array(points).T
+    found = at_quality(x, mean, level)
+    return (float(x.max()) / speedup, True) if np.isinf(found) else (found / speedup, False)
+
+
+def time_lead(data: dict[str, Any], ours: str) -> float | None:
+    """The lead by the clock."""
+    timed = {curve: points for curve, points in curves_of(data, by_time=True).items() if len(points) >= MINIMUM}
+    rivals = [
+        found[0]
+        for curve, kind in rival_curves(data).items()
+        if kind != "fewer-steps" and curve in timed and (found := value_at(timed[curve])) is not None
+    ]
+    return lead_over(timed[ours], max(rivals))[0] if rivals and ours in timed else None
+
+
+def row(found: Standing, shipped: Standing | None = None) -> str:
+    """A comparison as a row of the README, with that of the shipped pipeline beside it where this one is a sister."""
+    behind = found.rival_reached is not None and found.rival_reached[0] > found.reached[0]
+    rival = f"{pair(found.rival_reached, bold=behind)}, {found.rival}" if found.rival_reached else ""
+    faster = f", {found.faster:.1f}x as fast" if found.faster else ""
+    cells = [
+        found.name,
+        f"{found.plain_seconds:.2f}" if found.plain_seconds else "",
+        f"{found.ours}{faster}",
+        pair(found.reached, bold=not behind),
+        pair(found.fewer_steps) if found.fewer_steps else "",
+        rival,
+        lead_in_words(found),
+        ", ".join(f"{at[0]:.1f}" for at in (shipped.reached, shipped.rival_reached) if at) if shipped else "",
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def pair(reached: tuple[float, float] | None, *, bold: bool = False) -> str:
+    """Mean and worst: "51.2 (40.3)"."""
+    if reached is None:
+        return ""
+    mean = f"{reached[0]:.1f}"
+    return f"{f'**{mean}**' if bold else mean} ({reached[1]:.1f})"
+
+
+def lead_in_words(found: Standing) -> str:
+    """ "1.20x fewer blocks", "not reached"."""
+    if found.lead is None:
+        return ""
+    if found.lead == 0:
+        return "not reached"
+    return f"{'at least ' if found.lead_open else ''}{found.lead:.2f}x fewer blocks"
+
+
+def table(comparisons: Sequence[dict[str, Any]]) -> str:
+    """The table, sisters first and the shipped ones beside them, and what it comes to. Empty where nothing is there."""
+    held = [(data, found) for data in comparisons if (found := standing(data))]
+    if not held:
+        return ""
+    sisters = [found for data, found in held if is_sister(data)]
+    beside = {found.name: found for data, found in held if not is_sister(data)}
+    lines = ["| " + " | ".join(HEADS) + " |", "| --- | ---: | --- |" + " ---: |" * 2 + " --- |" * 2 + " ---: |"]
+    lines += [row(found, beside.pop(found.name.replace("-sister", ""), None)) for found in sisters]
+    lines += [row(found) for found in beside.values()]
+    machines = sorted({data["environment"].get("device", "") for data, _ in held})
+    prompts = sorted({data["study"]["samples"] for data, _ in held})
+    measured = (
+        f"{' to '.join(map(str, dict.fromkeys((prompts[0], prompts[-1]))))} held-out prompts; {', '.join(machines)}."
+    )
+    return "\n".join([*lines, "", " ".join([*sentences(held), measured])])
+
+
+def is_sister(data: dict[str, Any]) -> bool:
+    return data["pipeline"]["name"].endswith("-sister")
+
+
+def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
+    """What the table comes to: the mean lead beside the goal, and every row that is lost."""
+    said = []
+    for words, rows in (
+        ("sisters", [found for data, found in held if is_sister(data)]),
+        ("shipped pipelines", [found for data, found in held if not is_sister(data)]),
+    ):
+        leads = [found.lead for found in rows if found.lead is not None]
+        times = [found.time_lead for found in rows if found.time_lead is not None]
+        if not leads:
+            continue
+        clock = f", and is {fmean(times):.2f} times as fast by the clock" if times else ""
+        verdict = f"the goal of {GOAL:g} is {'met' if min(fmean(leads), fmean(times or leads)) >= GOAL else 'missed'}"
+        said.append(
+            f"On the {words}, in the mean over {len(leads)} rows, ours computes {fmean(leads):.2f} times fewer blocks "
+            f"for the picture of the best rival{clock}: {verdict}."
+        )
+        lost = [
+            f"{found.name} ({found.rival_reached[0] - found.reached[0]:.1f} dB to {found.rival})"
+            for found in rows
+            if found.rival_reached and found.rival_reached[0] > found.reached[0]
+        ]
+        worse = [
+            f"{found.name} ({found.rival_reached[1] - found.reached[1]:.1f} dB)"
+            for found in rows
+            if found.rival_reached and found.rival_reached[1] > found.reached[1]
+        ]
+        behind = ", ".join(lost) or "nowhere"
+        said.append(f"Behind in the mean: {behind}; in the worst picture: {', '.join(worse) or 'nowhere'}.")
+    return said

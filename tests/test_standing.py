@@ -1,0 +1,92 @@
+"""The README's table: what it reads off comparisons, what it calls lost, and what it says of the goal."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SPEEDUPS = (1.6, 2.5, 4.0)
+
+
+@pytest.fixture(scope="module")
+def standing() -> Any:
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import standing as module  # pyright: ignore[reportMissingImports]
+    finally:
+        sys.path.pop(0)
+    assert isinstance(module, ModuleType)
+    return module
+
+
+def contender(curve: str, kind: str, speedup: float, mean: float, worst: float) -> dict[str, Any]:
+    pair = {"plain": {"wall": 2.0}, "contender": {"wall": 2.0 / speedup}}
+    return {
+        "curve": curve,
+        "kind": kind,
+        "error": None,
+        "speedup": {"value": speedup},
+        "metrics": {"plain": {"psnr": {"value": mean, "worst": worst}}},
+        "time": {"wall": {"value": speedup}, "pairs": [pair]},
+    }
+
+
+def comparison(name: str, ours: tuple[float, ...], rival: tuple[float, ...]) -> dict[str, Any]:
+    curves = {("ours", "scheduled"): ours, ("theirs", "peer"): rival, ("fewer", "fewer-steps"): (40.0, 30.0, 20.0)}
+    return {
+        "pipeline": {"name": name, "steps": 28},
+        "study": {"plain": "plain", "samples": 16},
+        "environment": {"device": "a desk"},
+        "kinds": {"scheduled": {"ours": True}, "peer": {"ours": False}, "fewer-steps": {"ours": False}},
+        "contenders": [
+            contender(curve, kind, speedup, mean, mean - 10)
+            for (curve, kind), means in curves.items()
+            for speedup, mean in zip(SPEEDUPS, means, strict=True)
+        ],
+    }
+
+
+def test_the_lead_is_the_speed_up_at_the_picture_of_the_best_rival(standing: Any) -> None:
+    found = standing.standing(comparison("toy", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0)))
+    assert found.ours == "ours" and found.rival == "theirs" and found.reached == (50.0, 40.0)
+    assert found.rival_reached == (45.0, 35.0) and found.fewer_steps == (30.0, 20.0)
+    # halfway, on a logarithmic scale, from 2.5 to 4 times: 45 dB lies halfway from 50 to 40
+    assert found.lead == pytest.approx((2.5 * 4) ** 0.5 / 2.5) and not found.lead_open
+    assert found.time_lead == pytest.approx(found.lead)
+    assert found.plain_seconds == 2.0 and found.faster == 2.5
+    ahead = standing.standing(comparison("toy", (60.0, 50.0, 46.0), (50.0, 45.0, 41.0)))
+    assert ahead.lead_open and ahead.lead == pytest.approx(4 / 2.5)
+    assert standing.standing(comparison("toy", (40.0, 30.0, 20.0), (60.0, 50.0, 45.0))).lead == 0.0
+
+
+def test_losses_are_said_and_the_goal_is_judged(standing: Any) -> None:
+    won = comparison("a-sister", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
+    lost, shipped = comparison("b", (46.0,) * 3, (50.0,) * 3), comparison("a", (70.0, 61.0, 40.0), (50.0, 57.0, 41.0))
+    said = standing.table([lost, won, shipped])
+    rows = [line for line in said.splitlines() if line.startswith("| a") or line.startswith("| b")]
+    assert len(rows) == 2 and rows[0].endswith("| 61.0, 57.0 |")
+    assert rows[0].startswith("| a-sister") and "**50.0** (40.0)" in rows[0] and "1.26x fewer blocks" in rows[0]
+    assert "46.0 (36.0)" in rows[1] and "**50.0** (40.0), theirs" in rows[1] and "not reached" in rows[1]
+    assert "On the sisters, in the mean over 1 rows, ours computes 1.26 times fewer blocks" in said
+    assert "the goal of 1.25 is met. Behind in the mean: nowhere; in the worst picture: nowhere." in said
+    assert "Behind in the mean: b, 28 steps (4.0 dB to theirs)" in said
+    assert "in the worst picture: b, 28 steps (4.0 dB)" in said and "16 held-out prompts; a desk." in said
+
+
+def test_what_failed_or_does_not_reach_is_left_out(standing: Any) -> None:
+    data = comparison("toy", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
+    broken = copy.deepcopy(data)
+    for c in broken["contenders"]:
+        c["error"] = "broken" if c["curve"] == "theirs" else None
+    alone = standing.standing(broken)
+    assert alone.rival == "" and alone.lead is None and alone.time_lead is None
+    assert standing.row(alone).endswith("|  |  |  |")
+    short = copy.deepcopy(data)
+    short["contenders"] = [c for c in data["contenders"] if c["speedup"]["value"] < 2]
+    assert standing.standing(short) is None and standing.table([short]) == ""
