@@ -270,7 +270,8 @@ def written() -> list[Change]:
         if source.count(term) != 1:
             raise ValueError(f"{path} does not hold this once: {term}")
         line = source[: source.index(term)].count("\n") + 1
-        made.append(Change(path, line, f"written: `{term}` becomes `{without}`", source.replace(term, without)))
+        told = f"written: `{' '.join(term.split())}` becomes `{' '.join(without.split())}`"
+        made.append(Change(path, line, told, source.replace(term, without)))
     return made
 
 

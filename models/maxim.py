@@ -382,8 +382,11 @@ MAXIM = MODELS.add(
         config=MaximConfig,
         toy=MaximConfig(features=4),
         example=lambda config: (picture_batch(64, count=1),),
-        done=("twelve models: two widths, one to three stages, one or three scales of supervision",),
-        left_out=("training, and weights from the published ones",),
+        done=(
+            "weights of the published code, Flax's checkpoints (`outpace.models.load_published`)",
+            "twelve models: two widths, one to three stages, one or three scales of supervision",
+        ),
+        left_out=("training",),
         claim="mixing along both axes is better than inside blocks alone",
         limits=(
             "sides of pictures are multiples of 64: pad by reflection and crop",

@@ -206,6 +206,10 @@ MOAT = MODELS.add(
         done=("the nine models, with and without relative positions", "windows for large pictures, tables resized"),
         left_out=("stochastic depth and training on ImageNet", "detection and segmentation heads"),
         claim="mobile convolutions tell attention where it is: positions are hardly needed",
-        limits=("a stride pads after the picture only, as the published weights expect: a mirrored picture differs",),
+        limits=(
+            "a stride pads after the picture only, as the published weights expect: a mirrored picture differs",
+            "published weights are TensorFlow's and have no loader here; what differs is the order of their tables of "
+            "relative positions, both axes the other way round: `layer.table.data.copy_(theirs.flip(1, 2))`",
+        ),
     ),
 )

@@ -6,7 +6,7 @@
 `LAYOUTS` has a function for each; `difference` says what a model must be created with so that it is theirs.
 """
 
-from . import crate, dlgsanet_craft, fla, hornet, mosaic_bert, mossformer, predformer, styleswin, svt, swin, vig
+from . import crate, dlgsanet_craft, fla, hornet, maxim, mosaic_bert, mossformer, predformer, styleswin, svt, swin, vig
 from .taking import LAYOUTS, load_published
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "fla",
     "hornet",
     "load_published",
+    "maxim",
     "mosaic_bert",
     "mossformer",
     "predformer",

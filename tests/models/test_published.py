@@ -9,6 +9,7 @@ import more_plain_models as more
 import plain_models as plain
 import pytest
 import torch
+from plain_maxim import maxim
 from torch import Tensor, nn
 
 from outpace.errors import ConfigError, UnknownNameError
@@ -102,6 +103,16 @@ CASES: dict[str, Callable[[], tuple[nn.Module, Tensor, Callable[[plain.Book, Ten
     },
     "svt": lambda: svt(tokens=True),
     "svt, over channels alone": lambda: svt(tokens=False),
+    "maxim": lambda: (
+        create("maxim", "toy"),
+        pictures(64)[:1],
+        lambda b, x: maxim(b, x, features=4, stages=2, scales=3),
+    ),
+    "maxim, one stage at one scale": lambda: (
+        create("maxim", "toy", features=8, stages=1, scales=1),
+        pictures(64, 128)[:1],
+        lambda b, x: maxim(b, x, features=8, stages=1, scales=1),
+    ),
     "mosaic_bert": lambda: (
         create("mosaic_bert", "toy", heads=4),
         words(),
@@ -140,6 +151,13 @@ def test_every_layout_is_tried() -> None:
     # MossFormer's has a test beside its package, the critic one beside its generator
     known = {kind if isinstance(kind, str) else kind.__name__ for kind in LAYOUTS}
     assert known - tried == {"Mossformer", "Critic"}
+
+
+def test_what_an_optimiser_keeps_beside_arrays_is_left_out() -> None:
+    model = create("maxim", "toy", stages=1, scales=1, device="meta")
+    weights = {"opt/target/stage_0_input_conv_0/bias": torch.zeros(4), "opt/state/step": torch.zeros(()),
+               "opt/target/stage_0_odd/bias": torch.zeros(1)}  # fmt: skip
+    assert sorted(LAYOUTS[type(model)](weights, model)) == ["stage_0_odd/bias", "stages.0.inputs.0.bias"]
 
 
 def test_weights_that_do_not_fit_change_nothing() -> None:
