@@ -24,15 +24,12 @@ from .laid import laid_down
 from .layout import Grid, Layout, make_layout, token_grid
 from .record import AttentionRecord, Search
 from .redirect import Attended, Redirect, hidden_keys, native_backend
-from .search import Found, index_of, search
+from .search import Found, attend_and_weigh, index_of, search
 from .selection import Selection
 from .state import Call, Hidden, Kept, Layer, LayerState, RowState
 from .wanted import Wanted
 from .watch import Watch
 
-EFFICIENCY = {"cpu": 0.75, "cuda": 0.65}
-"""Rate of the sparse kernels over that of dense attention, block for block: measured on a CPU
-(benchmarks/attention_cpu.py); published kernels on an H100 give 0.65 to 0.85. Decides what is worth while."""
 FEWEST_SPARSE = 4
 """Steps that have to be left for a search after the first to be worth its cost."""
 
@@ -54,6 +51,7 @@ class AttentionEngine(Part):
         self.record = shared.trace.attention = AttentionRecord()
         self._layers: dict[str, list[Layer]] = {}
         self._shares: dict[str, float] = {}
+        self._dense_seconds: dict[torch.Size, float] = {}
         super().__init__(shared)
 
     def start(self) -> None:
@@ -162,7 +160,7 @@ class AttentionEngine(Part):
         kind = self._known_dense(current, layer)
         if kind:
             rows = len(current.rows) if current.rows is not None else current.batch
-            self._note(kind, rows)
+            self.record.note(kind, rows)
             return site.proceed(*args, **kwargs)
         redirect = Redirect(lambda attended, dense: self._answer(current, layer, attended, dense))
         with native_backend(site.module), redirect:
@@ -237,18 +235,18 @@ class AttentionEngine(Part):
         if doubt:
             self.trace.warn(f"attention stays dense where {doubt}")
             self._refused.add((current.denoiser.name, layer.name))
-            self._note("fallback", len(rows))
+            self.record.note("fallback", len(rows))
             return dense()
         state = self._state(current, layer, nth, q, rows, hidden)
         self._measure(layer, q)
-        if not self._worth(layer, q, density=0.0):
+        if not layer.worth(q, 0.0, self.settings.min_gain):
             share = layer.share(q)
             self.trace.warn(
                 f"attention over {q.shape[2]} tokens is {share:.0%} of a block's work: leaving out all of it would "
                 f"gain {1 / (1 - share) - 1:.0%}, so it stays dense (min_gain={self.settings.min_gain:g})"
             )
             state.hopeless = True
-            self._note("dense", len(rows))
+            self.record.note("dense", len(rows))
             return dense()
         planned = self._planned(current)
         kinds = [(self._phase(state.rows[row], current, planned), own) for row, own in zip(rows, hidden, strict=True)]
@@ -335,13 +333,6 @@ class AttentionEngine(Part):
         record.heads, record.tokens = q.shape[1], max(record.tokens, q.shape[2])
         record.share = sum(self._shares.values()) / len(self._shares)
 
-    def _worth(self, layer: Layer, q: Tensor, density: float) -> bool:
-        """Whether a layer of this density gains enough."""
-        if self.settings.min_gain == 0.0:
-            return True
-        rate = EFFICIENCY.get(q.device.type, 0.65)
-        return layer.share(q) * (1.0 - density / rate) >= self.settings.min_gain
-
     def _run(
         self,
         phase: str,
@@ -358,8 +349,8 @@ class AttentionEngine(Part):
         begin = time.perf_counter()
         if phase == DENSE_CALL and dense is not None:
             out = dense()
-            self._note("dense", len(rows))
-            self._clock("dense", begin, q)
+            self.record.note("dense", len(rows))
+            self.record.clock("dense", begin, q.device.type, q.shape[0])
             return out
         self._left_out = self._left_out or phase != DENSE_CALL
         lengths = None
@@ -375,19 +366,33 @@ class AttentionEngine(Part):
         """Dense output of some rows of a batch."""
         begin = time.perf_counter()
         out = cast(Tensor, dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths))
-        self._note("dense", len(call.rows))
-        self._clock("dense", begin, q)
+        self.record.note("dense", len(call.rows))
+        self.record.clock("dense", begin, q.device.type, q.shape[0])
         return out
 
     def _search(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Dense output with its normaliser, the exact mass, and the index from it (paper, algorithm 1)."""
         begin = time.perf_counter()
-        out, lse = dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths, return_lse=True)
-        self._note("dense", len(call.rows))
-        self._clock("dense", begin, q)
-        self._choose(call, q, k, v, lse, out)
+        out, lse, mass = attend_and_weigh(q, k, v, self.settings, scale=call.scale, lengths=call.lengths)
+        self.record.note("dense", len(call.rows))
+        self._choose(call, q, k, v, lse, out, mass)
+        self.record.clock("mass", begin, q.device.type, q.shape[0])
+        self._part_from_dense(call, q, k, v)
         self.record.backends["dense"] = DENSE.last or ""
         return out
+
+    def _part_from_dense(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> None:
+        """Of the time of a search on a CPU, call that of a dense call dense: one is made for each shape to know it."""
+        if q.device.type != "cpu":
+            return
+        if q.shape not in self._dense_seconds:
+            begin = time.perf_counter()
+            dense_attention(q, k, v, scale=call.scale, key_lengths=call.lengths)
+            self._dense_seconds[q.shape] = time.perf_counter() - begin
+        record, dense = self.record, min(self._dense_seconds[q.shape], self.record.seconds["mass"])
+        record.seconds["dense"] += dense
+        record.seconds["mass"] -= dense
+        record.clocked["dense"] += q.shape[0]
 
     def _lay_down(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The first call of a static pattern: nothing is searched, and it is sparse already."""
@@ -403,8 +408,9 @@ class AttentionEngine(Part):
 
     def _rank(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """A later search that ranks blocks with the first search's normaliser (paper, algorithm 2)."""
-        held = [call.state.rows[row].lse for row in call.rows]
-        self._choose(call, q, k, v, torch.cat([lse for lse in held if lse is not None]), None)
+        begin, held = time.perf_counter(), [call.state.rows[row].lse for row in call.rows]
+        self._choose(call, q, k, v, torch.cat([lse for lse in held if lse is not None]), None, None)
+        self.record.clock("mass", begin, q.device.type, q.shape[0])
         return self._as_found(call, q, k, v)
 
     def _as_found(self, call: Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -412,18 +418,20 @@ class AttentionEngine(Part):
         dense = any(call.state.rows[row].dense for row in call.rows)
         return (self._dense if dense else self._sparse)(call, q, k, v)
 
-    def _choose(self, call: Call, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, dense: Tensor | None) -> None:
+    def _choose(
+        self, call: Call, q: Tensor, k: Tensor, v: Tensor, lse: Tensor, dense: Tensor | None, mass: Tensor | None
+    ) -> None:
         """Search: the mass of every block, and what to keep of it. `dense` is the output, where `lse` is its own."""
-        settings, begin, layer = self.settings, time.perf_counter(), call.layer.place
+        settings, layer = self.settings, call.layer.place
         # One mass serves all noise levels to come, until the next search.
         now = self._range(call.current) or 0
         later = [(at, r) for at, r in enumerate(settings.ranges) if at >= now and not r.is_dense(layer)]
         keeps = {at: torch.tensor(r.of(layer)) for at, r in later}
         founds = search(
             q, k, v, lse, settings, call.layout.always,
-            dense=dense, scale=call.scale, lengths=call.lengths, densities=list(keeps.values()) or [None],
+            dense=dense, scale=call.scale, lengths=call.lengths, densities=list(keeps.values()) or [None], mass=mass,
         )  # fmt: skip
-        self._note("mass", len(call.rows), 0.5 * len(call.rows))
+        self.record.note("mass", len(call.rows), 0.5 * len(call.rows))
         self.record.backends["mass"] = MASS.last or ""
         call.state.clear(call.rows)
         for at, found in zip(keeps or [0], founds, strict=True):
@@ -435,7 +443,6 @@ class AttentionEngine(Part):
             state.enter(now)
             if not settings.fresh and dense is not None and len(settings.searches) > 1:
                 state.lse = lse[place : place + 1].clone()
-        self._clock("mass", begin, q)
 
     def _keep(self, call: Call, at: int, found: Found, q: Tensor, exact: bool) -> None:
         """What a search found for one range of noise levels: an index for each row, and its line in the record.
@@ -450,7 +457,7 @@ class AttentionEngine(Part):
         for place, row in enumerate(call.rows):
             state = call.state.rows[row]
             lengths = None if call.lengths is None else call.lengths[place : place + 1]
-            kept = self._worth(call.layer, q, sum(density[place]) / len(density[place]))
+            kept = call.layer.worth(q, sum(density[place]) / len(density[place]), settings.min_gain)
             index = index_of(chosen.keep[place : place + 1], settings, q.shape[2], lengths) if kept else None
             mean = sum(recall[place]) / len(recall[place]) if exact else None
             state.found[at] = Kept(index, mean)
@@ -484,17 +491,7 @@ class AttentionEngine(Part):
         if lse is not None:
             self._watch.look(call, q, k, v, lse)
         kept = sum(part.indices.numel() / (part.groups * part.rows * part.columns) for part in parts)
-        self._note("sparse", len(call.rows), kept)
+        self.record.note("sparse", len(call.rows), kept)
         self.record.backends["sparse"] = SPARSE.last or ""
-        self._clock("sparse", begin, q)
+        self.record.clock("sparse", begin, q.device.type, q.shape[0])
         return out
-
-    def _note(self, kind: str, rows: int, work: float | None = None) -> None:
-        """Count a call; its work is that of a dense one unless given."""
-        self.record.calls[kind] += rows
-        self.record.work += rows if work is None else work
-
-    def _clock(self, kind: str, begin: float, q: Tensor) -> None:
-        if q.device.type == "cpu":
-            self.record.seconds[kind] += time.perf_counter() - begin
-            self.record.clocked[kind] += q.shape[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
 from statistics import mean
@@ -77,6 +78,17 @@ class AttentionRecord:
     """How many calls those seconds are of; dense ones outside searches run untouched, and are not clocked."""
     backends: dict[str, str] = field(default_factory=dict)
     """Operation -> implementation chosen."""
+
+    def note(self, kind: str, rows: int, work: float | None = None) -> None:
+        """Count a call; its work is that of a dense one unless given."""
+        self.calls[kind] += rows
+        self.work += rows if work is None else work
+
+    def clock(self, kind: str, begin: float, device: str, rows: int) -> None:
+        """Count the time since `begin` (of time.perf_counter), on a CPU."""
+        if device == "cpu":
+            self.seconds[kind] += time.perf_counter() - begin
+            self.clocked[kind] += rows
 
     def bound(self) -> None:
         """Of a long life keep the newest entries only."""

@@ -14,7 +14,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ...kernels.attention import BlockIndex, block_mass, sparse_attention
+from ...kernels.attention import BlockIndex, block_mass, dense_attention, searched_attention, sparse_attention
 from ...kernels.precision import widest
 from .selection import Selection, recall_for_error, select
 from .wanted import Wanted
@@ -45,6 +45,7 @@ def search(
     scale: float | None,
     lengths: Tensor | None,
     densities: Sequence[Tensor | None] = (None,),
+    mass: Tensor | None = None,
 ) -> list[Found]:
     """What `settings` asks for of the attention of q (B, H, N, D) to k (B, G, N, D).
 
@@ -55,6 +56,7 @@ def search(
         lengths: integers (B): keys from there on are padding.
         densities: of every selection, the share of blocks that each head keeps (H), or None for the target of
             `settings`.
+        mass: of every block (B, H, R, C), where it is known already.
     """
     query_block, key_block = settings.blocks
     blocks = -(-q.shape[2] // query_block) * -(-k.shape[2] // key_block)
@@ -80,10 +82,23 @@ def search(
                     scale=scale,
                     lengths=None if lengths is None else lengths[rows],
                     densities=[None if density is None else density[own] for density in densities],
+                    mass=None if mass is None else mass[rows, own],
                 )
             )
         batches.append([_joined(parts, 1) for parts in zip(*groups, strict=True)])
     return [_joined(parts, 0) for parts in zip(*batches, strict=True)]
+
+
+def attend_and_weigh(
+    q: Tensor, k: Tensor, v: Tensor, settings: Wanted, *, scale: float | None, lengths: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The dense output, its normaliser, and the mass of every block where all of it fits in memory at once."""
+    query_block, key_block = settings.blocks
+    blocks = -(-q.shape[2] // query_block) * -(-k.shape[2] // key_block)
+    if 4 * blocks * q.shape[0] * q.shape[1] > MASS_BYTES:
+        out, lse = dense_attention(q, k, v, scale=scale, key_lengths=lengths, return_lse=True)
+        return out, lse, None
+    return searched_attention(q, k, v, query_block=query_block, key_block=key_block, scale=scale, key_lengths=lengths)
 
 
 def _search_group(
@@ -98,9 +113,11 @@ def _search_group(
     scale: float | None,
     lengths: Tensor | None,
     densities: Sequence[Tensor | None],
+    mass: Tensor | None,
 ) -> list[Found]:
-    query_block, key_block = settings.blocks
-    mass = block_mass(q, k, lse, query_block=query_block, key_block=key_block, scale=scale, key_lengths=lengths)
+    if mass is None:
+        query_block, key_block = settings.blocks
+        mass = block_mass(q, k, lse, query_block=query_block, key_block=key_block, scale=scale, key_lengths=lengths)
     return [
         _found_by_target(q, k, v, mass, settings, always, dense=dense, scale=scale, lengths=lengths)
         if density is None

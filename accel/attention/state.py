@@ -12,6 +12,10 @@ from ..denoiser import Interception
 from ..part import Current
 from .layout import Layout
 
+EFFICIENCY = {"cpu": 0.75, "cuda": 0.65}
+"""Rate of the sparse kernels over that of dense attention, block for block: measured on a CPU
+(benchmarks/attention_cpu.py); published kernels on an H100 give 0.65 to 0.85. Decides what is worth while."""
+
 Hidden = tuple[int, ...]
 """Places of the keys that a mask hides from a row of the batch, rising."""
 
@@ -107,6 +111,10 @@ class Layer:
         _, heads, tokens, width = q.shape
         attention = 4.0 * tokens * tokens * heads * width
         return attention / (attention + 2.0 * self.parameters * tokens)
+
+    def worth(self, q: Tensor, density: float, least: float) -> bool:
+        """Whether keeping this share of the blocks gains the `least` share of the block's work that is asked for."""
+        return least == 0.0 or self.share(q) * (1.0 - density / EFFICIENCY.get(q.device.type, 0.65)) >= least
 
 
 @dataclass(slots=True)

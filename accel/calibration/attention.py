@@ -69,7 +69,7 @@ class AttentionCalibration:
         plain, peak = made(pipe, run)
         steps = len(pipe.scheduler.timesteps)
         looks = min(self.looks, steps)
-        settings = METHODS["adaspa"](
+        settings: Any = METHODS["adaspa"](
             density=0.25,  # pyright: ignore[reportCallIssue]
             block=self.block,  # pyright: ignore[reportCallIssue]
             min_tokens=self.min_tokens,  # pyright: ignore[reportCallIssue]

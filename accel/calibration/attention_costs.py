@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from ...errors import UnsupportedModelError
-from ...kernels.attention import dense_attention, sparse_attention
+from ...kernels.attention import sparse_attention
 from ...kernels.precision import widest
 from ..attention.engine import AttentionEngine
 from ..attention.redirect import Attended
-from ..attention.search import index_of, search
+from ..attention.search import attend_and_weigh, index_of, search
 from ..attention.state import Layer
 from ..attention.wanted import Wanted
 from ..clock import Clock
@@ -273,13 +273,13 @@ class _Aside(AttentionEngine):
                 others = torch.arange(keep.shape[1], device=keep.device) != asked.head
                 keep = keep | others[:, None, None]
             return layout.undo(attend(keep))
-        out, lse = dense_attention(q, k, v, scale=attended.scale, key_lengths=lengths, return_lse=True)
+        out, lse, mass = attend_and_weigh(q, k, v, self.settings, scale=attended.scale, lengths=lengths)
         levels = [torch.full((q.shape[1],), density) for density in DENSITIES]
         found, *at_levels = (
             one.selection
             for one in search(
                 q, k, v, lse, self.settings, layout.always,
-                dense=out, scale=attended.scale, lengths=lengths, densities=[None, *levels],
+                dense=out, scale=attended.scale, lengths=lengths, densities=[None, *levels], mass=mass,
             )
         )  # fmt: skip
         self._kept[0][layer.name] = found.keep

@@ -34,7 +34,7 @@ def checked_block(block: Any) -> int | tuple[int, int]:
     known = tuple(pair) in BLOCKS and not isinstance(block, (bool, float))
     require(known, f"block must be one of {sizes} or {pairs}, not {block!r}")
     # A file holds a list, a command line floats.
-    return (int(pair[0]), int(pair[1])) if isinstance(block, (tuple, list)) else block
+    return (int(pair[0]), int(pair[1])) if isinstance(block, (tuple, list)) else int(block)
 
 
 @METHODS.register("adaspa")

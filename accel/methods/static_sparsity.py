@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..densities import Densities
 from ..patterns import PATTERNS
@@ -101,4 +101,5 @@ class StaticSparsity(Method):
     def part(self, shared: Shared) -> Part:
         from ..attention import AttentionEngine
 
-        return AttentionEngine(self, shared)
+        asked: Any = self  # what is a field in AdaSpa is one of the class here, which a protocol tells apart
+        return AttentionEngine(asked, shared)

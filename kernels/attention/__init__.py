@@ -5,6 +5,7 @@ from .alibi import alibi_bias, alibi_slopes
 from .attend import ClippedSoftmax, attend
 from .dense import DENSE, dense_attention
 from .mass import MASS, block_mass
+from .searched import searched_attention
 from .sparse import SPARSE, sparse_attention
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "attend",
     "block_mass",
     "dense_attention",
+    "searched_attention",
     "sparse_attention",
 ]

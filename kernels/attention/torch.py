@@ -43,6 +43,24 @@ def sparse(
     q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, *, scale: float, return_lse: bool
 ) -> tuple[Tensor, Tensor]:
     """Output (B, H, N, D) of q's type and LSE float32 (B, H, N)."""
+    return _sparse(q, k, v, index, scale, None)
+
+
+def sparse_with_mass(
+    q: Tensor, k: Tensor, v: Tensor, everything: BlockIndex, *, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same over all blocks, with what each of them holds: mass float32 (B, H, R, C), see `block_mass`.
+
+    Args:
+        everything: an index that keeps every valid block.
+    """
+    mass = q.new_zeros(*q.shape[:2], everything.rows, everything.columns, dtype=torch.float32)
+    return *_sparse(q, k, v, everything, scale, mass), mass
+
+
+def _sparse(
+    q: Tensor, k: Tensor, v: Tensor, index: BlockIndex, scale: float, mass: Tensor | None
+) -> tuple[Tensor, Tensor]:
     out = torch.empty_like(q)
     lse = q.new_empty(q.shape[:3], dtype=torch.float32)
     parts = list(units(q.shape[0], q.shape[1], k.shape[1], index.groups))
@@ -64,7 +82,7 @@ def sparse(
     with torch.no_grad():
         workspace = _workspace(shape)
         for unit in parts:
-            workspace.run(unit, rows[unit.batch][unit.group], valid[unit.batch], q, k, v, out, lse, scale)
+            workspace.run(unit, rows[unit.batch][unit.group], valid[unit.batch], q, k, v, out, lse, scale, mass)
     return out, lse
 
 
@@ -142,6 +160,7 @@ class _Workspace:
         self.out = buffer(shape.lanes, shape.width)
         self.by_row = [self._row(r) for r in range(rows)]
         self.views: dict[tuple[int, int, int], tuple[Tensor, ...]] = {}
+        self.blocks: Tensor | None = None
 
     def _row(self, r: int) -> tuple[Tensor, ...]:
         """Of row `r`: its sums, its output, and both as (S, queries, ...), the last row as short as it is."""
@@ -161,23 +180,24 @@ class _Workspace:
         out: Tensor,
         lse: Tensor,
         scale: float,
+        mass: Tensor | None,
     ) -> None:
-        """Fill `out` and `lse` for the heads of `unit`."""
+        """Fill `out` and `lse` for the heads of `unit`, and `mass` where every block is kept."""
         shape, heads, asked = self.shape, slice(unit.first, unit.end), q[unit.batch, unit.first : unit.end]
         self.keys[: shape.keys].copy_(k[unit.batch, unit.key_head])
         self.values[: shape.keys].copy_(v[unit.batch, unit.key_head])
         queries = self._queries(asked)
         out_by_row = out[unit.batch, heads].split(shape.query_block, dim=1)
-        shifts = None
+        shifts, held = None, None if mass is None else mass[unit.batch, heads]
         if float(self._limits(asked, valid, scale, SAMPLED).max()) <= SAFE_EXPONENT:
-            self._run_rows(rows, queries, shifts, out_by_row, scale)
+            self._run_rows(rows, queries, shifts, out_by_row, scale, held)
             least, most = (float(x) for x in self.sums.aminmax())
         else:
             least = most = 0.0
         if not (least >= SMALLEST_SUM and most <= LARGEST_SUM):
             shifts = self._shifts(self._limits(asked, valid, scale, 1))
-            self._run_rows(rows, queries, shifts, out_by_row, scale)
-            self._repair(rows, queries, shifts, out_by_row, scale)
+            self._run_rows(rows, queries, shifts, out_by_row, scale, held)
+            self._repair(rows, queries, shifts, out_by_row, scale, held)
         for r in set(range(self.rows)).difference(r for r, _ in rows) if len(rows) < self.rows else ():
             self.by_row[r][0].zero_()
             out_by_row[r].zero_()
@@ -191,13 +211,28 @@ class _Workspace:
         shifts: tuple[Tensor, ...] | None,
         out_by_row: tuple[Tensor, ...],
         scale: float,
+        mass: Tensor | None,
     ) -> None:
         if len(rows) < self.rows:
             self.sums.fill_(1.0)
         for r, pieces in rows:
-            self._attend(r, pieces, queries[r], None if shifts is None else shifts[r], scale)
-            _, _, divisors, out = self.by_row[r]
+            by_block = None if mass is None else self._by_block(mass.shape[-1], queries[r].shape[1])
+            self._attend(r, pieces, queries[r], None if shifts is None else shifts[r], scale, by_block)
+            sums, _, divisors, out = self.by_row[r]
             torch.div(out, divisors, out=out_by_row[r])
+            if mass is not None and by_block is not None:
+                self._hold(mass[:, r], by_block, sums)
+
+    def _by_block(self, columns: int, lanes: int) -> Tensor:
+        """A buffer for what each block holds of every lane of a row: (C, lanes)."""
+        if self.blocks is None or len(self.blocks) < columns * self.shape.lanes:
+            self.blocks = self.sums.new_zeros(columns * self.shape.lanes)
+        return self.blocks[: columns * lanes].view(columns, lanes).zero_()
+
+    def _hold(self, mass: Tensor, by_block: Tensor, sums: Tensor) -> None:
+        """Write the mass (S, C) of one row: of every head, what its queries give each block as a share of their own."""
+        shares = by_block.div_(sums.clamp_min(torch.finfo(sums.dtype).tiny))
+        mass.copy_(shares.unflatten(1, (self.shape.shared, -1)).sum(-1).t())
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(S * N), one row after another, as (S, N)."""
@@ -214,10 +249,19 @@ class _Workspace:
             part.to(self.shape.dtype).reshape(-1, self.shape.width).t() for part in q.split(self.shape.query_block, 1)
         ]
 
-    def _attend(self, r: int, pieces: list[Piece], queries: Tensor, shift: Tensor | None, scale: float) -> None:
-        """Row `r` of `sums`, and `out`, which is not divided by it yet."""
+    def _attend(
+        self,
+        r: int,
+        pieces: list[Piece],
+        queries: Tensor,
+        shift: Tensor | None,
+        scale: float,
+        by_block: Tensor | None,
+    ) -> None:
+        """Row `r` of `sums`, and `out`, which is not divided by it yet; `by_block` takes the sums of each block of
+        keys, where all of them are kept."""
         sums, out, _, _ = self.by_row[r]
-        lanes = queries.shape[1]
+        lanes, block = queries.shape[1], 0
         for number, piece in enumerate(pieces):
             scores, weights = self._scores(0, piece.count, lanes)
             gathered = self.some
@@ -230,7 +274,9 @@ class _Workspace:
             for keys, _, some_scores, _ in parts:
                 _score(keys, queries, shift, scale, some_scores)
             scores.exp_()
-            if number:
+            if by_block is not None:
+                block = self._add_blocks(scores, by_block, block)
+            elif number:
                 sums.add_(scores.sum(0))
             else:
                 torch.sum(scores, 0, out=sums)
@@ -238,6 +284,18 @@ class _Workspace:
                 torch.index_select(self.value_blocks, 0, piece.columns, out=gathered)
             for at, (_, values, _, some_weights) in enumerate(parts):
                 _add(some_weights, values, out, number + at)
+        if by_block is not None:
+            torch.sum(by_block, 0, out=sums)
+
+    def _add_blocks(self, weights: Tensor, by_block: Tensor, block: int) -> int:
+        """Sum the weights (keys, lanes) of some blocks, from number `block` on; the number of the next one."""
+        size = self.shape.key_block
+        whole = len(weights) // size
+        torch.sum(weights[: whole * size].view(whole, size, weights.shape[1]), 1, out=by_block[block : block + whole])
+        if whole * size < len(weights):  # the last keys of all
+            torch.sum(weights[whole * size :], 0, out=by_block[block + whole])
+            whole += 1
+        return block + whole
 
     def _parts(self, piece: Piece, lanes: int) -> list[tuple[Tensor, ...]]:
         """Keys, values, scores and weights of every run of a piece that is used in place."""
@@ -300,6 +358,7 @@ class _Workspace:
         shifts: tuple[Tensor, ...],
         out_by_row: tuple[Tensor, ...],
         scale: float,
+        mass: Tensor | None,
     ) -> None:
         """Repeat the rows with a query whose weights were all but lost, with a running maximum."""
         for r, pieces in rows:
@@ -318,6 +377,12 @@ class _Workspace:
             out_by_row[r].copy_(out_by_head)
             sums.fill_(1.0)
             shifts[r].copy_(found_lse[0, 0])
+            if mass is not None:
+                keys = torch.cat([keys for keys, _ in runs])
+                weights = torch.addmm(-found_lse[0, 0].to(keys.dtype), keys, queries[r], alpha=scale).exp_()
+                by_block = self._by_block(mass.shape[-1], weights.shape[1])
+                self._add_blocks(weights, by_block, 0)
+                self._hold(mass[:, r], by_block, by_block.sum(0))
 
 
 def _score(keys: Tensor, queries: Tensor, shift: Tensor | None, scale: float, scores: Tensor) -> None:

@@ -123,9 +123,9 @@ def gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, scale: float, state:
         _gated_kernel[(batch * heads, triton.cdiv(value_width, tile))](
             q, k, v, gate, state, out, last,
             scale, tokens, width, value_width, gate.shape[-1], int(gate.shape[-1] > 1),
-            TOKENS=TOKENS, K=padded, PIECE=min(PIECE, padded), V=tile,
+            TOKENS=TOKENS, K=padded, PIECE=min(PIECE, padded), V=tile,  # pyright: ignore
             # The state is float32 whatever the type of the inputs, so its products are too.
-            PRECISION=precision(state, interpreted=INTERPRETED),
+            PRECISION=precision(state, interpreted=INTERPRETED),  # pyright: ignore
             **options(padded, _capability(q.device)),  # pyright: ignore
         )  # fmt: skip
     return out, last

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from outpace.evaluation import Contender, Request
@@ -25,12 +25,12 @@ def calibration_requests(bench: Bench, count: int) -> list[Request]:
 
 def made_when_asked(
     bench: Bench, name: str, label: str, kind: str, curve: str, settings: dict[str, Any],
-    methods: Callable[[], Sequence[Method]], *, batch: int | None = None,
+    methods: Callable[[], tuple[Method, ...]], *, batch: int = 64,
 ) -> Contender:  # fmt: skip
     """A contender whose methods are made when it is first asked."""
-    known: list[Sequence[Method]] = []
+    known: list[tuple[Method, ...]] = []
 
-    def found() -> Sequence[Method]:
+    def found() -> tuple[Method, ...]:
         if not known:
             known.append(methods())
         return known[0]
@@ -44,5 +44,5 @@ def made_when_asked(
         settings=settings,
         generate=lambda requests: bench.under(found(), requests, bench.steps),
         timed=lambda requests: bench.timed_under(found(), requests, bench.steps),
-        **({} if batch is None else {"batch": batch}),
+        batch=batch,
     )

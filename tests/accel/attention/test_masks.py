@@ -17,8 +17,8 @@ from tiny_models import WIDTH, TinyModel, flux, plain, rectangle
 from torch import Tensor, nn
 
 from outpace.accel import GatedTaylor, accelerate
-from outpace.accel.attention.engine import AttentionEngine
 from outpace.accel.attention.redirect import hidden_keys
+from outpace.accel.attention.state import Layer
 
 LENGTHS = {0: 5, 1: 3, 2: 4, -1: 2}
 """Words of the text of each seed; the empty text has two."""
@@ -179,7 +179,7 @@ def test_a_row_left_dense_beside_sparse_ones_keeps_its_padding(cls: str, monkeyp
     layer, found = max(by_layer.items(), key=lambda item: max(item[1]) - min(item[1]))
     cut = (min(found) + max(found)) / 2
     assert min(found) < cut < max(found)
-    monkeypatch.setattr(AttentionEngine, "_worth", lambda self, layer, q, density: density < cut)
+    monkeypatch.setattr(Layer, "worth", lambda self, q, density, least: density < cut)
     with accelerate(pipe, method) as run:
         together = pipe([0, 1, 2], steps=4)
         first = [s.kept for s in run.trace.attention.searches if s.layer == layer]
