@@ -93,6 +93,13 @@ class Forked:
         self.wait()
 
 
+def finished(work: Callable[[], object], folder: Path) -> Forked:
+    """A copy that did its work, or failed to, and has ended."""
+    with Forked(work, folder) as copy:
+        copy.wait(600)
+    return copy
+
+
 def commanded(words: Iterable[str]) -> Callable[[], object]:
     """`outpace WORDS`, as work of a copy."""
 

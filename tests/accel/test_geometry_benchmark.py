@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from forked import Forked, needs_fork, scripted
+from forked import Forked, finished, needs_fork, scripted
 
 pytestmark = needs_fork
 
 
 def benchmark(root: Path, folder: Path, *options: str) -> Forked:
-    with Forked(scripted(root / "benchmarks" / "geometry_gpu.py", *options), folder / "told") as done:
-        done.wait(600)
-    return done
+    return finished(scripted(root / "benchmarks" / "geometry_gpu.py", *options), folder / "told")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from forked import Forked, needs_fork, scripted
+from forked import finished, needs_fork, scripted
 
 
 def benchmark(root: Path) -> ModuleType:
@@ -25,8 +25,8 @@ def benchmark(root: Path) -> ModuleType:
 @needs_fork
 def test_the_benchmark_measures_and_reports(root: Path, tmp_path: Path) -> None:
     quick = ("--quick", "--out", str(tmp_path), "--repetitions", "2")
-    with Forked(scripted(root / "benchmarks" / "attention_cpu.py", *quick), tmp_path / "told") as done:
-        assert done.wait() == 0, done.err
+    done = finished(scripted(root / "benchmarks" / "attention_cpu.py", *quick), tmp_path / "told")
+    assert done.returncode == 0, done.err
     report = json.loads((tmp_path / "attention_cpu.json").read_text(encoding="utf-8"))
     assert report["backends"] == {"sparse": "torch", "mass": "torch"} and report["growth"][0]["dense"] > 0
     for case in report["cases"]:
