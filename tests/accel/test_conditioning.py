@@ -304,7 +304,7 @@ def psnr(one: Any, other: Any) -> float:
     return float(-10.0 * torch.log10(torch.mean((torch.tensor(one) - torch.tensor(other)) ** 2)))
 
 
-@pytest.mark.parametrize("at", [8, 10, 12, 14])
+@pytest.mark.parametrize("at", [8, 12, *(pytest.param(at, marks=pytest.mark.slow) for at in (10, 14))])
 def test_a_prompt_switched_inside_a_run_of_a_trained_pipeline(at: int) -> None:
     pipe = outpace.load_pocket("flux")
     call: dict[str, Any] = {"height": 48, "width": 48, "max_sequence_length": 12, "output_type": "np"}
