@@ -77,7 +77,11 @@ LOST: tuple[tuple[str, str, str], ...] = (
     ("accel/forecast/errors.py", "lowest + place + at", "lowest + at"),
     ("accel/forecast/errors.py", "[now, *known[1:]]", "[now, *known]"),
     ("accel/forecast/replay.py", "        merge_state(scheduler, again, rows, len(state))\n", "        pass\n"),
-    ("accel/forecast/replay.py", "torch.where(helped, share, 1.0)", "share"),
+    (
+        "accel/forecast/replay.py",
+        "torch.where(helped, prediction.carried(measured, newest, u), prediction.largest_gain(u))",
+        "prediction.carried(measured, newest, u)",
+    ),
     (
         "accel/forecast/replay.py",
         "(1.0 - share) * b + share * a for b, a in zip(below, above, strict=True)",
