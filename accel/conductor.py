@@ -14,6 +14,7 @@ from ..errors import ConflictError
 from .clock import Clock, Followed
 from .conditioning import Conditioning
 from .denoiser import Denoiser, Interception, Site
+from .guider import GuiderReader
 from .inputs import timestep_of
 from .moment import Moment
 from .part import Current, Part, Shared, order_of
@@ -40,6 +41,7 @@ class Conductor:
         self._denoisers: dict[str, Denoiser] = {}
         self._sites: dict[str, list[Site]] = {}
         self._followed: WeakSet[Followed] = WeakSet()
+        self._guider = GuiderReader(lambda: getattr(self._target, "guider", None))
         self.start()
 
     def start(self) -> None:
@@ -110,11 +112,13 @@ class Conductor:
             part.detach()
         self._sites.clear()
         self._denoisers.clear()
+        self._guider.remove()
         self.handle = self._target = None
 
     def follow(self, target: Any) -> None:
         """Follow the scheduler of a pipeline, where it has one."""
         self._target, scheduler = target, getattr(target, "scheduler", None)
+        self._guider.look()
         if scheduler is not None and hasattr(scheduler, "set_timesteps") and hasattr(scheduler, "step"):
             self.shared.clock.attach(scheduler, lambda: getattr(target, "scheduler", None))
         else:
@@ -126,6 +130,7 @@ class Conductor:
         """A run begins: forget the one before, and see what happened to the pipeline since."""
         self.release()
         self._called = False
+        self._guider.look()
         self.look_around()
 
     def look_around(self) -> None:
@@ -166,6 +171,7 @@ class Conductor:
         if denoiser.only_fills(named):
             return site.proceed(*args, **kwargs)
         context = denoiser.context.name if denoiser.context is not None else None
+        context = context if context is not None else self._guider.name
         clock = shared.clock
         moment = clock.tick(clock.foreseen(timestep_of(named)), context)
         if clock.astray:
