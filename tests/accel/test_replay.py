@@ -11,9 +11,11 @@ from closeness import assert_same_but_rounding
 from decisions import computed_by_sample, mixed_calls
 from diffusers import (
     DDIMScheduler,
+    DDPMParallelScheduler,
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
+    SASolverScheduler,
     UniPCMultistepScheduler,
 )
 from tiny import TinyPipeline
@@ -134,6 +136,8 @@ def test_off_where_noise_is_added() -> None:
     for scheduler, step in (
         (FlowMatchEulerDiscreteScheduler(stochastic_sampling=True), {}),
         (DDIMScheduler(timestep_spacing="trailing"), {"eta": 0.5}),
+        (SASolverScheduler(), {}),
+        (DDPMParallelScheduler(), {}),
     ):
         outputs = []
         for correct in (False, True):

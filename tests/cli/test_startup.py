@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,13 @@ def test_methods_spelt_for_a_preset_are_read_back_as_what_it_sets() -> None:
     for name, preset in _presets().items():
         for spelt, families in preset["sets"].items():
             assert parse_combination(spelt) == PRESETS[name].methods(families[0])
+
+
+@pytest.mark.slow
+def test_what_a_picture_needs_is_all_that_is_loaded(tmp_path: Path) -> None:
+    """diffusers brings torch and transformers; nothing that only other commands use comes along."""
+    spare = ("matplotlib", "torchmetrics", "ray", "pandas", "sklearn", "peft", "starlette", "outpace.models")
+    look = LOOK.replace(repr(HEAVY), repr(spare))
+    words = ["generate", "dit", "--prompt", "3", "--steps", "2", "--device", "cpu", "--out", str(tmp_path / "x.png")]
+    ran = subprocess.run([sys.executable, "-c", look, *words], capture_output=True, text=True, check=False)
+    assert ran.stderr.strip().endswith("[0, []]"), ran.stderr
