@@ -248,6 +248,7 @@ def describe(e: Estimate) -> str:
         ("dense run", f"{duration(e.seconds_total)}, {duration(e.seconds_per_step)} a step (roofline, denoiser alone)"),
         ("at best", f"{e.ceiling:.2f}x, if attention cost nothing"),
         ("predicted", f"{e.predicted_speedup:.2f}x, {duration(e.predicted_seconds)}, {_how(e)}"),
+        ("as long as", _as_long(e)),
         ("break-even", _even(e)),
         ("index", f"{memory(e.index_bytes)} of block indices (64 x 64)"),
         ("verdict", e.verdict),
@@ -267,6 +268,14 @@ def _how(e: Estimate) -> str:
     searches = "1 search" if e.searches == 1 else f"{e.searches} searches"
     text = "" if abs(e.effective_sparsity - e.sparsity) < 0.005 else f" ({e.effective_sparsity:.2f} with text kept)"
     return f"at sparsity {e.sparsity:g}{text} with {e.dense_steps} of {e.steps} steps dense and {searches}"
+
+
+def _as_long(e: Estimate) -> str:
+    """What the same time buys without leaving anything out, which no count can tell the pictures of."""
+    fewer = max(1, round(e.steps / e.predicted_speedup))
+    if fewer >= e.steps:
+        return f"all {e.steps} steps run plainly: nothing is gained"
+    return f"{fewer} plain steps instead of {e.steps}: compare pictures with those before choosing"
 
 
 def _even(e: Estimate) -> str:

@@ -335,6 +335,7 @@ def test_the_summary_tells_the_essentials_and_importing_is_lazy() -> None:
         "87.1 % of the time",
         "7.77x",
         told.verdict,
+        f"{round(told.steps / told.predicted_speedup)} plain steps instead of {told.steps}",
     ):
         assert said in text
     assert max(map(len, text.splitlines())) <= 110

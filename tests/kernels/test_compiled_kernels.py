@@ -79,10 +79,10 @@ def test_every_kernel_compiles_for_every_card(record_property: pytest.FixtureReq
     assert {kernel["kernel"] for kernel in found} == kernels | {"weighted sum", "forecast error"}
     assert {kernel["dtype"] for kernel in found} == {"float32", "float16", "bfloat16"}
     spilling = [
-        {key: k[key] for key in ("kernel", "capability", "width", "blocks", "spilled_bytes") if key in k}
+        {key: k[key] for key in ("kernel", "capability", "dtype", "width", "blocks", "spilled_bytes") if key in k}
         for k in found
         if k["spilled_bytes"]
     ]
-    print("\n".join(["float32 kernels that spill:", *map(json.dumps, spilling)]))
+    print("\n".join([f"{len(found)} kernels; those that spill:", *map(json.dumps, spilling)]))
     for kernel in found:
         check(kernel)
