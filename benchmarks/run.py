@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int)
     parser.add_argument("--steps", type=int, nargs="*")
     parser.add_argument("--methods", help="as `outpace compare --methods`")
+    parser.add_argument("--timing-prompts", type=int, help="prompts that are timed; 0 on a machine that is shared")
     parser.add_argument("--matrix", action="store_true", help="every combination of parts instead of curves")
     parser.add_argument("--sisters", action="store_true", help="the sisters of the pipelines instead")
     chosen = parser.parse_args()
@@ -143,6 +144,8 @@ def main() -> None:
         plan = MATRIX_PLANS.get(name, MATRIX) if chosen.matrix else PLANS.get(name, Plan())
         plan = SISTERS if chosen.sisters else plan
         options = (*plan.options, "--matrix") if chosen.matrix else plan.options
+        if chosen.timing_prompts is not None:
+            options = (*options, "--timing-prompts", str(chosen.timing_prompts))
         for steps in chosen.steps or plan.steps:
             out = (
                 ROOT
