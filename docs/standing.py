@@ -55,6 +55,8 @@ class Standing:
     """Times fewer blocks of ours at the mean PSNR that the best rival has at AIM; below 1 is behind, 0 unreached."""
     lead_open: bool
     """Ours has that PSNR at its fastest point, so that the lead is at least so much."""
+    peer_lead: float | None
+    """The lead over the best of what others publish or ship, fixed intervals of our own code left out."""
     time_lead: float | None
     """The same by the clock, at AIM times less time; None where too little was timed."""
 
@@ -73,6 +75,7 @@ def standing(data: dict[str, Any]) -> Standing | None:
     others = {curve: found for curve, found in rivals.items() if rival_curves(data)[curve] != "fewer-steps"}
     best = max(others, key=lambda curve: others[curve][0], default="")
     lead, is_open = lead_over(curves[ours], others[best][0]) if best else (None, False)
+    peers = [found[0] for curve, found in others.items() if rival_curves(data)[curve] == "peer"]
     timed = [c for c in usable(data) if c["curve"] == ours and c["time"]]
     nearest = min(timed, key=lambda c: abs(c["speedup"]["value"] - AIM), default=None)
     return Standing(
@@ -86,6 +89,7 @@ def standing(data: dict[str, Any]) -> Standing | None:
         rival_reached=others.get(best),
         lead=lead,
         lead_open=is_open,
+        peer_lead=lead_over(curves[ours], max(peers))[0] if peers else None,
         time_lead=time_lead(data, ours),
     )
 
@@ -210,6 +214,7 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
         times = [found.time_lead for found in rows if found.time_lead is not None]
         if not leads:
             continue
+        peers = [found.peer_lead for found in rows if found.peer_lead is not None]
         clock = f", and is {fmean(times):.2f} times as fast by the clock" if times else ""
         verdict = f"the goal of {GOAL:g} is {'met' if min(fmean(leads), fmean(times or leads)) >= GOAL else 'missed'}"
         said.append(
@@ -226,6 +231,8 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
             for found in rows
             if found.rival_reached and found.rival_reached[1] > found.reached[1]
         ]
+        if peers:
+            said.append(f"Beside the best of what others publish or ship it is {fmean(peers):.2f} times.")
         behind = ", ".join(lost) or "nowhere"
         said.append(f"Behind in the mean: {behind}; in the worst picture: {', '.join(worse) or 'nowhere'}.")
     return said

@@ -128,7 +128,7 @@ def test_schedules_are_calibrated_when_asked_and_on_prompts_that_no_figure_is_re
 
     monkeypatch.setattr(ScheduledTaylor, "calibrate", cheap)
     built = {c.name: c for c in build_contenders(bench, "scheduled-calibrated", [], 0)}
-    assert not asked and all(built[f"scheduled-calibrated-{x:g}"].settings["speedup"] == x for x in (2, 2.5, 3, 4, 5))
+    assert not asked and all(built[f"scheduled-calibrated-{x:g}"].settings["speedup"] == x for x in (2, 2.5, 3, 4, 6))
     chosen = built["scheduled-calibrated-4"]
     (made,) = chosen.generate(requests(1))
     assert asked == [([0] * 8, 1_000_003, 4.0, 8, 2.0)] and made.blocks == pytest.approx(6 * 2)

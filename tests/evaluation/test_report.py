@@ -6,6 +6,7 @@ import copy
 import json
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -362,6 +363,26 @@ def test_a_contact_sheet_lies_beside_the_report(results) -> None:
         assert sheet.width >= 700 and sheet.height > 400
         assert len(sheet.convert("RGB").quantize(64).getcolors()) > 8
     assert contact_sheet(made, folder / "no pictures") is None
+
+
+def test_every_kind_has_a_colour_in_light_in_dark_and_on_paper() -> None:
+    from outpace.evaluation import report
+    from outpace.evaluation.contender import KINDS
+
+    style = (Path(report.__file__).parent / "templates" / "report.css").read_text(encoding="utf-8")
+    for kind in KINDS:
+        name = "peer-0" if kind == "peer" else kind.replace("+", "-")
+        assert style.count(f"--{name}: #") == 3, kind
+
+
+def test_the_headline_speaks_of_the_dial_where_it_took_part(results) -> None:
+    from outpace.evaluation.report.verdict import headline_cell
+
+    told = copy.deepcopy(results[0])
+    assert headline_cell(told, "plain")["kind"] == "gated"
+    for cell in told["cells"]["plain"]:
+        cell["kind"] = {"fewer-steps": "scheduled"}.get(cell["kind"], cell["kind"])
+    assert headline_cell(told, "plain")["kind"] == "scheduled"
 
 
 def test_six_curves_have_a_colour_and_the_others_are_grey(results) -> None:
