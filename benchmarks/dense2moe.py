@@ -1,11 +1,13 @@
-"""Mixtures of experts and of blocks beside pruning, all distilled alike: two pockets, three seeds, six ways.
+"""Mixtures of experts and of blocks beside pruning, all distilled alike: two pockets, three seeds, several ways.
 
     make bench-dense2moe     # or: python benchmarks/dense2moe.py [PIPELINE ...] [--seeds N] [--ways WAY ...]
 
 Every way starts from the same dense weights and takes the same steps on the same samples of the same teacher; what it
 is then asked is held-out: other prompts, other noise. Writes benchmarks/results/dense2moe.json after every cell, then
 docs/results_dense2moe.md and docs/img/dense2moe.png. Cells and checkpoints stay in out/bench/dense2moe, so that an
-interrupted run goes on; all ways of the first seed come first. One thread; times are processor time, in turns.
+interrupted run goes on; all ways of the first seed come first. Cells that the results have and the folder has not stay
+in them, so that `--ways` measures what is new beside the old; without the results all is measured again. One thread;
+times are processor time, in turns.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ PICTURE = ROOT / "docs" / "img" / "dense2moe.png"
 
 WIDTH = 0.375
 """Share of a feed-forward layer's matrices that 1S12E2A uses, and that width pruning keeps."""
+BY_NOISE = "0S8E3A4N"
+"""As many units as WIDTH, chosen at each of 4 noise levels."""
 GROUPS = tuple((first, 3, 2) for first in range(4, 22, 3))
 """First block, size and active blocks of every group; a static choice drops as many of each group."""
 TEXT_WEIGHT = 0.0
@@ -68,10 +72,13 @@ LABELS = {
     "shared": "shared expert only",
     "random": "width, random",
     "taylor": "width, Taylor",
+    "noise": f"by noise {BY_NOISE}",
     "mob": "mixture of blocks",
     "drop": "static depth",
 }
 """Ways by name, as people read them; the last two are compared with each other."""
+TIMED_BESIDE = {"noise": "taylor"}
+"""Ways whose call is timed in turns with that of another way, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +129,10 @@ def student_of(way: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         BlockGroup,
         Conversion,
         Experts,
+        Layout,
         block_effects,
         convert,
+        level_importance,
         output_change,
         random_importance,
         start_experts,
@@ -157,6 +166,12 @@ def student_of(way: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         ),
         "drop": lambda: (Conversion(dropped=least_changing()), None),
     }
+
+    def by_noise() -> tuple[Conversion, Any]:
+        found = level_importance(bench.teacher, calls, Layout.parse(BY_NOISE).levels, seed=seed)
+        return Conversion(experts=Experts(layout=BY_NOISE), borders=found.borders), found.scores
+
+    settings["noise"] = by_noise
     conversion, importance = settings[way]()
     student = convert(bench.teacher, conversion, importance=importance, seed=seed)
     if way == "moe":
@@ -199,7 +214,12 @@ def cell(plan: Plan, bench: Bench, way: str, seed: int, folder: Path) -> dict[st
         "active_parameters": active_parameters(student),
         "dense_parameters": sum(p.numel() for p in bench.teacher.parameters()),
         "flops": counted.flops / counted.dense_flops,
-        "time": share_of_time(bench, student),
+        "time": share_of_time(bench, student, bench.teacher),
+        "time_beside": {
+            other: share_of_time(bench, student, student_of(other, bench, seed)[0])
+            for one, other in TIMED_BESIDE.items()
+            if one == way
+        },
         "conversion": conversion.to_dict(),
         "routing": routing_by_noise(student, bench.held),
         "made": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
@@ -239,8 +259,8 @@ def generated(bench: Bench, transformer: Any) -> tuple[list[Any], dict[str, floa
     return pictures, {name: statistics.mean(hit[name] for hit in hits) for name in hits[0]}
 
 
-def share_of_time(bench: Bench, student: Any, repetitions: int = 9) -> float:
-    """Processor time of a call of the student beside one of the teacher, in turns; median of the ratios."""
+def share_of_time(bench: Bench, student: Any, other: Any, repetitions: int = 21) -> float:
+    """Processor time of a call of the student beside one of `other`, in turns; median of the ratios."""
     import torch
 
     call, _ = bench.held.take(torch.arange(8))
@@ -251,9 +271,9 @@ def share_of_time(bench: Bench, student: Any, repetitions: int = 9) -> float:
             model(**call)
         return time.process_time() - start
 
-    for model in (bench.teacher, student):
+    for model in (other, student):
         seconds(model)
-    return statistics.median(seconds(student) / seconds(bench.teacher) for _ in range(repetitions))
+    return statistics.median(seconds(student) / seconds(other) for _ in range(repetitions))
 
 
 def routing_by_noise(student: Any, calls: TeacherCalls) -> dict[str, Any] | None:
@@ -292,14 +312,16 @@ def routing_by_noise(student: Any, calls: TeacherCalls) -> dict[str, Any] | None
 
 def publish(folder: Path, benches: dict[str, Bench]) -> None:
     """Write the results, the page and the picture from every cell that is kept."""
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/cell.json"))]
+    before = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {"cells": [], "teachers": {}}
+    ours = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*/cell.json"))]
+    kept = list({tuple(one[k] for k in ("pipeline", "way", "seed")): one for one in [*before["cells"], *ours]}.values())
     plans, ways = {plan.pipeline: plan for plan in PLANS}, list(LABELS)
     cells = [one for one in kept if one["pipeline"] in plans and one["steps"] == plans[one["pipeline"]].steps]
     cells.sort(key=lambda one: (list(plans).index(one["pipeline"]), ways.index(one["way"]), one["seed"]))
     if not cells:
         return
     teachers = {
-        pipeline: teacher_of(pipeline, folder, benches.get(pipeline))
+        pipeline: before["teachers"].get(pipeline) or teacher_of(pipeline, folder, benches.get(pipeline))
         for pipeline in {one["pipeline"]: 0 for one in cells}
     }
     write_whole(RESULTS, json.dumps({"schema": 1, "teachers": teachers, "cells": cells}, indent=1) + "\n")
@@ -375,7 +397,7 @@ def section(plan: Plan, cells: list[dict[str, Any]], teacher: dict[str, Any]) ->
             f"| {seconds:.0f} |"
         )
     lines.append("")
-    for first, others in (("moe", ("shared", "random", "taylor")), ("mob", ("drop",))):
+    for first, others in (("moe", ("shared", "random", "taylor")), ("noise", ("taylor", "moe")), ("mob", ("drop",))):
         for other in others:
             ratios = paired(cells, first, other)
             if ratios:
@@ -383,6 +405,14 @@ def section(plan: Plan, cells: list[dict[str, Any]], teacher: dict[str, Any]) ->
                     f"- {LABELS[first]}: {spread(ratios)} times the error of {LABELS[other]}, seed by seed "
                     f"({sum(ratio < 1 for ratio in ratios)} of {len(ratios)} seeds below it)."
                 )
+    for way, other in TIMED_BESIDE.items():
+        times = [one["time_beside"][other] for one in cells if one["way"] == way]
+        if times:
+            starts = paired(cells, way, other, "error_before")
+            lines.append(
+                f"- {LABELS[way]}: before training {spread(starts)} times the error of {LABELS[other]}; a call takes "
+                f"{spread(times)} times as long, the two in turns."
+            )
     for way in ("moe", "mob"):
         seen = [one["routing"] for one in cells if one["way"] == way and one["routing"]]
         if seen:
@@ -401,9 +431,9 @@ def relative(one: dict[str, Any], key: str = "error") -> float:
     return one[key] / one["power"]
 
 
-def paired(cells: list[dict[str, Any]], first: str, other: str) -> list[float]:
+def paired(cells: list[dict[str, Any]], first: str, other: str, key: str = "error") -> list[float]:
     """Ratio of the errors of two ways for every seed that has both."""
-    errors = {(one["way"], one["seed"]): one["error"] for one in cells}
+    errors = {(one["way"], one["seed"]): one[key] for one in cells}
     seeds = sorted({seed for way, seed in errors if way == first and (other, seed) in errors})
     return [errors[first, seed] / errors[other, seed] for seed in seeds]
 
@@ -419,7 +449,10 @@ def told_accuracy(accuracy: dict[str, float]) -> str:
 
 
 def draw(cells: list[dict[str, Any]], folder: Path) -> None:
-    """docs/img/dense2moe.png: rows are the teacher and the ways of the first seed, columns held-out prompts."""
+    """docs/img/dense2moe.png: rows are the teacher and the ways of the first seed, columns held-out prompts.
+
+    Left as it is where pictures of some cell are not kept here.
+    """
     import matplotlib
 
     matplotlib.use("agg")
@@ -434,6 +467,8 @@ def draw(cells: list[dict[str, Any]], folder: Path) -> None:
         if any(found):
             files = [folder / f"{o['pipeline']}-{o['steps']}-0-{way}" / "pictures.npz" if o else None for o in found]
             rows.append((label, files))
+    if not all(file is None or file.is_file() for _, files in rows for file in files):
+        return
     columns = SHOWN * len(pipelines)
     figure, axes = plt.subplots(len(rows), columns, figsize=(1.6 + 0.8 * columns, 0.85 * len(rows)), squeeze=False)
     for (label, files), line in zip(rows, axes, strict=True):

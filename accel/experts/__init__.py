@@ -17,6 +17,7 @@ from .routing import Routing, watch
 from .settings import BlockGroup, Conversion, Experts, Integers, Modulation
 from .sites import SITE_KINDS, Site, SiteKind, find_sites
 from .start import start_experts, start_groups
+from .tried import Tried, choose_layout, try_call
 
 __all__ = [
     "SITE_KINDS",
@@ -36,9 +37,11 @@ __all__ = [
     "Routing",
     "Site",
     "SiteKind",
+    "Tried",
     "active_parameters",
     "block_effects",
     "block_outputs",
+    "choose_layout",
     "conversion_of",
     "convert",
     "count",
@@ -62,6 +65,7 @@ __all__ = [
     "start_experts",
     "start_groups",
     "taylor_importance",
+    "try_call",
     "watch",
     "weight_bytes",
     "weight_importance",

@@ -48,6 +48,9 @@ class Count:
     """Of the weights in memory, in bfloat16."""
     bytes: int
     """The same, with what is held as 8-bit codes."""
+    dense_seconds: float | None = None
+    """Of the processor for such a call here, see `try_call`; None where it was not tried."""
+    seconds: float | None = None
 
     @property
     def active_fraction(self) -> float:
@@ -69,7 +72,13 @@ class Count:
             ("bytes, bfloat16", self.dense_bytes, self.bytes),
         )
         lines = [f"{self.model} ({self.transformer}), {self.width} x {self.height}{frames}"]
-        lines += [
+        if self.dense_seconds is not None and self.seconds is not None:
+            before, after = 1e3 * self.dense_seconds, 1e3 * self.seconds
+            lines.append(
+                f"  {'time of a call':<16}{before:>7.1f}ms dense{after:>7.1f}ms converted  "
+                f"{after / before:.3f} of it, tried here with random weights"
+            )
+        lines[1:1] = [
             f"  {name:<16}{_short(dense):>9} dense{_short(after):>9} converted  {after / dense:.3f} of it"
             for name, dense, after in rows
         ]

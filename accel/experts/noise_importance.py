@@ -67,7 +67,9 @@ def _borders(times: list[float], levels: int) -> tuple[float, ...]:
     """Midways between timesteps that occur, so that every level has about equally many of `times`."""
     known = sorted(set(times))
     if levels > len(known):
-        raise ConfigError(f"{len(known)} timesteps cannot be parted into {levels} noise levels; take more steps")
+        raise ConfigError(
+            f"{len(known)} timesteps cannot be parted into {levels} noise levels; take more steps, or fewer levels (N)"
+        )
     ordered, borders = sorted(times), []
     for level in range(1, levels):
         place = known.index(ordered[level * len(ordered) // levels])

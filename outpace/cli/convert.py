@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 EPILOG = """\b
 Examples:
   outpace convert flux.1 --count
+  outpace convert flux --out out/flux-fast
   outpace convert flux.1 --modulation low_rank:48 --count
   outpace convert flux --layout 1S12E2A --out out/flux-moe
   outpace convert flux --layout 0S8E3A2N --out out/flux-by-noise
@@ -51,6 +52,8 @@ GOAL_OF = {
     "layout": "moe", "scores": "moe", "scaling": "moe", "keep": "width", "drop": "depth", "products": "int8",
 }  # fmt: skip
 """Options that mean something for one goal only."""
+TOKEN_LAYOUT = "1S12E2A"
+"""The paper's, in which every token chooses."""
 
 
 @click.command(epilog=EPILOG, short_help="Turn a dense pipeline into a mixture of experts, a pruned or an 8-bit one.")
@@ -63,7 +66,12 @@ GOAL_OF = {
     show_default=True,
     help="Mixture of experts; pruned, to compare with; or 8-bit codes.",
 )
-@click.option("--layout", default="1S12E2A", show_default=True, help="For moe: shared, routed and active experts.")
+@click.option(
+    "--layout",
+    default="auto",
+    show_default=True,
+    help="For moe: shared, routed and active experts; auto takes what runs fastest here.",
+)
 @click.option(
     "--keep",
     type=FiniteRange(min=0, max=1, min_open=True),
@@ -142,13 +150,18 @@ def convert(
             raise click.UsageError(f"--{name} belongs to --to {belongs}, and this is --to {goal}.")
     if goal == "depth" and drop is None:
         raise click.UsageError("--to depth needs to know how many blocks: --drop N.")
-    conversion = read_conversion(goal, layout, keep, drop or 0, scores, scaling, groups, modulation, products)
     size = {name: options.pop(name) for name in ("height", "width", "frames")}
+    chosen = TOKEN_LAYOUT if layout == "auto" else layout
+    conversion = read_conversion(goal, chosen, keep, drop or 0, scores, scaling, groups, modulation, products)
+    given = click.get_current_context().get_parameter_source
+    routed = any(given(name) is ParameterSource.COMMANDLINE for name in ("scores", "scaling", "start"))
+    few = options["steps"] is not None and options["steps"] < 4
+    auto = goal == "moe" and layout == "auto" and options["order"] == "taylor" and not (routed or few)
     if only_count:
-        _count(model, conversion, size, as_json)
+        _count(model, with_fastest_layout(model, conversion, size) if auto else conversion, size, as_json)
         return
     assert out is not None
-    options |= {"drop": drop or 0, "progress": watched(as_json)}
+    options |= {"drop": drop or 0, "auto": auto, "progress": watched(as_json)}
     told = _convert(model, conversion, Path(out).expanduser(), size, **options)
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -160,12 +173,35 @@ def convert(
         )
         click.echo(f"Pipeline: {out}  (what it costs: outpace compare {model} --also {out})")
         return
+    split = f" to {told['conversion']['experts']['layout']}" if goal == "moe" else ""
     click.echo(
-        f"{told['layers']} feed-forward layers converted, {drop or 0} blocks dropped: a token uses "
+        f"{told['layers']} feed-forward layers converted{split}, {drop or 0} blocks dropped: a token uses "
         f"{told['active_parameters']:,} parameters instead of {told['dense_parameters']:,}. Not distilled yet: expect "
         "worse than dense."
     )
     click.echo(f"Pipeline: {out}  (train it: outpace distill {out} --out {out}-distilled)")
+
+
+def with_fastest_layout(model: str, conversion: Conversion, size: dict[str, int | None]) -> Conversion:
+    """`conversion` with what --layout auto stands for.
+
+    A model whose calls cannot be tried from its configuration keeps the paper's. Raises: UnknownNameError for no model.
+    """
+    from dataclasses import replace
+
+    from outpace.accel.experts import Experts, choose_layout
+    from outpace.cli.options.model import find_source
+    from outpace.errors import InputError, UnsupportedModelError
+
+    try:
+        source, given = find_source(model)
+        given.pop("steps", None)
+        given |= {name: value for name, value in size.items() if value is not None}
+        return replace(
+            conversion, experts=replace(conversion.experts or Experts(), layout=choose_layout(source, **given))
+        )
+    except (InputError, UnsupportedModelError):
+        return conversion
 
 
 def read_conversion(
@@ -200,13 +236,25 @@ def read_conversion(
 
 
 def _count(model: str, conversion: Conversion, size: dict[str, int | None], as_json: bool) -> None:
-    from outpace.accel.experts import count
+    from dataclasses import replace
+
+    from outpace.accel.experts import count, try_call
     from outpace.cli.options.model import find_source
 
     source, given = find_source(model)
     given.pop("steps", None)
-    told = count(source, conversion, **{**given, **{name: value for name, value in size.items() if value is not None}})
-    click.echo(json.dumps(told.to_dict(), indent=2) if as_json else told.summary())
+    given |= {name: value for name, value in size.items() if value is not None}
+    told = count(source, conversion, **given)
+    tried = try_call(source, conversion, **given)
+    if tried is not None:
+        told = replace(told, dense_seconds=tried.dense_seconds, seconds=tried.seconds)
+    layout = None if conversion.experts is None else conversion.experts.layout
+    if as_json:
+        click.echo(json.dumps({**told.to_dict(), "layout": layout}, indent=2))
+        return
+    click.echo(told.summary() + ("" if layout is None else f"\n  layout {layout}"))
+    if tried is None:
+        click.echo("  time of a call not tried: it is too large for that")
 
 
 def _convert(
@@ -218,6 +266,7 @@ def _convert(
     order: str,
     start: str,
     drop: int,
+    auto: bool,
     prompts: str,
     steps: int | None,
     seed: int,
@@ -245,6 +294,8 @@ def _convert(
     check_new_folder(folder)
     find_pipeline(model)
     wanted = read_count_or_file(prompts)
+    if auto:
+        conversion = with_fastest_layout(model, conversion, size)
     loaded = load_pipeline(model, dtype=getattr(torch, dtype) if dtype else None, device=device, progress=progress)
     loaded.pipe.set_progress_bar_config(desc="running the pipeline", disable=not progress)
     tell_if_stopped("Nothing was written.")

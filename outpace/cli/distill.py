@@ -14,7 +14,7 @@ from outpace.cli.terminal import show_traceback_option, tell_if_stopped, watched
 
 EPILOG = """\b
 Examples:
-  outpace convert flux --out out/flux-moe
+  outpace convert flux --layout 1S12E2A --out out/flux-moe
   outpace distill out/flux-moe --stage joint:1000 --out out/flux-distilled
   outpace distill out/flux-moe --stage shared:300 --stage experts:300 --out out/paper
   accelerate launch --cpu --num_processes 2 -m outpace distill out/flux-moe --out out/flux-distilled

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from outpace.accel.experts import Conversion, Tried, choose_layout
+from outpace.accel.experts.tried import LAYOUTS
 from outpace.cli import main
 
 
@@ -18,9 +20,13 @@ def run(*words: object) -> Result:
 def test_a_folder_is_converted_and_can_be_used(tiny_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "prompts.txt").write_text("1\n2\n")
     out = tmp_path / "moe"
-    result = run(tiny_folder, "--prompts", tmp_path / "prompts.txt", "--steps", 2, "--group", "2-3:1", "--out", out)
+    words = ("--prompts", tmp_path / "prompts.txt", "--steps", 2, "--layout", "1S12E2A", "--group", "2-3:1")
+    result = run(tiny_folder, *words, "--out", out)
     assert result.exit_code == 0, result.output
-    assert "6 feed-forward layers converted, 0 blocks dropped" in result.output and "Not distilled yet" in result.output
+    assert (
+        "6 feed-forward layers converted to 1S12E2A, 0 blocks dropped" in result.output
+        and "Not distilled yet" in result.output
+    )
     made = CliRunner().invoke(
         main, ["generate", str(out), "--prompt", "3", "--steps", "2", "--plain", "--out", str(tmp_path / "x.png")]
     )
@@ -32,8 +38,30 @@ def test_counting_needs_no_weights() -> None:
     result = run("dit", "--layout", "1S12E2A", "--count")
     assert result.exit_code == 0, result.output
     assert "0.375 of it" in result.output and "24 feed-forward layers" in result.output
+    assert "layout 1S12E2A" in result.output and "tried here with random weights" in result.output
     data = json.loads(run("dit", "--modulation", "low_rank:8", "--count", "--json").stdout)
     assert data["active_fraction"] == 0.375 and data["parameters"] < data["dense_parameters"]
+    assert data["layout"] in LAYOUTS and data["seconds"] > 0 and data["dense_seconds"] > 0
+
+
+def test_the_layout_that_runs_fastest_is_taken_unless_tokens_have_to_choose(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = {"1S12E2A": 2.0, "0S8E3A4N": 0.9}
+
+    def tried(_: object, conversion: Conversion, **__: object) -> Tried:
+        assert conversion.experts is not None
+        return Tried(dense_seconds=1.0, seconds=seconds[conversion.experts.layout])
+
+    monkeypatch.setattr("outpace.accel.experts.tried.try_call", tried)
+    assert run("dit", "--count").output.count("layout 0S8E3A4N") == 1
+    assert run("dit", "--count", "--order", "weights").output.count("layout 1S12E2A") == 1
+    seconds["1S12E2A"] = 0.5
+    assert choose_layout("dit") == "1S12E2A", "where routing pays it is the paper's"
+    seconds["1S12E2A"] = 2.0
+    (tmp_path / "prompts.txt").write_text("1\n2\n")
+    result = run(tiny_folder, "--prompts", tmp_path / "prompts.txt", "--steps", 4, "--out", tmp_path / "fast")
+    assert result.exit_code == 0 and "converted to 0S8E3A4N" in result.output, result.output
 
 
 @pytest.mark.parametrize(

@@ -274,7 +274,16 @@ def folders(tiny_folder: Path, tmp_path: Path) -> Path:
     from outpace.cli import main
 
     (tmp_path / "prompts.txt").write_text("1\n2\n3\n")
-    words = ["convert", str(tiny_folder), "--prompts", str(tmp_path / "prompts.txt"), "--steps", "2"]
+    words = [
+        "convert",
+        str(tiny_folder),
+        "--prompts",
+        str(tmp_path / "prompts.txt"),
+        "--steps",
+        "2",
+        "--layout",
+        "1S12E2A",
+    ]
     made = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "moe")])
     assert made.exit_code == 0, made.output
     return tmp_path
