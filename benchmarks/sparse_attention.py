@@ -10,8 +10,6 @@ on; --at-most bounds how many prompts one run adds. Writes docs/results_sparse_a
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -26,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
+from benchmarks.by_prompt import asked, known
 from outpace.accel import AdaSpa, Method, ScheduledTaylor, StaticSparsity, accelerate
 from outpace.accel.calibration.attention import AttentionCalibration
 from outpace.accel.patterns import PATTERNS
@@ -102,10 +101,10 @@ def ways(calibration: dict[str, Any]) -> dict[str, tuple[Way, int]]:
 def clip(pipe: Any, prompt: str, seed: int, way: Way, call: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
     """One clip, the process time that it took, and what attention did."""
     steps, methods = way
-    asked = {**call, "num_inference_steps": steps, "output_type": "np"}
+    given = {**call, "num_inference_steps": steps, "output_type": "np"}
 
     def make() -> np.ndarray:
-        return np.asarray(pipe(prompt, generator=torch.Generator().manual_seed(seed), **asked).frames[0])
+        return np.asarray(pipe(prompt, generator=torch.Generator().manual_seed(seed), **given).frames[0])
 
     begin = time.process_time()
     if not methods:
@@ -234,16 +233,9 @@ def page(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=PROMPTS, help="how many in all")
-    parser.add_argument("--at-most", type=int, default=1 << 30, help="how many this run adds")
-    parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    options = parser.parse_args()
+    options = asked(__doc__.splitlines()[0], prompts=PROMPTS, result=RESULT, page=PAGE)
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"prompts": {}}
-    if options.result.exists():
-        report = json.loads(options.result.read_text(encoding="utf-8"))
+    report = known(options.result)
     pocket, pipe = POCKETS[POCKET], load_pocket(POCKET)
     pipe.set_progress_bar_config(disable=True)
     if "calibration" not in report:

@@ -10,8 +10,6 @@ prompts one run adds. Writes docs/results_sparse_errors.md.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 
+from benchmarks.by_prompt import asked, known
 from outpace.accel import AdaSpa
 from outpace.accel.calibration.attention_costs import DENSITIES, Look, SparseProbe, Variant, at_looks
 from outpace.evaluation.atomic import write_json
@@ -173,16 +172,9 @@ def page(report: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=PROMPTS, help="how many in all")
-    parser.add_argument("--at-most", type=int, default=1 << 30, help="how many this run adds")
-    parser.add_argument("--result", type=Path, default=RESULT)
-    parser.add_argument("--page", type=Path, default=PAGE)
-    options = parser.parse_args()
+    options = asked(__doc__.splitlines()[0], prompts=PROMPTS, result=RESULT, page=PAGE)
     torch.set_num_threads(1)
-    report: dict[str, Any] = {"prompts": {}}
-    if options.result.exists():
-        report = json.loads(options.result.read_text(encoding="utf-8"))
+    report = known(options.result)
     pocket = POCKETS[POCKET]
     missing = [
         (seed, prompt)

@@ -37,6 +37,11 @@ def checked_block(block: Any) -> int | tuple[int, int]:
     return (int(pair[0]), int(pair[1])) if isinstance(block, (tuple, list)) else int(block)
 
 
+def pair_of(block: int | tuple[int, int]) -> tuple[int, int]:
+    """Tokens of a block of queries, and of one of keys."""
+    return (block, block) if isinstance(block, int) else block
+
+
 @METHODS.register("adaspa")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdaSpa(Method):
@@ -172,7 +177,7 @@ class AdaSpa(Method):
     @property
     def blocks(self) -> tuple[int, int]:
         """Tokens of a block of queries, and of one of keys."""
-        return (self.block, self.block) if isinstance(self.block, int) else self.block
+        return pair_of(self.block)
 
     @property
     def target(self) -> AdaSpaTarget:

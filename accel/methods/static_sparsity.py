@@ -9,7 +9,7 @@ from ..densities import Densities
 from ..patterns import PATTERNS
 from ..ranges import number, require, whole
 from . import METHODS, Method
-from .adaspa import AdaSpaTarget, checked_block
+from .adaspa import AdaSpaTarget, checked_block, pair_of
 
 if TYPE_CHECKING:
     from ..part import Part, Shared
@@ -71,7 +71,7 @@ class StaticSparsity(Method):
     @property
     def blocks(self) -> tuple[int, int]:
         """Tokens of a block of queries, and of one of keys."""
-        return (self.block, self.block) if isinstance(self.block, int) else self.block
+        return pair_of(self.block)
 
     @property
     def target(self) -> AdaSpaTarget:
