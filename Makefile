@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-serve parity lint typecheck format links readme docs counts fuzz bench bench-tune bench-attention bench-sparse-errors bench-sparse-attention bench-linear bench-vision bench-moe bench-bricks bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 bench-serve mutation wheel clean
+.PHONY: help install demo test test-slow test-serve parity lint typecheck format links readme docs counts fuzz bench bench-tune bench-attention bench-sparse-errors bench-sparse-attention bench-linear bench-vision bench-moe bench-bricks bench-schedules bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 bench-serve mutation wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -120,6 +120,9 @@ bench-dense2moe: $(READY) ## mixtures and pruned models distilled alike, an hour
 
 bench-bricks: $(READY) ## calibrated beside uniform and random schedules of bricks, half an hour: docs/results_bricks.md
 	$(BIN)/python benchmarks/bricks.py
+
+bench-schedules: $(READY) ## schedules at other numbers of steps and by sample, half an hour: benchmarks/results/schedules.md
+	$(BIN)/python benchmarks/schedules.py
 
 bench-lego: $(READY) ## what leaving out bricks of the pocket lego saves and costs, ten minutes: docs/results_lego.md
 	$(BIN)/python benchmarks/lego.py

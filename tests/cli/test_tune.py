@@ -15,7 +15,7 @@ from outpace.accel.methods import Method
 from outpace.cli import main
 from outpace.cli.options.budget import read_budget
 from outpace.cli.tuning import run as tuning_run
-from outpace.cli.tuning.grid import candidate_of, parts_for, settings_grid
+from outpace.cli.tuning.grid import bricks_matter, candidate_of, parts_for, settings_grid
 from outpace.cli.tuning.part import PARTS, Part, Trial
 from outpace.cli.tuning.prompts import split_lines
 from outpace.cli.tuning.rivals import Rivals, rival_of
@@ -236,6 +236,9 @@ def test_a_schedule_is_calibrated_where_the_budget_has_room_for_it(tiny_pipe: An
     request = Request(index=0, prompt=3, seed=0)
     assert not may_calibrate(Trial(bench=bench, request=request, runs=23.0))
     assert may_calibrate(Trial(bench=bench, request=request, runs=24.0))
+    known = Bench(loaded=loaded, arguments={"num_inference_steps": 12}, yardstick=request)
+    assert bricks_matter(Trial(bench=known, request=request, runs=30.0))
+    assert not bricks_matter(Trial(bench=known, request=request, runs=29.0))
     assert least_speedup(parse_target(["blocks<=25%", "speedup>=3"])) == 4.0
     assert least_speedup(parse_target(["psnr>=30"])) is None
     kept: dict[str, Any] = {"schedule-4x": ScheduledTaylor(speedup=4.0, levels="1/0.5/0.2", steps=12).to_dict()}

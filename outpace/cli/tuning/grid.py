@@ -58,6 +58,9 @@ RECALLS = (0.9, 0.95, 0.8, 0.98)
 SAVINGS = (0.15, 0.3, 0.45)
 """Of the blocks, by bricks."""
 
+BRICK_RUNS = 30.0
+"""Plain runs of one prompt that the calibration of bricks costs."""
+
 FEWEST_STEPS = 8
 """With fewer, the change that a brick made a step before says little of the next."""
 
@@ -108,10 +111,11 @@ def sparse_ways(steps: int) -> list[Way]:
 
 
 def bricks_matter(trial: Trial) -> bool:
-    """True where steps are near enough, and there are prompts to calibrate on: a pocket's, or the yardstick's."""
+    """True where steps are near enough, there are prompts to calibrate on (a pocket's, or the yardstick's), and the
+    budget has room for what that costs."""
     bench = trial.bench
     known = bench.loaded.pocket is not None or bench.yardstick is not None
-    return known and bench.steps >= FEWEST_STEPS
+    return known and trial.runs >= BRICK_RUNS and bench.steps >= FEWEST_STEPS
 
 
 def brick_ways(trial: Trial) -> Callable[[int], list[Way]]:

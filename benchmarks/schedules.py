@@ -1,0 +1,235 @@
+"""What a schedule calibrated at one number of steps is worth at others, and whether measured errors say who is hard.
+
+    python benchmarks/schedules.py [mapped|hardness] [PIPELINE ...]
+
+mapped: calibrated at 50 steps on calibration prompts, used at 50, 40 and 28 on held-out ones, beside a schedule
+calibrated at that number of steps and one laid online. hardness: at equal work, a step more for the third of the
+samples whose forecasts proved worst in the first half of their run and a step less for the third where they proved
+best; beside the same number of steps for all, the other way round, drawn at random, and by the pictures themselves,
+which nobody has beforehand. Writes benchmarks/results/schedules.json after every row and schedules.md at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+
+from outpace.accel import Method, ScheduledTaylor, accelerate
+from outpace.accel.calibration.runs import caller, made, psnr
+from outpace.accel.forecast.errors import Measured
+from outpace.accel.methods.scheduled_taylor import SchedulePolicy
+from outpace.evaluation.environment import environment
+from outpace.pipelines import POCKETS, load_pocket
+
+RESULTS = Path(__file__).resolve().parent / "results" / "schedules.json"
+PIPELINES = ("dit", "flux", "wan")
+CALIBRATED, HELD_OUT = {"flux": 4, "wan": 4}, {"wan": 8}
+"""Prompts, 8 and 16 where nothing stands."""
+
+STEPS, SPEEDUP, COST = (50, 40, 28), 4.0, {"flux": 16.0, "wan": 12.0}
+"""Calibrated at the first of `STEPS`; `COST` in plain runs, 40 where nothing stands."""
+
+COUNTS = (7, 8, 9, 10, 11)
+"""Computed steps of 28."""
+
+
+class Bench:
+    """A pocket with prompts, and its plain pictures."""
+
+    def __init__(self, pipeline: str, split: str, count: int, steps: int) -> None:
+        pocket = POCKETS[pipeline]
+        self.pipe = load_pocket(pipeline)
+        self.call = {**pocket.call, "num_inference_steps": steps}
+        self.prompts = pocket.prompts(count, split)  # pyright: ignore[reportArgumentType]
+        self.seed = {"calibration": 1_000_003, "held_out": 0}[split]
+        self.run = caller(self.pipe, self.prompts, self.call, self.seed)
+        self.plain, self.peak = made(self.pipe, lambda: self.run(range(count)))
+
+    def psnr(self, method: Method) -> list[float]:
+        """Of every prompt, in dB to the plain pictures."""
+        with accelerate(self.pipe, method):
+            pictures, _ = made(self.pipe, lambda: self.run(range(len(self.prompts))))
+        return psnr(pictures, self.plain, self.peak)
+
+
+def calibrated(pipeline: str, steps: int) -> ScheduledTaylor:
+    bench = POCKETS[pipeline]
+    return ScheduledTaylor.calibrate(
+        load_pocket(pipeline),
+        bench.prompts(CALIBRATED.get(pipeline, 8), "calibration"),
+        speedup=SPEEDUP,
+        cost=COST.get(pipeline, 40.0),
+        seed=1_000_003,
+        **{**bench.call, "num_inference_steps": steps},
+    )
+
+
+def mapped(pipeline: str) -> list[dict[str, Any]]:
+    """Mean and worst PSNR at every number of steps."""
+    known = calibrated(pipeline, STEPS[0])
+    rows = []
+    for steps in STEPS:
+        own = known if steps == STEPS[0] else calibrated(pipeline, steps)
+        bench = Bench(pipeline, "held_out", HELD_OUT.get(pipeline, 16), steps)
+        row: dict[str, Any] = {"pipeline": pipeline, "steps": steps}
+        for name, method in (("mapped", known), ("own", own), ("online", ScheduledTaylor(speedup=SPEEDUP))):
+            found = bench.psnr(method)
+            row[name] = {"mean": fmean(found), "worst": min(found)}
+        rows.append(row)
+    return rows
+
+
+NOTED: list[NotedPolicy] = []
+
+
+class NotedPolicy(SchedulePolicy):
+    """Keeps what was measured."""
+
+    def __init__(self, settings: ScheduledTaylor) -> None:
+        super().__init__(settings)
+        self.found: dict[int, float] = {}
+        NOTED.append(self)
+
+    def observe(self, measured: Measured) -> None:
+        self.found[measured.step] = measured.forecast.error / measured.gap
+        super().observe(measured)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Noted(ScheduledTaylor):
+    """A schedule whose policies keep what was measured."""
+
+    def policy(self) -> SchedulePolicy:
+        return NotedPolicy(self)
+
+
+def hardness(pipeline: str) -> list[dict[str, Any]]:
+    """Mean and worst PSNR at equal work, by who gets a step more and who a step less."""
+    bench = Bench(pipeline, "held_out", HELD_OUT.get(pipeline, 16), 28)
+    table: dict[int, list[float]] = {}
+    errors: dict[int, np.ndarray] = {}
+    for count in range(COUNTS[0] - 1, COUNTS[-1] + 2):
+        NOTED.clear()
+        table[count] = bench.psnr(Noted(speedup=28 / count))
+        policies = [policy for policy in NOTED if policy.found]
+        first = [list(policy.found.values())[: (count - 1) // 2 + 1] for policy in policies]
+        errors[count] = np.log([part[: min(map(len, first))] for part in first])
+    rows = []
+    for count in COUNTS:
+        logs = errors[count] - np.median(errors[count], 0)
+        told, made = logs.mean(1), np.array([table[k] for k in (count - 1, count, count + 1)])
+        draw = np.random.default_rng(0)
+        drawn = [spread(made, draw.permutation(len(told))) for _ in range(200)]
+        row: dict[str, Any] = {
+            "pipeline": pipeline,
+            "computed": count,
+            "equal": {"mean": made[1].mean(), "worst": made[1].min()},
+            "harder": spread(made, np.argsort(told)),
+            "reversed": spread(made, np.argsort(-told)),
+            "drawn": {key: fmean(one[key] for one in drawn) for key in ("mean", "worst")},
+            "known": spread(made, np.argsort(-made[1])),
+            "correlation": float(np.corrcoef(told, made[1])[0, 1]),
+            "spread_of_errors": float(20 / np.log(10) * told.std()),
+            "spread_of_pictures": float(made[1].std()),
+        }
+        rows.append(row)
+    return rows
+
+
+def spread(made: np.ndarray, order: Sequence[int] | np.ndarray) -> dict[str, float]:
+    """PSNR where the first third of `order` gets a step less and the last third a step more. made: 3 samples."""
+    third, chosen = len(order) // 3, np.ones(len(order), int)
+    chosen[order[:third]], chosen[order[len(order) - third :]] = 0, 2
+    found = made[chosen, np.arange(len(order))]
+    return {"mean": float(found.mean()), "worst": float(found.min())}
+
+
+def page(held: dict[str, Any]) -> str:
+    def cell(row: dict[str, Any], key: str) -> str:
+        return f"{row[key]['mean']:.1f} ({row[key]['worst']:.1f})"
+
+    lines = [
+        "# Schedules at other numbers of steps, and by sample",
+        "",
+        "Made by `make bench-schedules`. PSNR in dB to the plain pipeline at the same steps, mean (worst) of held-out",
+        "prompts: 16, wan 8.",
+        "",
+        f"## Calibrated at 50 steps and {SPEEDUP:g}x, used at others",
+        "",
+        "| | steps | mapped from 50 | calibrated there | laid online | lost by mapping |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {r['pipeline']} | {r['steps']} | {cell(r, 'mapped')} | {cell(r, 'own')} | {cell(r, 'online')} | "
+            + ("|" if r["steps"] == STEPS[0] else f"{r['own']['mean'] - r['mapped']['mean']:.1f} |")
+            for r in held["mapped"]
+        ),
+        "",
+        "## More steps for harder samples, at equal work",
+        "",
+        "28 steps, laid online. A third of the samples gets one computed step more and a third one less, chosen by how",
+        "far off forecasts proved in the first half of their run; the other way round; at random; by the pictures that",
+        "come out, which nobody has beforehand. Correlation: of those errors with PSNR, -1 where they told all of it.",
+        "",
+        "| | computed | equal for all | by errors | reversed | at random | by the pictures | correlation |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        *(
+            f"| {r['pipeline']} | {r['computed']} | "
+            + " | ".join(cell(r, key) for key in ("equal", "harder", "reversed", "drawn", "known"))
+            + f" | {r['correlation']:.2f} |"
+            for r in held["hardness"]
+        ),
+        "",
+        *gains(held["hardness"]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def gains(rows: list[dict[str, Any]]) -> list[str]:
+    """The second table in sentences."""
+    if not rows:
+        return []
+    told = []
+    for key, words in (("harder", "By errors"), ("drawn", "at random"), ("known", "by the pictures")):
+        mean, worst = (fmean(r[key][what] - r["equal"][what] for r in rows) for what in ("mean", "worst"))
+        told.append(f"{words} {mean:+.2f} dB on average and {worst:+.2f} dB in the worst sample")
+    return [
+        f"Against equal steps for all: {'; '.join(told)}.",
+        f"Errors differ between samples by {fmean(r['spread_of_errors'] for r in rows):.1f} dB (one standard "
+        f"deviation), their pictures by {fmean(r['spread_of_pictures'] for r in rows):.1f} dB.",
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=[], help="mapped, hardness, and pipelines; everything unless told")
+    asked = parser.parse_args().what
+    torch.set_num_threads(1)
+    held = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"mapped": [], "hardness": []}
+    for part, measure in (("mapped", mapped), ("hardness", hardness)):
+        for pipeline in PIPELINES:
+            parts, pipelines = set(asked) & {"mapped", "hardness"}, set(asked) & set(PIPELINES)
+            if (parts and part not in parts) or (pipelines and pipeline not in pipelines):
+                continue
+            others = [row for row in held[part] if row["pipeline"] != pipeline]
+            rows = [*others, *measure(pipeline)]
+            held[part] = sorted(rows, key=lambda row: PIPELINES.index(row["pipeline"]))
+            held["environment"] = {**environment("cpu"), "load": os.getloadavg()[0]}
+            RESULTS.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+            RESULTS.with_suffix(".md").write_text(page(held), encoding="utf-8")
+    print(page(held))
+
+
+if __name__ == "__main__":
+    main()

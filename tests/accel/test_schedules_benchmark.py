@@ -1,0 +1,48 @@
+"""What benchmarks/schedules.py measured, and, slowly, what a schedule is worth at other numbers of steps."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("benchmark_schedules", ROOT / "benchmarks" / "schedules.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for their types
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_what_was_measured(benchmark: ModuleType) -> None:
+    held = json.loads(benchmark.RESULTS.read_text(encoding="utf-8"))
+    assert benchmark.RESULTS.with_suffix(".md").read_text(encoding="utf-8") == benchmark.page(held)
+    assert {row["pipeline"] for part in ("mapped", "hardness") for row in held[part]} >= {"dit", "flux"}
+
+
+def test_a_step_is_moved_from_the_first_third_to_the_last(benchmark: ModuleType) -> None:
+    made = np.array([[10.0] * 6, [20.0] * 6, [30.0] * 6])
+    made[:, 5] += 5.0  # the last sample is easy
+    assert benchmark.spread(made, [0, 1, 2, 3, 4, 5]) == {"mean": (10 + 10 + 20 + 20 + 30 + 35) / 6, "worst": 10.0}
+    assert benchmark.spread(made, [5, 4, 3, 2, 1, 0]) == {"mean": (15 + 10 + 20 + 20 + 30 + 30) / 6, "worst": 10.0}
+
+
+@pytest.mark.slow
+def test_a_schedule_calibrated_at_50_steps_is_as_good_at_40_and_28(benchmark: ModuleType) -> None:
+    """On prompts that it was not calibrated on, beside one that was calibrated at that number of steps."""
+    rows = {row["steps"]: row for row in benchmark.mapped("dit")}
+    print(
+        {steps: {key: round(row[key]["mean"], 2) for key in ("mapped", "own", "online")} for steps, row in rows.items()}
+    )
+    for steps in (40, 28):
+        assert rows[steps]["mapped"]["mean"] >= rows[steps]["own"]["mean"] - 1.0
