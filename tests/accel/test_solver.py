@@ -114,6 +114,7 @@ def own_sigmas(scheduler: Any) -> list[float]:
     if scheduler.config.get("invert_sigmas"):
         return [1.0 - s for s in sigmas]
     flow = "FlowMatch" in type(scheduler).__name__ or scheduler.config.get("use_flow_sigmas")
+    flow = flow or type(scheduler).__name__ == "LTXEulerAncestralRFScheduler"
     return sigmas if flow else [s / (1.0 + s) for s in sigmas]
 
 
