@@ -366,9 +366,13 @@ def page(cells: list[dict[str, Any]], teachers: dict[str, Any]) -> str:
             lines += section(plan, ours, teachers[plan.pipeline])
     lines += ["![Teacher, mixtures and pruned models on the same prompts and noise](img/dense2moe.png)", ""]
     told = ("device", "torch threads", "system", "python", "torch", "diffusers")
-    places = {", ".join(f"{key} {one['environment'][key]}" for key in told) for one in cells}
-    dates = sorted(one["made"] for one in cells)
-    return "\n".join([*lines, *(f"{place}; made {dates[0]} to {dates[-1]}." for place in sorted(places))]) + "\n"
+    places: dict[str, list[dict[str, Any]]] = {}
+    for one in cells:
+        places.setdefault(", ".join(f"{key} {one['environment'][key]}" for key in told), []).append(one)
+    for place, some in sorted(places.items()):
+        dates, ways = sorted(one["made"] for one in some), dict.fromkeys(LABELS[one["way"]] for one in some)
+        lines.append(f"- {', '.join(ways)}: {place}; made {dates[0]} to {dates[-1]}.")
+    return "\n".join(lines) + "\n"
 
 
 def section(plan: Plan, cells: list[dict[str, Any]], teacher: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from .settings import Conversion, Experts
 
 LAYOUTS = ("1S12E2A", "0S8E3A4N")
 """What `choose_layout` chooses among, both with 0.375 of the matrices: the paper's where a call cannot be tried."""
+REPETITIONS = 9
+"""Pairs of calls; the ratio is their median."""
 MOST_PARAMETERS = 100_000_000
 MOST_FLOPS = 20_000_000_000
 """Of a dense call; larger ones are not tried: they take seconds and the memory of the whole model."""
@@ -35,17 +37,12 @@ class Tried:
     seconds: float
 
 
-def try_call(
-    model: Any, conversion: Conversion, *, repetitions: int = 9, clock: Callable[[], float] = time.process_time,
-    **size: int | None,
-) -> Tried | None:  # fmt: skip
+def try_call(model: Any, conversion: Conversion, **size: int | None) -> Tried | None:
     """Time one call of random twins of `model` in turns on the CPU; None where it is too large to try.
 
     Args:
         model, size: as those of `count`.
         conversion: what is done to the second twin.
-        repetitions: pairs of calls; the ratio is their median.
-        clock: seconds.
 
     Raises: as `count`.
     """
@@ -57,15 +54,16 @@ def try_call(
     flops = sum(recording.products.values()) + sum(site.flops for _, site in recording.attention)
     if flops > MOST_FLOPS or parameter_count(sample.transformer) > MOST_PARAMETERS:
         return None
-    settings = {key: value for key, value in dict(sample.transformer.config).items() if not key.startswith("_")}  # pyright: ignore
+    config: dict[str, Any] = dict(sample.transformer.config)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    settings = {key: value for key, value in config.items() if not key.startswith("_")}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
         dense = type(sample.transformer)(**settings).eval()
         inputs = {name: _filled(value) for name, value in sample.inputs.items()}
         converted = convert(dense, conversion)
         dense_times, ratios = [], []
-        for turn in range(repetitions + 1):
-            before, after = (_seconds(model, inputs, clock) for model in (dense, converted))
+        for turn in range(REPETITIONS + 1):
+            before, after = (_seconds(twin, inputs) for twin in (dense, converted))
             if turn:  # the first of each warms up
                 dense_times.append(before)
                 ratios.append(after / max(before, 1e-9))
@@ -94,10 +92,10 @@ def choose_layout(model: Any, **size: int | None) -> str:
     return min(seconds, key=lambda layout: seconds[layout])
 
 
-def _seconds(model: Any, inputs: Mapping[str, Any], clock: Callable[[], float]) -> float:
-    start = clock()
+def _seconds(model: Any, inputs: Mapping[str, Any]) -> float:
+    start = time.process_time()
     model(**inputs, return_dict=False)
-    return clock() - start
+    return time.process_time() - start
 
 
 def _filled(value: Any) -> Any:
