@@ -54,6 +54,14 @@ test-serve: $(READY) ## the server with Ray: 200 strangers, a replica killed, ba
 	$(BIN)/python -m pytest tests/serve
 
 # Their dependencies are not wanted, only their files: of another torch, some of them.
+# What some of diffusers' pipelines and their tests import, kept apart.
+DIFFUSERS_TESTS ?=
+.PHONY: fixtures
+fixtures: $(READY) ## pipelines of diffusers' own tests: make fixtures DIFFUSERS_TESTS=CHECKOUT; some minutes
+	$(BIN)/python -m pip install -q $(PIP_OPTIONS) --no-deps --upgrade --target build/fixtures \
+	  ftfy wcwidth torchsde trampoline boltons parameterized
+	PYTHONPATH=build/fixtures DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(BIN)/python -m pytest -m fixtures -rs tests/fixtures
+
 parity: $(READY) ## models beside packages that hold them, kept apart in build/parity (clearvoice, timm, pytorch_wavelets)
 	$(BIN)/python -m pip install -q $(PIP_OPTIONS) --no-deps --upgrade --target build/parity \
 	  clearvoice einops rotary-embedding-torch timm pytorch_wavelets PyWavelets
