@@ -335,12 +335,13 @@ def places_of(schedule: Sequence[float], levels: Sequence[float], count: int) ->
     """The `count` steps of a run at which a schedule of noise levels computes.
 
     Args:
-        schedule: noise levels of its computed steps, falling; of any number, read as a curve over the computed steps.
+        schedule: noise levels of its computed steps, falling; of any number, read as a curve over the computed steps
+            that ends where the last run of forecasts does. Fewer steps have longer runs, and the last of them, too.
         levels: noise level before each step of the run.
     """
     places: list[int] = []
     for k in range(count):
-        at = k * (len(schedule) - 1) / max(1, count - 1) if len(schedule) > 1 else 0.0
+        at = k * (len(schedule) - 1 + LAST_SKIPS) / (count - 1 + LAST_SKIPS) if len(schedule) > 1 else 0.0
         low = min(int(at), len(schedule) - 1)
         high = min(low + 1, len(schedule) - 1)
         wanted = schedule[low] + (at - low) * (schedule[high] - schedule[low])

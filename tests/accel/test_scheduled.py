@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -218,6 +219,10 @@ def test_a_schedule_lands_on_its_own_steps_and_maps_to_others() -> None:
     scheduler.set_timesteps(50)
     longer = places_of(schedule, [float(s) for s in scheduler.sigmas[:-1]], 12)
     assert len(set(longer)) == 12 and longer == sorted(longer) and longer[0] == 0 and longer[-1] < 50
+    # Twelve of 50 evenly to step 48, where one more forecast follows: of 28 the last run is as long, and not cut away.
+    even = [1.0 - 48 * k / 11 / 50 for k in range(12)]
+    mapped = places_of(even, [1.0 - i / 28 for i in range(28)], 7)
+    assert {after - before for before, after in itertools.pairwise(mapped)} == {4, 5} and mapped[-1] == 26
     pipe = TinyPipeline(FLUX)
     with accelerate(pipe, ScheduledTaylor(speedup=4.0, levels="1/0.7/0.3", steps=12)) as run:
         pipe([0], steps=24)
