@@ -43,6 +43,17 @@ def test_those_that_differ_in_one_setting_form_a_curve() -> None:
     ]
 
 
+def test_static_patterns_and_calibrated_densities_are_called_by_name() -> None:
+    found = told("static_sparsity:density=0.5", "static_sparsity:density=0.3", "adaspa:schedule=0..1:ad-ga")
+    assert found == [
+        ("sparse-static", "static, density 0.5", "static, density"),
+        ("sparse-static", "static, density 0.3", "static, density"),
+        ("sparse", "AdaSpa, calibrated", "AdaSpa, calibrated"),
+    ]
+    (both,) = told("scheduled_taylor:speedup=2+adaspa:recall=0.9")
+    assert both[0] == "scheduled+sparse"
+
+
 def test_a_second_setting_parts_curves_and_a_shared_one_is_not_repeated() -> None:
     texts = [f"adaspa:recall={r},per={per},block=32" for r in (0.8, 0.9, 0.95) for per in ("row", "head")]
     found = told(*texts)
