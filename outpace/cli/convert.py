@@ -282,6 +282,7 @@ def _convert(
         ExpertFeedForward,
         NoiseFeedForward,
         active_parameters,
+        conversion_of,
         find_integers,
         parameter_count,
         weight_bytes,
@@ -315,7 +316,7 @@ def _convert(
     )
     found = [module for _, module in denoisers_of(loaded.pipe)]
     told = {
-        "conversion": conversion.to_dict(),
+        "conversion": (conversion_of(found[0]) or conversion).to_dict(),  # with what was measured: borders, blocks
         "from": model,
         "order": order,
         "start": start,

@@ -62,6 +62,8 @@ def test_the_layout_that_runs_fastest_is_taken_unless_tokens_have_to_choose(
     (tmp_path / "prompts.txt").write_text("1\n2\n")
     result = run(tiny_folder, "--prompts", tmp_path / "prompts.txt", "--steps", 4, "--out", tmp_path / "fast")
     assert result.exit_code == 0 and "converted to 0S8E3A4N" in result.output, result.output
+    card = json.loads((tmp_path / "fast" / "card.json").read_text())
+    assert len(card["conversion"]["borders"]) == 3, "the card says what was measured"
 
 
 @pytest.mark.parametrize(
