@@ -62,6 +62,10 @@ fixtures: $(READY) ## pipelines of diffusers' own tests: make fixtures DIFFUSERS
 	  ftfy wcwidth torchsde trampoline boltons parameterized
 	PYTHONPATH=build/fixtures DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(BIN)/python -m pytest -m fixtures -rs tests/fixtures
 
+.PHONY: support
+support: $(READY) ## what works on which transformer, tried anew: docs/support.json; some minutes
+	PYTHONPATH=build/fixtures DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(BIN)/python docs/support.py
+
 parity: $(READY) ## models beside packages that hold them, kept apart in build/parity (clearvoice, timm, pytorch_wavelets)
 	$(BIN)/python -m pip install -q $(PIP_OPTIONS) --no-deps --upgrade --target build/parity \
 	  clearvoice einops rotary-embedding-torch timm pytorch_wavelets PyWavelets

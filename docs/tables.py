@@ -41,17 +41,13 @@ def families() -> str:
 
 
 def family_page() -> str:
-    """docs/families.md: the same as a table."""
-    from outpace.accel import FAMILIES
-
-    rows = [
-        f"| {name} | {', '.join(f'`{t}`' for t in family.transformers)} |" for name, family in sorted(FAMILIES.items())
-    ]
-    head = (
-        "# Supported transformers\n\nWritten by `make readme` from the registry. Each is tested on a tiny random "
-        "configuration of the real diffusers class; a class of your own takes [ten lines](adding_a_family.md)."
-    )
-    return "\n".join([head, "", "| family | diffusers transformers |", "| --- | --- |", *rows]) + "\n"
+    """docs/families.md: what was tried on which transformer."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        from support import page
+    finally:
+        sys.path.pop(0)
+    return page()
 
 
 def methods() -> str:
