@@ -35,7 +35,7 @@ class LowRank(nn.Module):
     def folded(self) -> nn.Linear:
         """The plain layer that gives the same."""
         self.layer.weight += self.scale * self.up_OK @ self.down_KD
-        return self.layer.requires_grad_(True)
+        return self.layer
 
 
 def add_low_rank(model: nn.Module, names: Collection[str], *, rank: int = 8, alpha: float = 8.0) -> nn.Module:
