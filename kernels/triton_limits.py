@@ -13,6 +13,9 @@ from torch import Tensor
 from .dispatch import Backend, Unfit, deferred, not_installed
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+BLACKWELL, MOST_REGISTERS = 100, 255
+"""Of a thread, from this compute capability on. Asked nothing, the assembler for Blackwell spills some to fit one
+program more on a multiprocessor, inside a kernel's loop; for older cards it does not."""
 
 
 def triton_backend(module: str, *, refuses: str, run: Callable[..., Any]) -> Backend:
@@ -70,6 +73,19 @@ def precision(x: Tensor, *, interpreted: bool) -> str:
         return "ieee"
     # As torch's own products: TF32 only where it was allowed. Three of them make up float32, on the tensor cores.
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "tf32x3"
+
+
+def capability(device: torch.device, *, interpreted: bool) -> int:
+    """Compute capability of a card, such as 90; 0 for AMD and under the interpreter."""
+    if interpreted or torch.version.hip or device.type != "cuda":
+        return 0
+    major, minor = torch.cuda.get_device_capability(device)
+    return 10 * major + minor
+
+
+def unspilled(capability: int) -> dict[str, int]:
+    """What a launch asks for where the assembler would rather spill registers than have fewer programs."""
+    return {"maxnreg": MOST_REGISTERS} if capability >= BLACKWELL else {}
 
 
 @contextmanager

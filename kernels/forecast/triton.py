@@ -14,7 +14,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_limits import refuses_device, refuses_type
+from ..triton_limits import capability, refuses_device, refuses_type, unspilled
 
 MOST = 6
 """Values of a sum."""
@@ -78,13 +78,18 @@ def _sums_kernel(
 INTERPRETED = not isinstance(_combine_kernel, triton.JITFunction)
 
 
+def options(device: torch.device) -> dict[str, int]:
+    """How the kernels are compiled for a card."""
+    return {"num_warps": WARPS, **unspilled(capability(device, interpreted=INTERPRETED))}
+
+
 def combine(values: Sequence[torch.Tensor], weights: Sequence[float]) -> torch.Tensor:
     """See `weighted.combine`."""
     out = torch.empty_like(values[0])
     with torch.cuda.device_of(out):
         _combine_kernel[(triton.cdiv(out.numel(), NUMBERS),)](
             *_filled(values), out, *_filled(weights), out.numel(),
-            COUNT=len(values), NUMBERS=NUMBERS, num_warps=WARPS,
+            COUNT=len(values), NUMBERS=NUMBERS, **options(values[0].device),
         )  # fmt: skip
     return out
 
@@ -96,7 +101,7 @@ def sums(values: Sequence[torch.Tensor], weights: Sequence[float], truth: torch.
     with torch.cuda.device_of(truth):
         _sums_kernel[(programs,)](
             *_filled(values), truth, found, *_filled(weights), truth.numel(),
-            COUNT=len(values), NUMBERS=NUMBERS, num_warps=WARPS,
+            COUNT=len(values), NUMBERS=NUMBERS, **options(values[0].device),
         )  # fmt: skip
     return found.sum(0)
 

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_limits import precision, refuses_device, refuses_type, within_the_card
+from ..triton_limits import capability, precision, refuses_device, refuses_type, unspilled, within_the_card
 
 TOKENS = 16
 """Of a chunk."""
@@ -28,9 +28,6 @@ WIDEST = 128
 """Keys that a state in registers may have: of 256, a few hundred bytes would not fit."""
 WARPS = {16: 2}
 """By width of the keys; 4 for wider ones."""
-BLACKWELL, MOST_REGISTERS = 100, 255
-"""Of a thread, from this compute capability on. Asked nothing, the assembler for Blackwell spills some to fit one
-program more on a multiprocessor, in the loop over the tokens; for older cards it does not."""
 
 
 @triton.jit
@@ -99,15 +96,7 @@ INTERPRETED = not isinstance(_gated_kernel, triton.JITFunction)
 
 def options(width: int, capability: int) -> dict[str, int]:
     """How the kernel is compiled for keys of a padded `width`, on a card of a compute capability, 0 for AMD."""
-    most = {"maxnreg": MOST_REGISTERS} if capability >= BLACKWELL else {}
-    return {"num_warps": WARPS.get(width, 4), **most}
-
-
-def _capability(device: torch.device) -> int:
-    if INTERPRETED or torch.version.hip or device.type != "cuda":
-        return 0
-    major, minor = torch.cuda.get_device_capability(device)
-    return 10 * major + minor
+    return {"num_warps": WARPS.get(width, 4), **unspilled(capability)}
 
 
 def gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, scale: float, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -126,7 +115,7 @@ def gated(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, scale: float, state:
             TOKENS=TOKENS, K=padded, PIECE=min(PIECE, padded), V=tile,  # pyright: ignore
             # The state is float32 whatever the type of the inputs, so its products are too.
             PRECISION=precision(state, interpreted=INTERPRETED),  # pyright: ignore
-            **options(padded, _capability(q.device)),  # pyright: ignore
+            **options(padded, capability(q.device, interpreted=INTERPRETED)),  # pyright: ignore
         )  # fmt: skip
     return out, last
 

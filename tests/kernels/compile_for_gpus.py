@@ -31,6 +31,7 @@ from outpace.kernels.attention.launch import AMD, AMD_SHARED_BYTES, Card, Plan, 
 from outpace.kernels.forecast import triton as forecasts
 from outpace.kernels.linear_attention import triton as linear
 from outpace.kernels.moe import triton as experts
+from outpace.kernels.triton_limits import unspilled
 
 CARDS = {
     80: Card(capability=80, shared_bytes=163 << 10),
@@ -151,6 +152,7 @@ def forecast_case(kernel: str, capability: int, dtype: torch.dtype, count: int) 
         constants={"COUNT": count, "NUMBERS": forecasts.NUMBERS},
         pointers=values | {"out": f"*{TYPES[dtype]}", "truth": f"*{TYPES[dtype]}", "found": "*fp32"},
         warps=forecasts.WARPS,
+        registers=unspilled(0 if capability == AMD else capability).get("maxnreg"),
         facts={"values": count},
     )
 
