@@ -216,7 +216,7 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=[], help="mapped, hardness, and pipelines; everything unless told")
     asked = parser.parse_args().what
     torch.set_num_threads(1)
-    held = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"mapped": [], "hardness": []}
+    held: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"mapped": [], "hardness": []}
     for part, measure in (("mapped", mapped), ("hardness", hardness)):
         for pipeline in PIPELINES:
             parts, pipelines = set(asked) & {"mapped", "hardness"}, set(asked) & set(PIPELINES)
