@@ -8,9 +8,10 @@ from torch import Tensor
 from ..layers.separation import in_best_order, si_sdr
 from ..mossformer import rotated
 from ..numbers import numbers
-from ..remember import case, filled_model, given
+from ..remember import case, filled_model, given, thinned
 
 case("mossformer", "the toy")(lambda: given("mossformer"))
+case("mossformer", "where it drops in training")(lambda: thinned("mossformer"))
 case("mossformer", "three speakers, wide keys, neighbours alone")(
     lambda: given("mossformer", speakers=3, key_width=70, filter=5, over_all=False)
 )

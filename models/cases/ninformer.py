@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from ..remember import case, given
+from ..remember import case, given, thinned
 
 case("ninformer", "the toy")(lambda: given("ninformer"))
+case("ninformer", "where it drops in training")(lambda: thinned("ninformer"))
