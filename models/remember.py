@@ -93,8 +93,12 @@ def thinned(name: str, **changes: Any) -> Any:
     model = filled_model(name, **changes)
     for part in model.modules():
         if isinstance(part, nn.Dropout):
-            part.register_forward_hook(lambda _part, _given, out: out / 2)
+            part.register_forward_hook(_halved)
     return model(*example_of(name, model))
+
+
+def _halved(_part: nn.Module, _given: object, out: Tensor) -> Tensor:
+    return out / 2
 
 
 def cases_of(name: str) -> dict[str, tuple[Case, float]]:
@@ -256,7 +260,7 @@ def gradient_norms(name: str) -> dict[str, float]:
     model = filled_model(name).requires_grad_(True)
     with torch.enable_grad():
         parts = [part for part in _parts(model(*example_of(name, model))) if isinstance(part, Tensor)]
-        whole = sum((numbers(part.shape, 5) * part).sum() for part in parts if part.requires_grad)
+        whole = torch.stack([(numbers(part.shape, 5) * part).sum() for part in parts if part.requires_grad]).sum()
     whole.backward()
     found = {place: part.grad for place, part in model.named_parameters()}
     norms = {place: 0.0 if grad is None else float(grad.norm()) for place, grad in found.items()}

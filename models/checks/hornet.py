@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,14 +70,14 @@ def circular() -> float:
 @check("hornet", "a block is its equations written out, norms and layer scales far from 0 among them", at_most=1e-12)
 @torch.no_grad()
 def block() -> float:
-    part = filled(HorNetBlock(8, RecursiveGatedConv(8, 3)))
+    part: Any = filled(HorNetBlock(8, RecursiveGatedConv(8, 3)))
     mixer, x = part.mixer, normal(2, 8, 9, 5).double()
 
-    def norm(y: Tensor, layer: nn.Module) -> Tensor:
+    def norm(y: Tensor, layer: Any) -> Tensor:
         centred = y - y.mean(-1, keepdim=True)
         return centred / (centred.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.weight + layer.bias
 
-    def linear(y: Tensor, layer: nn.Module) -> Tensor:
+    def linear(y: Tensor, layer: Any) -> Tensor:
         return y @ layer.weight.flatten(1).T + layer.bias
 
     p, gates = linear(norm(x.movedim(1, -1), part.norm1), mixer.project).split([2, 14], -1)
