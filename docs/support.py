@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -110,8 +111,7 @@ def experts(specimen: Any) -> str:
 def try_fixtures() -> dict[str, Any] | None:
     """What came of the pipelines of diffusers' own tests; None where no checkout is named."""
     sys.path.insert(0, str(ROOT / "tests" / "fixtures"))
-    import found
-    import trials
+    found, trials = import_module("found"), import_module("trials")
 
     fixtures, missing = found.fixtures()
     if not fixtures:
@@ -191,7 +191,7 @@ def main() -> None:
     from outpace.accel import FAMILIES
 
     torch.set_num_threads(1)
-    record = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"fixtures": None}
+    record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"fixtures": None}
     classes = {}
     for _, family in FAMILIES.items():
         for name in family.transformers:

@@ -39,7 +39,9 @@ class StalePart(Part):
         return BlockSite(site, around) if index >= self.first else site
 
     def block(self, hidden, index, site, args, kwargs):
-        moment, tokens = self.shared.current.moment, site.named(args, kwargs)[hidden]
+        current = self.shared.current
+        assert current is not None  # a block runs inside a call
+        moment, tokens = current.moment, site.named(args, kwargs)[hidden]
         key = (index, moment.branch)
         if moment.step % 2 and key in self.added:
             self.left_out += len(tokens)
@@ -49,7 +51,8 @@ class StalePart(Part):
         return result
 
     def finish(self, current, call):
-        call.blocks, self.left_out = call.blocks - self.left_out, 0
+        if call is not None:
+            call.blocks, self.left_out = call.blocks - self.left_out, 0
         return call
 
 

@@ -1,6 +1,7 @@
 """Accelerate a modular pipeline whose guider stops halfway; the trace names the branches as the guider does."""
 
 from collections import Counter
+from typing import Any
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
@@ -24,7 +25,7 @@ pipe.set_progress_bar_config(disable=True)
 text = torch.randn(2, 1, 5, 16, generator=torch.Generator().manual_seed(0))
 
 
-def clip() -> torch.Tensor:
+def clip() -> Any:
     seed = torch.Generator().manual_seed(7)
     asked = {"prompt_embeds": text[0], "negative_prompt_embeds": text[1], "num_inference_steps": 16}
     return pipe(**asked, height=32, width=32, num_frames=5, generator=seed, output="latents")

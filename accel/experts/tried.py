@@ -54,7 +54,7 @@ def try_call(model: Any, conversion: Conversion, **size: int | None) -> Tried | 
     flops = sum(recording.products.values()) + sum(site.flops for _, site in recording.attention)
     if flops > MOST_FLOPS or parameter_count(sample.transformer) > MOST_PARAMETERS:
         return None
-    config: dict[str, Any] = dict(sample.transformer.config)  # pyright: ignore[reportArgumentType, reportCallIssue]
+    config: Any = sample.transformer.config
     settings = {key: value for key, value in config.items() if not key.startswith("_")}
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)

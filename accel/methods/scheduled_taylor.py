@@ -205,7 +205,7 @@ class SchedulePolicy(Policy):
         return History(self.order, HIGHEST, rated=False)
 
     @property
-    def depth(self) -> int:
+    def depth(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Blocks of the partial step; kept at the computed steps that it can be forecast from, and nowhere else."""
         return self.part if self.budget - self.done <= HIGHEST else 0
 
