@@ -14,8 +14,7 @@ class StaleBlocks(outpace.accel.Method):
 
     name = "stale_blocks"
     place = "stale blocks"  # one method for each; an own one comes last, next to the block
-    first: int = 2
-    """From this block on, 0 or more."""
+    first: int = 2  # from this block on, 0 or more
 
     def part(self, shared):
         return StalePart(shared, self.first)
@@ -35,20 +34,18 @@ class StalePart(Part):
     release = start
 
     def site(self, denoiser, index, site):
-        around = partial(self.block, denoiser.stacks[index].hidden, index)
-        return BlockSite(site, around) if index >= self.first else site
+        hidden = denoiser.stacks[index].hidden
+        return BlockSite(site, partial(self.block, hidden, index)) if index >= self.first else site
 
     def block(self, hidden, index, site, args, kwargs):
-        current = self.shared.current
-        assert current is not None  # a block runs inside a call
-        moment, tokens = current.moment, site.named(args, kwargs)[hidden]
+        assert self.shared.current is not None  # a block runs inside a call
+        moment, tokens = self.shared.current.moment, site.named(args, kwargs)[hidden]
         key = (index, moment.branch)
         if moment.step % 2 and key in self.added:
             self.left_out += len(tokens)
-            return tokens + self.added[key]
-        result = site.proceed(*args, **kwargs)
-        self.added[key] = result - tokens
-        return result
+        else:
+            self.added[key] = site.proceed(*args, **kwargs) - tokens
+        return tokens + self.added[key]
 
     def finish(self, current, call):
         if call is not None:
