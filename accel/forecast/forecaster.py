@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,100 +26,15 @@ from ..prediction import Prediction
 from ..ranks import ASKED, COMPUTED, agree
 from ..streams import named_result, rows_of, several, streams_in, with_streams
 from ..trace import Call
+from .active import Active, Branch
 from .errors import measure
 from .history import History
-from .partial import Partial, comparable, possible
+from .partial import comparable, possible
 from .replay import Entry, Replay
 
 FORECAST = "forecast"
 EXPERTS = ("transformer", "transformer_2")
 """Denoisers of a pipeline that take turns over the noise levels."""
-
-
-@dataclass(slots=True)
-class Branch:
-    """State of one guidance branch of one denoiser: a history for each row of the batch."""
-
-    signature: tuple[Any, ...]
-    streams: dict[str, list[History]]
-    """For each stream that leaves the model, the picture's first."""
-
-    @property
-    def rows(self) -> list[History]:
-        """The histories of the stream that becomes the picture; they decide when a step has to be computed."""
-        return next(iter(self.streams.values()))
-
-
-@dataclass(slots=True)
-class Active:
-    """What is decided in the denoiser call that is under way."""
-
-    current: Current
-    tie: int
-    """Rows of one sample: 2 where guidance is batched in one tensor, else 1."""
-    branch: Branch | None = None
-    policies: list[Policy] = field(default_factory=list)
-    """That of every sample."""
-    at: list[float] = field(default_factory=list)
-    """Where the call lies for every sample, in its policy's coordinate."""
-    computed: list[bool] = field(default_factory=list)
-    reason: list[str] = field(default_factory=list)
-    error: list[float | None] = field(default_factory=list)
-    order: list[int | None] = field(default_factory=list)
-    weights: dict[int, list[float]] = field(default_factory=dict)
-    apart: dict[str, list[float | None]] = field(default_factory=dict)
-    """The error of each stream for every sample, where there are several."""
-    first: dict[str, torch.Tensor] = field(default_factory=dict)
-    """The first block's output."""
-    firsts: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
-    """Copies of it by stream and row, for rows that are computed and whose gates ask for it. Made before the next block
-    runs: compiled into a CUDA graph, that one writes where this one wrote."""
-    begin: Any = None
-    """When the second block was reached."""
-    probed: int = 0
-    cutter: Rows | None = None
-    partial: Partial = field(default_factory=Partial)
-    cutters: dict[tuple[int, ...], Rows] = field(default_factory=dict)
-    """Of blocks that partial steps run, by their rows."""
-
-    def rows_of(self, sample: int) -> list[int]:
-        return [sample + part * len(self.computed) for part in range(self.tie)]
-
-    @property
-    def histories(self) -> list[History]:
-        """Those of the call's branch; none before it is known."""
-        return self.branch.rows if self.branch is not None else []
-
-    @property
-    def streams(self) -> dict[str, list[History]]:
-        """The histories of every stream; none before the branch is known."""
-        return self.branch.streams if self.branch is not None else {}
-
-    def used(self) -> dict[int, tuple[list[int], list[float]]]:
-        """For each forecast row: the steps its forecast was made from and their weights."""
-        histories = self.histories
-        return {
-            row: ([a.step for a in histories[row].anchors[: len(self.weights[row])]], self.weights[row])
-            for s, done in enumerate(self.computed)
-            if not done
-            for row in self.rows_of(s)
-        }
-
-    @property
-    def rows(self) -> list[int]:
-        """Rows that are computed."""
-        return sorted(row for s, done in enumerate(self.computed) if done for row in self.rows_of(s))
-
-    def cutter_at(self, index: int) -> Rows | None:
-        """What runs block `index` for the rows that need it; None where none does."""
-        running = self.partial.samples(index)
-        if not running:
-            return self.cutter
-        rows = tuple(sorted([*self.rows, *(row for s in running for row in self.rows_of(s))]))
-        if rows not in self.cutters:
-            device = next(iter(self.first.values())).device
-            self.cutters[rows] = Rows(list(rows), len(self.histories), device)
-        return self.cutters[rows]
 
 
 class Forecaster(Part):
@@ -155,9 +69,7 @@ class Forecaster(Part):
     def start(self) -> None:
         """Remember nothing of a run."""
         self._policies: list[Policy] = []
-        self.replay = (
-            Replay(self.trace, self._degree_of, self._observe, self._measures) if any(self._corrects) else None
-        )
+        self.replay = self._new_replay() if any(self._corrects) else None
         self._branches: dict[tuple[str, str], Branch] = {}
         self._ties: dict[tuple[str, str, int], int] = {}
         self._decided: list[bool] | None = None
@@ -341,6 +253,7 @@ class Forecaster(Part):
         if active.current.moment.leader:
             asking = [row for row in rows if active.policies[row % len(active.computed)].probes]
             active.firsts = {(name, row): x[row].clone() for name, x in active.first.items() for row in asking}
+        active.note_endings()
         self._keep_reached(active, 0, stack, result)
         if rows and len(rows) < batch:
             active.cutter = Rows(rows, batch, hidden.device)
@@ -403,18 +316,14 @@ class Forecaster(Part):
     @staticmethod
     def _keep_reached(active: Active, index: int, stack: Stack, result: Any) -> None:
         """Copy what block `index` gave, of rows whose partial steps end with it."""
+        ending = active.partial.ending.get(index)
+        if not ending:
+            return
         samples, batch = len(active.computed), len(active.histories)
-        ending = [
-            row
-            for row in range(batch)
-            if active.policies[row % samples].depth == index + 1
-            and (active.computed[row % samples] or row % samples in active.partial.depth)
-        ]
-        if ending:
-            for name, x in streams_in(named_result(result, stack), stack, active.current.named, batch).items():
-                for row in ending:
-                    held = active.firsts if active.computed[row % samples] else active.partial.reached
-                    held[name, row] = x[row].clone()
+        for name, x in streams_in(named_result(result, stack), stack, active.current.named, batch).items():
+            for row in ending:
+                held = active.firsts if active.computed[row % samples] else active.partial.reached
+                held[name, row] = x[row].clone()
 
     def _agree(self, active: Active, device: torch.device) -> bool:
         """Compute what another process that shares the transformer has to compute.

@@ -24,6 +24,8 @@ class Partial:
 
     depth: dict[int, int] = field(default_factory=dict)
     """Blocks to run, by sample; none of those that run no block."""
+    ending: dict[int, list[int]] = field(default_factory=dict)
+    """Rows whose partial steps end with a block, by the block's place, where they run it in this call."""
     reached: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
     """What the last of them gave, by stream and row."""
 

@@ -1,0 +1,108 @@
+"""What is known and decided in one call of a denoiser, and of one guidance branch between its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..denoiser import Rows
+from ..part import Current
+from ..policy import Policy
+from .history import History
+from .partial import Partial
+
+
+@dataclass(slots=True)
+class Branch:
+    """State of one guidance branch of one denoiser: a history for each row of the batch."""
+
+    signature: tuple[Any, ...]
+    streams: dict[str, list[History]]
+    """For each stream that leaves the model, the picture's first."""
+
+    @property
+    def rows(self) -> list[History]:
+        """The histories of the stream that becomes the picture; they decide when a step has to be computed."""
+        return next(iter(self.streams.values()))
+
+
+@dataclass(slots=True)
+class Active:
+    """What is decided in the denoiser call that is under way."""
+
+    current: Current
+    tie: int
+    """Rows of one sample: 2 where guidance is batched in one tensor, else 1."""
+    branch: Branch | None = None
+    policies: list[Policy] = field(default_factory=list)
+    """That of every sample."""
+    at: list[float] = field(default_factory=list)
+    """Where the call lies for every sample, in its policy's coordinate."""
+    computed: list[bool] = field(default_factory=list)
+    reason: list[str] = field(default_factory=list)
+    error: list[float | None] = field(default_factory=list)
+    order: list[int | None] = field(default_factory=list)
+    weights: dict[int, list[float]] = field(default_factory=dict)
+    apart: dict[str, list[float | None]] = field(default_factory=dict)
+    """The error of each stream for every sample, where there are several."""
+    first: dict[str, torch.Tensor] = field(default_factory=dict)
+    """The first block's output."""
+    firsts: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
+    """Copies of it by stream and row, for rows that are computed and whose gates ask for it. Made before the next block
+    runs: compiled into a CUDA graph, that one writes where this one wrote."""
+    begin: Any = None
+    """When the second block was reached."""
+    probed: int = 0
+    cutter: Rows | None = None
+    partial: Partial = field(default_factory=Partial)
+    cutters: dict[tuple[int, ...], Rows] = field(default_factory=dict)
+    """Of blocks that partial steps run, by their rows."""
+
+    def rows_of(self, sample: int) -> list[int]:
+        return [sample + part * len(self.computed) for part in range(self.tie)]
+
+    @property
+    def histories(self) -> list[History]:
+        """Those of the call's branch; none before it is known."""
+        return self.branch.rows if self.branch is not None else []
+
+    @property
+    def streams(self) -> dict[str, list[History]]:
+        """The histories of every stream; none before the branch is known."""
+        return self.branch.streams if self.branch is not None else {}
+
+    def used(self) -> dict[int, tuple[list[int], list[float]]]:
+        """For each forecast row: the steps its forecast was made from and their weights."""
+        histories = self.histories
+        return {
+            row: ([a.step for a in histories[row].anchors[: len(self.weights[row])]], self.weights[row])
+            for s, done in enumerate(self.computed)
+            if not done
+            for row in self.rows_of(s)
+        }
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows that are computed."""
+        return sorted(row for s, done in enumerate(self.computed) if done for row in self.rows_of(s))
+
+    def note_endings(self) -> None:
+        """See with which block the partial steps of each row end, where it runs that block in this call."""
+        samples = len(self.computed)
+        for row in range(len(self.histories)):
+            depth = self.policies[row % samples].depth
+            if depth and (self.computed[row % samples] or row % samples in self.partial.depth):
+                self.partial.ending.setdefault(depth - 1, []).append(row)
+
+    def cutter_at(self, index: int) -> Rows | None:
+        """What runs block `index` for the rows that need it; None where none does."""
+        running = self.partial.samples(index)
+        if not running:
+            return self.cutter
+        rows = tuple(sorted([*self.rows, *(row for s in running for row in self.rows_of(s))]))
+        if rows not in self.cutters:
+            device = next(iter(self.first.values())).device
+            self.cutters[rows] = Rows(list(rows), len(self.histories), device)
+        return self.cutters[rows]
