@@ -70,12 +70,13 @@ def standing(data: dict[str, Any]) -> Standing | None:
     here = value_at(curves[ours])
     if here is None:
         return None
-    rivals = {curve: found for curve in rival_curves(data) if (found := value_at(curves[curve])) is not None}
-    fewer = [found for curve, found in rivals.items() if rival_curves(data)[curve] == "fewer-steps"]
-    others = {curve: found for curve, found in rivals.items() if rival_curves(data)[curve] != "fewer-steps"}
+    kinds = rival_curves(data)
+    rivals = {curve: found for curve in kinds if (found := value_at(curves[curve])) is not None}
+    fewer = [found for curve, found in rivals.items() if kinds[curve] == "fewer-steps"]
+    others = {curve: found for curve, found in rivals.items() if kinds[curve] != "fewer-steps"}
     best = max(others, key=lambda curve: others[curve][0], default="")
     lead, is_open = lead_over(curves[ours], others[best][0]) if best else (None, False)
-    peers = [found[0] for curve, found in others.items() if rival_curves(data)[curve] == "peer"]
+    peers = [found[0] for curve, found in others.items() if kinds[curve] == "peer"]
     timed = [c for c in usable(data) if c["curve"] == ours and c["time"]]
     nearest = min(timed, key=lambda c: abs(c["speedup"]["value"] - AIM), default=None)
     return Standing(

@@ -42,12 +42,7 @@ def families() -> str:
 
 def family_page() -> str:
     """docs/families.md: what was tried on which transformer."""
-    sys.path.insert(0, str(ROOT / "docs"))
-    try:
-        from support import page
-    finally:
-        sys.path.pop(0)
-    return page()
+    return beside("support").page()
 
 
 def methods() -> str:

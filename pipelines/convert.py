@@ -57,7 +57,7 @@ def convert_pipeline(
     Raises: UnsupportedModelError, ConfigError: before anything is changed; InputError where Taylor has no prompts.
     """
     from ..accel.denoiser import denoisers_of
-    from ..accel.experts import Layout, convert, level_importance, start_experts, start_groups
+    from ..accel.experts import convert, level_importance, start_experts, start_groups
     from ..accel.experts.calls import record_calls
 
     if start not in STARTS:
@@ -77,7 +77,7 @@ def convert_pipeline(
         bar.update()
         bar.set_postfix_str(words)
 
-    levels = 0 if conversion.experts is None else Layout.parse(conversion.experts.layout).levels
+    levels = conversion.levels
     if levels > 1 and order != "taylor":
         raise ConfigError(
             f"what matters at each of {levels} noise levels is measured: order by taylor, or choose a layout without N"

@@ -171,15 +171,3 @@ def whole_cost(table: AttentionTable, at: int) -> float:
     layers, heads = table.shape
     cells = ((layer, head) for layer in range(layers) for head in range(heads))
     return sum(table.cost(at, layer, head, density_of(TRIED)) for layer, head in cells)
-
-
-def work_of(ranges: Sequence[Densities], levels: Sequence[float], dense: float) -> float:
-    """Share of a dense run's attention that a schedule computes, its search included."""
-    steps = len(levels)
-    first = dense_steps(steps, dense)
-    total = first + SEARCH
-    for level in levels[first:]:
-        held = next((r for r in ranges if r.low < level <= r.high), None)
-        layers = len(held.layers) if held is not None else 1
-        total += sum(sum(held.of(i)) / len(held.layers[i]) for i in range(layers)) / layers if held is not None else 1.0
-    return total / steps

@@ -29,7 +29,7 @@ def apply_conversion(
         mix_blocks(transformer, conversion)
     if conversion.modulation is not None:
         compress_modulation(transformer, conversion.modulation)
-    if conversion.experts is not None and Layout.parse(conversion.experts.layout).levels:
+    if conversion.experts is not None and conversion.levels:
         _by_noise(transformer, conversion.experts, conversion.borders, importance)
     elif conversion.experts is not None or conversion.width is not None:
         sites = find_sites(transformer)

@@ -133,7 +133,7 @@ class Conversion:
             raise ConfigError(
                 "nothing to convert: give experts, a width, blocks (groups or dropped), a modulation or integers"
             )
-        levels = 0 if self.experts is None else Layout.parse(self.experts.layout).levels
+        levels = self.levels
         if list(self.borders) != sorted(set(self.borders)) or len(self.borders) not in (0, max(0, levels - 1)):
             raise ConfigError(f"{levels} noise levels have {max(0, levels - 1)} borders, ascending, not {self.borders}")
         if self.integers is not None and self.experts is not None and (not levels or self.integers.inputs):
@@ -154,6 +154,11 @@ class Conversion:
                     f"the groups of blocks {before.first}-{before.first + before.size - 1} and {after.first}-"
                     f"{after.first + after.size - 1} overlap or are out of order"
                 )
+
+    @property
+    def levels(self) -> int:
+        """Noise levels that choose experts; 0 where tokens do, or there are none."""
+        return 0 if self.experts is None else Layout.parse(self.experts.layout).levels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads again."""

@@ -37,6 +37,15 @@ def checked_block(block: Any) -> int | tuple[int, int]:
     return (int(pair[0]), int(pair[1])) if isinstance(block, (tuple, list)) else int(block)
 
 
+def check_shared(settings: Any) -> None:
+    """Look at the settings that every method of sparse attention has. Raises: ConfigError for one out of its range."""
+    number("min_gain", settings.min_gain, 0.0, 1.0)
+    object.__setattr__(settings, "block", checked_block(settings.block))
+    whole("min_tokens", settings.min_tokens, 1)
+    require(isinstance(settings.tile, bool), f"tile must be true or false, not {settings.tile!r}")
+    require(isinstance(settings.backend, str), f"backend must be a name, not {settings.backend!r}")
+
+
 def pair_of(block: int | tuple[int, int]) -> tuple[int, int]:
     """Tokens of a block of queries, and of one of keys."""
     return (block, block) if isinstance(block, int) else block
@@ -166,13 +175,10 @@ class AdaSpa(Method):
         object.__setattr__(self, "searches", tuple(map(float, searches)))
         number("slack", self.slack, 0.0, 1.0)
         number("drift", self.drift, 0.0)
-        number("min_gain", self.min_gain, 0.0, 1.0)
         whole("most_searches", self.most_searches, 1)
-        object.__setattr__(self, "block", checked_block(self.block))
-        whole("min_tokens", self.min_tokens, 1)
-        for flag in ("head_adaptive", "fresh", "tile"):
+        for flag in ("head_adaptive", "fresh"):
             require(isinstance(getattr(self, flag), bool), f"{flag} must be true or false, not {getattr(self, flag)!r}")
-        require(isinstance(self.backend, str), f"backend must be a name, not {self.backend!r}")
+        check_shared(self)
 
     @property
     def blocks(self) -> tuple[int, int]:

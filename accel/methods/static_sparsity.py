@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from ..densities import Densities
 from ..patterns import PATTERNS
-from ..ranges import number, require, whole
+from ..ranges import number, require
 from . import METHODS, Method
-from .adaspa import AdaSpaTarget, checked_block, pair_of
+from .adaspa import AdaSpaTarget, check_shared, pair_of
 
 if TYPE_CHECKING:
     from ..part import Part, Shared
@@ -59,14 +59,11 @@ class StaticSparsity(Method):
 
     def __post_init__(self) -> None:
         PATTERNS[self.pattern]
-        for name in ("density", "start", "min_gain"):
+        for name in ("density", "start"):
             number(name, getattr(self, name), 0.0, 1.0)
         require(self.density > 0, f"density must be above 0, not {self.density!r}")
         require(self.start < 1, "start must be below 1: a pattern from the end of the run on would be of no use")
-        object.__setattr__(self, "block", checked_block(self.block))
-        whole("min_tokens", self.min_tokens, 1)
-        require(isinstance(self.tile, bool), f"tile must be true or false, not {self.tile!r}")
-        require(isinstance(self.backend, str), f"backend must be a name, not {self.backend!r}")
+        check_shared(self)
 
     @property
     def blocks(self) -> tuple[int, int]:

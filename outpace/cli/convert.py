@@ -182,6 +182,15 @@ def convert(
     click.echo(f"Pipeline: {out}  (train it: outpace distill {out} --out {out}-distilled)")
 
 
+def find_size(model: str, size: dict[str, int | None]) -> tuple[str, dict[str, int]]:
+    """What counts and trial calls are given for MODEL, and the size of a call; steps say nothing of one."""
+    from outpace.cli.options.model import find_source
+
+    source, given = find_source(model, **size)
+    given.pop("steps", None)
+    return source, given
+
+
 def with_fastest_layout(model: str, conversion: Conversion, size: dict[str, int | None]) -> Conversion:
     """`conversion` with what --layout auto stands for.
 
@@ -190,13 +199,10 @@ def with_fastest_layout(model: str, conversion: Conversion, size: dict[str, int 
     from dataclasses import replace
 
     from outpace.accel.experts import Experts, choose_layout
-    from outpace.cli.options.model import find_source
     from outpace.errors import InputError, UnsupportedModelError
 
     try:
-        source, given = find_source(model)
-        given.pop("steps", None)
-        given |= {name: value for name, value in size.items() if value is not None}
+        source, given = find_size(model, size)
         return replace(
             conversion, experts=replace(conversion.experts or Experts(), layout=choose_layout(source, **given))
         )
@@ -239,11 +245,8 @@ def _count(model: str, conversion: Conversion, size: dict[str, int | None], as_j
     from dataclasses import replace
 
     from outpace.accel.experts import count, try_call
-    from outpace.cli.options.model import find_source
 
-    source, given = find_source(model)
-    given.pop("steps", None)
-    given |= {name: value for name, value in size.items() if value is not None}
+    source, given = find_size(model, size)
     told = count(source, conversion, **given)
     tried = try_call(source, conversion, **given)
     if tried is not None:

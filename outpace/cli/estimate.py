@@ -74,11 +74,10 @@ def estimate(
         return
     from outpace.accel.estimate import estimate as run
 
-    source, given = find_source(model)
-    asked = {"height": height, "width": width, "frames": frames, "steps": steps}
+    source, size = find_source(model, height=height, width=width, frames=frames, steps=steps)
     told = run(
         source,
-        **{**given, **{word: value for word, value in asked.items() if value is not None}},
+        **size,
         device=device,
         sparsity=sparsity,
         warmup=warmup,

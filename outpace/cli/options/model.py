@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 
-def find_source(model: str) -> tuple[str, dict[str, int]]:
-    """What `estimate` and `flops` are given for MODEL, and the size and steps that a pocket's recipe knows.
+def find_source(model: str, **asked: int | None) -> tuple[str, dict[str, int]]:
+    """What `estimate` and `flops` are given for MODEL, and the size and steps that are asked for, or else what a
+    pocket's recipe knows of them.
 
     Raises: UnknownNameError for a name that is no published model, pocket or folder.
     """
@@ -16,15 +17,16 @@ def find_source(model: str) -> tuple[str, dict[str, int]]:
     from outpace.pipelines.pocket.recipes import POCKETS
     from outpace.registry import suggestion
 
+    said = {word: value for word, value in asked.items() if value is not None}
     folder = folder_of(model)
     if folder is not None:
         pocket = POCKETS[model]
         words = {"height": "height", "width": "width", "num_frames": "frames"}
         given = {word: pocket.call[key] for key, word in words.items() if key in pocket.call}
-        return str(folder), {**given, "steps": pocket.steps}
+        return str(folder), {**given, "steps": pocket.steps, **said}
     if model not in MODELS and not is_there(model):
         raise UnknownNameError(f"no model '{model}'{suggestion(model, [*MODELS, *POCKETS])}")
-    return model, {}
+    return model, said
 
 
 def folder_of(model: str) -> Path | None:

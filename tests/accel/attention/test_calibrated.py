@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -14,7 +16,15 @@ from tiny import BlockCounter, TinyPipeline
 from outpace.accel import METHODS, AdaSpa, accelerate
 from outpace.accel.calibration.attention import AttentionCalibration
 from outpace.accel.calibration.attention_costs import DENSITIES, Look, SparseProbe, Variant, at_looks
-from outpace.accel.calibration.attention_plan import AttentionTable, Reading, at_density, hull, plan, work_of
+from outpace.accel.calibration.attention_plan import (
+    SEARCH,
+    AttentionTable,
+    Reading,
+    at_density,
+    dense_steps,
+    hull,
+    plan,
+)
 from outpace.accel.densities import LETTERS, Densities, density_of, letter_of, range_at
 from outpace.errors import ConfigError
 
@@ -170,6 +180,17 @@ def test_the_hull_takes_the_best_bargain_first() -> None:
     assert [letter for _, letter, _ in hull(curve)] == ["c", "d", "e"]
     rises = [rise for rise, _, _ in hull(curve)]
     assert rises == sorted(rises) and sum(less for _, _, less in hull(curve)) == pytest.approx(0.9)
+
+
+def work_of(ranges: Sequence[Densities], levels: Sequence[float], dense: float) -> float:
+    """Share of a dense run's attention that a schedule computes, its search included."""
+    first = dense_steps(len(levels), dense)
+    total = first + SEARCH
+    for level in levels[first:]:
+        at = range_at(ranges, level)
+        layers = 1 if at is None else len(ranges[at].layers)
+        total += 1.0 if at is None else sum(fmean(ranges[at].of(i)) for i in range(layers)) / layers
+    return total / len(levels)
 
 
 @pytest.mark.parametrize("saves", [0.2, 0.4, 0.6])
