@@ -26,27 +26,26 @@ WINDOW = 64
 """Side of the windows of crops that the autoencoder is trained on."""
 
 PHOTO = FluxRecipe(
-    autoencoder=FitSettings(steps=3000, batch=16, rate=2e-3, autocast=False, seed=41),
+    autoencoder=FitSettings(steps=2000, batch=16, rate=2e-3, autocast=False, seed=41),
     clip=FitSettings(steps=200, batch=64, rate=3e-3, autocast=False, seed=42),
     t5=FitSettings(steps=200, batch=64, rate=3e-3, autocast=False, seed=43),
     denoiser=FitSettings(
-        steps=12_000,
+        steps=4000,
         batch=16,
         rate=1.5e-3,
         muon_rate=3e-3,
         average=0.998,
         warmup=100,
-        autocast=False,
-        fused_attention=True,
+        compiled=True,
         seed=44,
     ),
     scenes=8192,
     latent_channels=8,
     double_blocks=2,
     single_blocks=14,
-    heads=6,
-    head_width=32,
-    rope_axes=(8, 12, 12),
+    heads=4,
+    head_width=64,
+    rope_axes=(16, 24, 24),
     seed=40,
 )
 
