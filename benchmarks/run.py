@@ -73,7 +73,7 @@ MATRIX_PLANS = {
 
 RIVALS = (
     "scheduled,scheduled-calibrated,scheduled+solver,gated,gated-paper,interval,interval-order2,fewer-steps,dpm++,unipc,"
-    "spectrum,easycache,taylorseer-lite,seacache,first-block-cache,cache-dit-taylor"
+    "spectrum,easycache,meancache,taylorseer-lite,seacache,first-block-cache,cache-dit-taylor"
 )
 """Ours by the dial, calibrated, on a better solver and gated, beside the rivals that people use."""
 SISTERS = Plan(methods=RIVALS, prompts=16, options=("--batch", "16", "--timing-prompts", "1"))

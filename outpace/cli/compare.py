@@ -38,7 +38,7 @@ METHODS: "main", "all", or a comma list of
   interval interval-order2            the last block forecast at fixed intervals
   fewer-steps dpm++ unipc             fewer steps of the same solver, of second-order ones
   first-block-cache taylorseer taylorseer-lite magcache pab fastercache seacache      what diffusers holds
-  spectrum spectrum-mixed easycache teacache    from their papers
+  spectrum spectrum-mixed easycache teacache meancache    from their papers
   cache-dit cache-dit-taylor          with: pip install "outpace[peers]"
 or of single contenders, such as gated-0.15 or steps-25. For long attention, only where named:
   adaspa adaspa-sparsity adaspa-paper    sparse attention: by recall, by the paper's rule, as published

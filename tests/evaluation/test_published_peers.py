@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import nn
 
 from outpace.errors import MeasurementError, UnsupportedModelError
 from outpace.evaluation.peers import PEERS, intercept
 from outpace.evaluation.peers.easy_cache import EasyCache
 from outpace.evaluation.peers.intercept import Call, Moment
+from outpace.evaluation.peers.mean_cache import (
+    PEAK_POWER,
+    Trajectory,
+    computed_steps,
+    error_of_mean,
+    velocities_replaced,
+)
 from outpace.evaluation.peers.spectrum import Spectrum, ridge_forecast
 from outpace.evaluation.peers.tea_cache import TeaCache, Watching
 
@@ -134,6 +145,107 @@ def test_teacache_accumulates_rescaled_changes_until_the_threshold(monkeypatch: 
         watched.replaces(call(0, inputs[0]))
 
 
+def trajectory(velocities: torch.Tensor) -> Trajectory:
+    """Euler's steps from level 1 to 0 along `velocities`, the final state with them."""
+    levels = torch.linspace(1, 0, len(velocities) + 1, dtype=torch.float64).tolist()
+    states = [torch.zeros_like(velocities[0])]
+    for velocity, now, after in zip(velocities, levels, levels[1:], strict=False):
+        states.append(states[-1] + (after - now) * velocity)
+    return Trajectory(states=states, levels=levels, velocities=list(velocities))
+
+
+def test_meancache_reads_the_slope_of_the_mean_velocity() -> None:
+    """Where the velocity is a + b level, its mean over an interval of length L differs from its start by b L / 2."""
+    steps, rate = 1200, 3.0
+    at = torch.linspace(1, 0, steps + 1, dtype=torch.float64)[:-1, None]
+    plain = trajectory(2.0 + rate * at)
+    torch.testing.assert_close(plain.slope(900, 600), torch.tensor([-rate / 2], dtype=torch.float64), rtol=2e-3, atol=0)
+    forecast = plain.velocities[900] - plain.slope(900, 600) * (plain.levels[1200] - plain.levels[900])
+    mean = (plain.states[1200] - plain.states[900]) / (plain.levels[1200] - plain.levels[900])
+    torch.testing.assert_close(forecast, mean, rtol=2e-3, atol=0)
+
+
+def test_meancache_takes_the_best_of_all_schedules_and_keeps_to_its_budget() -> None:
+    plain = trajectory(torch.randn(8, 5, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
+
+    def cost(path: tuple[int, ...]) -> float:
+        edges = [(a, b) for a, b in zip(path, [*path[1:], 8], strict=True) if b > a + 1]
+        overs = {a: range(1, min(6, a + 1) + 1) for a, _ in edges}
+        return sum(min(error_of_mean(plain, a, b, over) for over in overs[a]) ** PEAK_POWER for a, b in edges)
+
+    for budget in (1, 3, 4, 8):
+        found = computed_steps(plain, budget)
+        paths = [(0, *rest) for rest in itertools.combinations(range(1, 8), budget - 1)]
+        assert len(found) == budget and cost(tuple(found)) == pytest.approx(min(map(cost, paths)), abs=1e-12)
+
+
+class Flow(nn.Module):
+    """A pipeline of two guidance branches whose velocity is a + b level, guided."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate, self.calls = rate, 0
+        self.scheduler = FlowMatchEulerDiscreteScheduler()
+        self.transformer = self._modules["denoiser"] = nn.Identity()
+        self.transformer.forward = self.velocity
+
+    def velocity(self, hidden_states: torch.Tensor, timestep: torch.Tensor, return_dict: bool) -> tuple[torch.Tensor]:
+        self.calls += 1
+        return (torch.full_like(hidden_states, 0.5 + self.rate * float(timestep) / 1000),)
+
+    def run(self, steps: int) -> torch.Tensor:
+        self.calls, state = 0, torch.linspace(-1, 1, 6)[None]
+        self.scheduler.set_timesteps(steps)
+        for timestep in self.scheduler.timesteps:
+            one, other = (
+                self.transformer.forward(hidden_states=state, timestep=timestep, return_dict=False)[0] for _ in range(2)
+            )
+            state = self.scheduler.step(other + 3 * (one - other), timestep, state, return_dict=False)[0]
+        return state
+
+
+def test_meancache_computes_its_share_and_gives_the_plain_picture_of_a_constant_velocity() -> None:
+    pipe = Flow(0.0)
+    made = pipe.run(12)
+    assert pipe.calls == 24
+    needed = PEERS["meancache"].prepare(pipe, 12, lambda: pipe.run(12))
+    assert len(needed["plain"].states) == 13 and needed["plain"].levels[-1] == 0
+    assert torch.equal(needed["plain"].states[-1], made)
+    with PEERS["meancache"].apply(pipe, speedup=3.0, **needed):
+        again = pipe.run(12)
+    assert pipe.calls == 8
+    torch.testing.assert_close(again, made, rtol=1e-5, atol=1e-6)
+    assert "step" not in vars(pipe.scheduler) and torch.equal(pipe.run(12), made)
+
+
+def test_meancache_corrects_left_out_steps_as_published() -> None:
+    """Six steps, of which 0, 1 and 4 are computed: by hand, in numpy."""
+    pipe, computed = Flow(2.0), {0: 1, 1: 2, 4: 3}
+    with velocities_replaced(pipe, computed):
+        made = pipe.run(6)
+    levels = pipe.scheduler.sigmas.double().numpy()
+    plain = 0.5 + 2.0 * levels
+    states, velocities = [np.linspace(-1, 1, 6)], []
+    for step, (now, after) in enumerate(itertools.pairwise(levels)):
+        if step in computed:
+            velocity = plain[step]
+        else:
+            first = step - {2: 2, 3: 2, 5: 3}[step]
+            mean = (states[step] - states[first]) / (now - levels[first])
+            velocity = velocities[-1] - (velocities[first] - mean) / (now - levels[first]) * (after - now)
+        velocities.append(velocity)
+        states.append(states[-1] + (after - now) * velocity)
+    np.testing.assert_allclose(made[0].numpy(), states[-1], rtol=1e-5, atol=1e-6)
+
+
+def test_meancache_refuses_a_scheduler_without_velocities(tiny_pipe: Any) -> None:
+    with (
+        pytest.raises(UnsupportedModelError, match="flow-matching scheduler"),
+        velocities_replaced(tiny_pipe, None),
+    ):
+        pytest.fail("it was accepted")
+
+
 def test_steps_and_branches_are_told_by_the_timesteps() -> None:
     moment, seen = Moment(), []
     for timestep in (900, 900, 800.0, torch.tensor([800.0, 800.0]), 700):
@@ -150,4 +262,6 @@ def test_a_denoiser_without_described_blocks_is_refused(tiny_pipe: object, monke
 
 
 def test_every_one_is_registered_at_several_settings() -> None:
-    assert all(len(PEERS[name].settings) >= 4 for name in ("spectrum", "spectrum-mixed", "easycache", "teacache"))
+    assert all(
+        len(PEERS[name].settings) >= 4 for name in ("spectrum", "spectrum-mixed", "easycache", "teacache", "meancache")
+    )
