@@ -30,7 +30,7 @@ PHOTO = FluxRecipe(
     clip=FitSettings(steps=200, batch=64, rate=3e-3, autocast=False, seed=42),
     t5=FitSettings(steps=200, batch=64, rate=3e-3, autocast=False, seed=43),
     denoiser=FitSettings(
-        steps=4000,
+        steps=3000,
         batch=16,
         rate=1.5e-3,
         muon_rate=3e-3,

@@ -75,3 +75,23 @@ def test_it_trains_and_runs_guided_at_256_tokens(tmp_path: Path):
     again, _ = photo.train_photo(tmp_path / "run", small, progress=False)
     kept = again.transformer.state_dict()
     assert all(torch.equal(kept[name], value) for name, value in pipe.transformer.state_dict().items())
+
+
+@pytest.mark.slow
+def test_compiled_blocks_learn_the_same_and_are_plain_again(tmp_path: Path):
+    small = replace(photo.PHOTO, double_blocks=1, single_blocks=1)
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"latents": (64, 256, 32), "pooled": (64, 64), "tokens": (64, 12, 64)}
+    held = {name: torch.randn(shape, generator=draw) for name, shape in shapes.items()}
+    held |= {"empty_pooled": torch.zeros(64), "empty_tokens": torch.zeros(12, 64)}
+    trained, losses = {}, {}
+    for compiled in (True, False):
+        run = replace(small, denoiser=replace(photo.PHOTO.denoiser, steps=6, batch=4, compiled=compiled))
+        model, result = flux.train_denoiser(run, held, tmp_path / str(compiled), torch.device("cpu"), progress=False)
+        trained[compiled], losses[compiled] = model, result.loss
+        assert all(part._compiled_call_impl is None for part in model.modules())
+    assert losses[True] == pytest.approx(losses[False], rel=1e-3)
+    start = dict(flux.build_denoiser(small).named_parameters())
+    for (name, one), other in zip(trained[True].named_parameters(), trained[False].parameters(), strict=True):
+        moved = (other - start[name]).norm()
+        assert (one - other).norm() <= 0.1 * moved + 1e-6, name
