@@ -22,6 +22,9 @@ class Kind:
     ours: bool = False
     """True for what this library proposes; its losses against every other kind are marked."""
 
+    likened: bool = True
+    """False where its pictures are its own, so that a distance to a reference's picture would say nothing."""
+
 
 KINDS: Registry[Kind] = Registry("kind of contender")
 KINDS.add("plain", Kind(label="plain pipeline"))
@@ -43,6 +46,7 @@ KINDS.add("interval", Kind(label="fixed-interval forecast"))
 KINDS.add("fewer-steps", Kind(label="fewer steps"))
 KINDS.add("solver", Kind(label="second-order solver, fewer steps"))
 KINDS.add("peer", Kind(label="peer"))
+KINDS.add("checkpoint", Kind(label="another checkpoint", likened=False))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ..errors import MeasurementError
 from .attention import block_work, digest
-from .contender import Contender, Request, Result
+from .contender import KINDS, Contender, Request, Result
 from .features import extractors, read_features
 from .metrics import METRICS, Metric
 from .records import Records, fingerprint
@@ -150,7 +150,7 @@ def run_batch(study: Study, records: Records, contender: Contender, batch: list[
             "index": request.index,
             "blocks": float(result.blocks),
             "work": float(result.blocks) * block_work((result.trace or {}).get("attention")),
-            "metrics": measure(study, records, contender.name, request, result, metrics),
+            "metrics": measure(study, records, contender, request, result, metrics),
             "checks": {**(check or {}), **alone} or None,
             "features": vectors,
             "trace": kept_of(result.trace),
@@ -194,16 +194,21 @@ def read_alone(metrics: dict[str, Metric], request: Request, result: Result) -> 
 def measure(
     study: Study,
     records: Records,
-    contender: str,
+    contender: Contender,
     request: Request,
     result: Result,
     metrics: dict[str, Metric],
 ) -> dict[str, dict[str, float | None]]:
-    """Every metric of pairs of one sample against its references; infinities capped, None for what is no number."""
+    """Every metric of pairs of one sample against its references; infinities capped, None for what is no number.
+
+    Of a contender whose pictures are its own there are none.
+    """
     table: dict[str, dict[str, float | None]] = {}
-    for reference in study.compared_with(contender):
-        truth = records.load_reference(reference, request.index)
+    for reference in study.compared_with(contender.name):
         table[reference] = {}
+        if not KINDS[contender.kind].likened:
+            continue
+        truth = records.load_reference(reference, request.index)
         for name, metric in metrics.items():
             if metric.kind != "pair":
                 continue

@@ -28,6 +28,7 @@ Examples:
   outpace compare wan-long --method adaspa:recall=0.9 --method "threshold=0.1 + adaspa:recall=0.95" --prompts 2
   outpace compare wan --matrix --prompts 16 --out out/matrix
   outpace compare flux --also out/flux-distilled --out out/moe
+  outpace compare owner/model --also owner/model-turbo:steps=4,guidance=1 --prompts prompts.txt --out out/turbo
   outpace compare owner/model --prompts prompts.txt --device cuda --batch 4 --out out/mine
   outpace compare dit --method threshold=0.15 --accept bands.toml --out out/accepted
 
@@ -53,6 +54,8 @@ them). It is always timed and shown, beside fewer steps unless --methods says ot
 \b
 --also FOLDER takes part beside PIPELINE, alone and under our gate: one that 'outpace convert' or 'outpace distill' made
 from it. Its blocks count for less by the FLOPs that they save; the report shows what its experts were chosen for.
+--also PLACE:steps=4,guidance=1 is another checkpoint with its own steps, a distilled one say, or the .safetensors of
+a LoRA, put on PIPELINE. Its pictures are its own: prompts, sets and time judge it, not the plain pipeline's picture.
 
 \b
 --matrix runs every combination of parts: a forecast cache, sparse attention, a solver, a converted pipeline (--also),
@@ -77,7 +80,12 @@ Results are kept as they come: the same command in the same folder continues whe
 @click.argument("pipeline")
 @click.option("--methods", metavar="METHODS", help="Who takes part, see below [default: main, or fewer steps].")
 @click.option("--method", "asked", multiple=True, metavar="METHOD[+METHOD]", help="One more contender (repeatable).")
-@click.option("--also", multiple=True, metavar="FOLDER", help="A converted pipeline takes part too (repeatable).")
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="PLACE[:...]",
+    help="Another pipeline or LoRA takes part too, see below (repeatable).",
+)
 @click.option("--matrix", "with_matrix", is_flag=True, help="Every combination of parts takes part, see below.")
 @click.option(
     "--axis", "axes", multiple=True, metavar="NAME[=CHOICE,...]", help="Of the matrix only this (repeatable)."
@@ -165,6 +173,7 @@ def compare(
     home = Path(out).expanduser()
     check_writable(home / "results.json", home / "report.html", home / "report.md")
 
+    from outpace.cli.contenders.also import read_also
     from outpace.cli.contenders.choose import check_methods
     from outpace.cli.contenders.matrix import read_axes
     from outpace.cli.contenders.study import batch_maker, build_study, describe
@@ -179,8 +188,9 @@ def compare(
 
     for text in asked:
         parse_combination(text)
-    for folder in also:
-        find_pipeline(folder)
+    for told in map(read_also, also):
+        if not told.adapter:
+            find_pipeline(told.place)
     read_axes(axes)
     if methods is None:
         methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix or also else "main"

@@ -76,10 +76,50 @@ def test_a_mixture_is_combined_with_other_parts(tiny_folder: Path, folder: Path,
 
 def test_slips_are_told_in_one_line(tiny_folder: Path, folder: Path, tmp_path: Path) -> None:
     for words, says in (
-        (["--also", str(tiny_folder)], "its transformer is dense; name a folder of 'outpace convert'"),
         (["--also", str(tmp_path / "none")], "no pipeline"),
-        (["--also", str(folder / "moe")], "two folders are called 'moe'"),
+        (["--also", str(folder / "moe")], "two are called 'moe'"),
     ):
         result = compare(tiny_folder, folder, tmp_path / "out", *words)
         assert result.exit_code == 2 and says in result.stderr, result.output
         assert result.stderr.count("Error:") == 1 and "Traceback" not in result.stderr
+
+
+def test_another_checkpoint_is_called_its_own_way_and_not_likened_to_the_plain_picture(
+    tiny_folder: Path, folder: Path, tmp_path: Path
+) -> None:
+    told = ["compare", str(tiny_folder), "--also", f"{tiny_folder}:steps=2,guidance=1", "--methods", "fewer-steps"]
+    told += f"--prompts {folder}/prompts.txt --steps 6 --converged-steps 0 --timing-prompts 1".split()
+    result = CliRunner().invoke(main, [*told, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "results.json").read_text())
+    by_name: dict[str, Any] = {c["name"]: c for c in results["contenders"]}
+    plain, other = by_name["plain"], by_name[tiny_folder.name]
+    assert other["kind"] == "checkpoint" and other["label"] == f"{tiny_folder.name}, 2 steps"
+    assert other["steps"] == 2 and other["settings"]["guidance"] == 1.0
+    # A third of the steps, and at guidance 1 a call is of half as many rows.
+    assert plain["blocks"] / other["blocks"] == pytest.approx(6, rel=0.01)
+    assert "psnr" not in other["metrics"]["plain"] and by_name["steps-3"]["metrics"]["plain"]["psnr"]["value"] > 0
+    assert other["time"]["wall"]["value"] > 1
+    page, table = (tmp_path / "report.html").read_text(), (tmp_path / "report.md").read_text()
+    assert f"{tiny_folder.name}, 2 steps" in page and f"| {tiny_folder.name}, 2 steps |" in table
+
+
+@pytest.mark.parametrize(
+    ("also", "says"),
+    [
+        ("{dense}:step=4", "no 'step'; did you mean 'steps'?"),
+        ("{dense}:steps=none", "steps=none is no number of steps"),
+        ("{dense}:guidance=-2", "guidance=-2 is no number of guidance"),
+        ("flux:steps=4", "prompts of one say nothing to the other"),
+        ("{moe}:steps=4", "a converted pipeline is called as"),
+        ("{dense}/no-such.safetensors", "no-such.safetensors"),
+    ],
+)
+def test_what_cannot_take_part_is_refused_in_one_line(
+    tiny_folder: Path, folder: Path, tmp_path: Path, also: str, says: str
+) -> None:
+    place = also.format(dense=tiny_folder, moe=folder / "moe")
+    told = ["compare", str(tiny_folder), "--also", place, "--prompts", str(folder / "prompts.txt"), "--steps", "4"]
+    result = CliRunner().invoke(main, [*told, "--out", str(tmp_path)])
+    assert result.exit_code == 2 and says in result.output, result.output
+    assert not (tmp_path / "results.json").exists()

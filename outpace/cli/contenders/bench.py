@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from outpace.errors import MeasurementError
 from outpace.evaluation import Request, Result
 from outpace.evaluation.meter import BlockMeter
 
@@ -35,6 +36,9 @@ class Bench:
     converted: Sequence[Converted] = ()
     """Converted pipelines that take part beside it."""
 
+    others: Sequence[Also] = ()
+    """Pipelines with other weights that take part beside it."""
+
     bricks: dict[str, Calibrated] = field(init=False, default_factory=dict)
     """What was measured of its bricks, by the settings of the calibration."""
 
@@ -43,6 +47,7 @@ class Bench:
 
     meter: BlockMeter = field(init=False)
     calibrated: bool = field(init=False, default=False)
+    flops: float | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         from outpace.accel import find_family
@@ -81,6 +86,21 @@ class Bench:
                 self.run([self.yardstick or request], self.steps)
             self.meter.calibrate(calls, 1)
             self.calibrated = True
+
+    def call_flops(self) -> float:
+        """FLOPs of the denoiser a call, measured once on the steps of one sample, at most two."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        if self.flops is None:
+            if self.yardstick is None:
+                raise MeasurementError("there is no request to measure a call with")
+            steps = min(2, self.steps)
+            with self.meter.counting() as calls, FlopCounterMode(display=False) as counter:
+                self.run([self.yardstick], steps)
+            counts = counter.get_flop_counts()
+            name = type(self.loaded.pipe.transformer).__name__
+            self.flops = sum(counts.get(name, {}).values()) / len(calls)
+        return self.flops
 
     def answer(self, requests: list[Request], steps: int) -> list[Result]:
         """Run the pipeline as it stands, and count the blocks from outside."""
@@ -127,6 +147,17 @@ class Bench:
             self.calibrate(requests[0])
         with enter():
             return self.run(requests, self.steps) if timed else self.answer(requests, self.steps)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Also:
+    """A pipeline with other weights, a distilled one or one with an adapter, called its own way."""
+
+    name: str
+    """Short, fit for a file name."""
+    bench: Bench
+    settings: dict[str, Any]
+    """Which weights it has, and how it is called."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

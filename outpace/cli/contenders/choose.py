@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 # The curves register themselves, in the order in which reports show them.
 from outpace.cli.contenders import forecasts, solvers, sparse, bricks  # noqa: F401  # isort: skip
+from outpace.cli.contenders.also import other_contenders
 from outpace.cli.contenders.asked import asked_contenders
 from outpace.cli.contenders.bench import Bench
 from outpace.cli.contenders.converted import converted_contenders
@@ -34,7 +35,7 @@ they are named."""
 def build_contenders(
     bench: Bench, methods: str, asked: Sequence[str] = (), converged_steps: int = CONVERGED_STEPS
 ) -> list[Contender]:
-    """The references, then what is asked for one by one, converted pipelines, then what `methods` names.
+    """The references, then what is asked for one by one, converted and other pipelines, then what `methods` names.
 
     Args:
         methods: "all", "main", or curves and contenders separated by commas; "none" adds nothing.
@@ -48,6 +49,7 @@ def build_contenders(
     first = [plain(bench), *([converged(bench, converged_steps)] if converged_steps else [])]
     first += asked_contenders(bench, asked, bench.steps)
     first += converted_contenders(bench, bench.converted)
+    first += other_contenders(bench)
     every = {c.name: c for contenders in built.values() for c in contenders}
     chosen: dict[str, Contender] = {}
     for word in (w.strip() for w in methods.split(",") if w.strip()):

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from outpace.accel import GatedTaylor
@@ -17,6 +15,7 @@ from outpace.errors import InputError
 if TYPE_CHECKING:
     from outpace.accel import Method
     from outpace.evaluation import Contender, Request, Result
+    from outpace.pipelines.load import Loaded
 
 
 def contender(
@@ -45,41 +44,35 @@ def contender(
     return replace(made, generate=generate, settings={**made.settings, **one.settings})
 
 
-def load_converted(dense: Bench, folders: Sequence[str]) -> list[Converted]:
-    """The pipelines in `folders`, to be called as `dense` is.
+def load_converted(dense: Bench, loaded: Mapping[str, Loaded]) -> list[Converted]:
+    """The converted pipelines in `loaded` by name, to be called as `dense` is.
 
-    Raises: InputError for a folder without a converted pipeline, or with one of another model.
+    Raises: InputError for one of another model.
     """
     from outpace.accel.experts import conversion_of, count
-    from outpace.pipelines.load import load_pipeline
 
-    found: dict[str, Converted] = {}
+    found = []
     original = dense.loaded.pipe.transformer
-    for folder in folders:
-        loaded = load_pipeline(folder, dtype=original.dtype, device=str(dense.loaded.pipe.device), progress=False)
-        loaded.pipe.set_progress_bar_config(disable=True)
-        transformer = loaded.pipe.transformer
+    for name, one in loaded.items():
+        transformer = one.pipe.transformer
         conversion = conversion_of(transformer)
-        if conversion is None:
-            raise InputError(f"--also {folder}: its transformer is dense; name a folder of 'outpace convert'")
-        if not isinstance(transformer, type(original)):
+        if conversion is None or not isinstance(transformer, type(original)):
             raise InputError(
-                f"--also {folder}: it was made from a {type(transformer).__mro__[2].__name__}, and "
+                f"--also {name}: it was made from a {type(transformer).__mro__[2].__name__}, and "
                 f"{dense.loaded.source.name} has a {type(original).__name__}"
             )
         sizes = {"height": "height", "width": "width", "num_frames": "frames"}
         size = {word: dense.arguments[name] for name, word in sizes.items() if name in dense.arguments}
         counted = count(original, conversion, **size)
-        name = re.sub(r"[^A-Za-z0-9@.+_-]+", "-", Path(folder).name)
-        if name in found:
-            raise InputError(f"--also: two folders are called '{name}'; rename one of them")
-        found[name] = Converted(
-            name=name,
-            bench=Bench(loaded=loaded, arguments=dense.arguments, yardstick=dense.yardstick),
-            share=counted.flops / counted.dense_flops,
-            settings={"conversion": conversion.to_dict(), "weights": weights_digest(loaded.pipe)},
+        found.append(
+            Converted(
+                name=name,
+                bench=Bench(loaded=one, arguments=dense.arguments, yardstick=dense.yardstick),
+                share=counted.flops / counted.dense_flops,
+                settings={"conversion": conversion.to_dict(), "weights": weights_digest(one.pipe)},
+            )
         )
-    return list(found.values())
+    return found
 
 
 def converted_contenders(dense: Bench, converted: Sequence[Converted]) -> list[Contender]:

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from outpace.accel import find_family
+from outpace.cli.contenders.also import load_also
 from outpace.cli.contenders.bench import Bench, weights_digest
 from outpace.cli.contenders.bricks import SPEEDUPS as BRICK_SPEEDUPS
 from outpace.cli.contenders.choose import build_contenders
-from outpace.cli.contenders.converted import load_converted
 from outpace.cli.contenders.matrix import Plan, plan_matrix
 from outpace.cli.contenders.sparse import SPEEDUPS as SPARSE_SPEEDUPS
 from outpace.cli.options.pipeline import inputs_of, setup_of
@@ -68,7 +68,7 @@ def build_study(
         arguments={**call_arguments(loaded, **settings), **inputs.arguments(loaded)},
         yardstick=requests[0],
     )
-    bench.converted = load_converted(bench, also)
+    load_also(bench, also, pipeline)
     contenders = build_contenders(bench, methods, asked, converged_steps)
     plan = plan_matrix(bench, requests[0], axes) if with_matrix else None
     contenders += plan.contenders if plan else []
