@@ -36,6 +36,8 @@ class MoatConfig:
     """Whether attention has a bias for relative positions."""
     picture: int = 224
     """Pixels of a side, which sizes the tables of relative positions; other pictures get resized tables."""
+    table_corners: bool = True
+    """Whether a resized table's corners are those it had; False as in the published code, whose tables are for 224."""
     window: tuple[int, ...] | None = None
     """Positions of a side of each attention stage's windows (14, 7 in detection); None is the whole map."""
     channels: int = 3
@@ -104,9 +106,11 @@ class MobileConv(nn.Module):
 class MapAttention(nn.Module):
     """Self-attention of a map's positions, all or in windows."""
 
-    def __init__(self, width: int, side: int, *, positions: bool, window: int | None) -> None:
+    def __init__(
+        self, width: int, side: int, *, positions: bool, window: int | None, table_corners: bool = True
+    ) -> None:
         super().__init__()
-        self.window, self.norm = window, nn.LayerNorm(width)
+        self.window, self.table_corners, self.norm = window, table_corners, nn.LayerNorm(width)
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         shape = (width // HEAD_WIDTH, 2 * side - 1, 2 * side - 1)
         self.table = nn.Parameter(nn.init.trunc_normal_(torch.empty(shape), std=0.02)) if positions else None
@@ -116,7 +120,7 @@ class MapAttention(nn.Module):
         q, k, v = (part(h).unflatten(-1, (-1, HEAD_WIDTH)) for part in (self.query, self.key, self.value))
         rows, columns = x_BCYX.shape[2:]
         window = (rows, columns) if self.window is None else (min(self.window, rows), min(self.window, columns))
-        bias = None if self.table is None else relative_bias(self.table, window)
+        bias = None if self.table is None else relative_bias(self.table, window, corners=self.table_corners)
         out = window_attention(q, k, v, window=window, bias=bias)
         return x_BCYX + self.out(out.flatten(-2)).movedim(-1, 1)
 
@@ -148,7 +152,15 @@ class Moat(nn.Module):
                 inputs = width
                 if attends:
                     side = -(-config.picture // 2 ** (stage + 2))
-                    layers.append(MapAttention(width, side, positions=config.positions, window=window))
+                    layers.append(
+                        MapAttention(
+                            width,
+                            side,
+                            positions=config.positions,
+                            window=window,
+                            table_corners=config.table_corners,
+                        )
+                    )
         self.layers = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.LayerNorm(inputs), nn.Linear(inputs, config.classes))
         self.apply(_draw)
@@ -203,13 +215,17 @@ MOAT = MODELS.add(
         config=MoatConfig,
         toy=MoatConfig(stem=8, widths=(16, 32), depths=(1, 1), attention=(1,), picture=32, classes=5),
         example=lambda config: (picture_batch(config.picture),),
-        done=("the nine models, with and without relative positions", "windows for large pictures, tables resized"),
-        left_out=("stochastic depth and training on ImageNet", "detection and segmentation heads"),
-        claim="mobile convolutions tell attention where it is: positions are hardly needed",
-        limits=(
-            "a stride pads after the picture only, as the published weights expect: a mirrored picture differs",
-            "published weights are TensorFlow's and have no loader here; what differs is the order of their tables of "
-            "relative positions, both axes the other way round: `layer.table.data.copy_(theirs.flip(1, 2))`",
+        done=(
+            "the nine models, with and without relative positions",
+            "windows for large pictures, tables resized",
+            "weights of the published code, TensorFlow's checkpoints (`outpace.models.load_published`): create with "
+            "table_corners=False, and with the picture of 224 that their tables are for, whatever pictures are read",
         ),
+        left_out=(
+            "stochastic depth and training on ImageNet",
+            "detection and segmentation heads, for which the published code pools its shortcuts over 3 x 3",
+        ),
+        claim="mobile convolutions tell attention where it is: positions are hardly needed",
+        limits=("a stride pads after the picture only, as the published weights expect: a mirrored picture differs",),
     ),
 )

@@ -15,7 +15,7 @@ from outpace.accel import METHODS
 from outpace.accel.part import PLACES
 
 ROOT = Path(__file__).resolve().parent.parent
-LEAVES = {"errors", "files", "registry"}
+LEAVES = {"errors", "files", "registry", "weights"}
 ALLOWED = {
     "kernels": set(),
     "accel": {"kernels"},

@@ -116,10 +116,14 @@ def from_windows(x: Tensor, size: Sides, window: Sides) -> Tensor:
     return cut.permute(0, *order, -1).reshape(windows // count, *size, x.shape[-1])
 
 
-def relative_bias(table: Tensor, window: Sides) -> Tensor:
+def relative_bias(table: Tensor, window: Sides, *, corners: bool = True) -> Tensor:
     """(H, P, P): what `table` (H, 2 rows - 1, 2 columns - 1) holds for the offset from a key to a query.
 
-    A table of another size is resized first (bilinear, corners on corners): a model moves to larger windows so.
+    A table of another size is resized first (bilinear): a model moves to larger windows so.
+
+    Args:
+        corners: whether a resized table's corners are those it had; otherwise its numbers lie in the middle of cells,
+            as TensorFlow's do.
     """
     check_one_type("a bias for relative positions", table=table)
     if table.ndim != 1 + len(window) or len(window) not in RESIZES or not table.numel() or min(window) < 1:
@@ -129,7 +133,7 @@ def relative_bias(table: Tensor, window: Sides) -> Tensor:
         )
     wanted = [2 * side - 1 for side in window]
     if list(table.shape[1:]) != wanted:
-        table = F.interpolate(table[None], wanted, mode=RESIZES[len(window)], align_corners=True)[0]
+        table = F.interpolate(table[None], wanted, mode=RESIZES[len(window)], align_corners=corners)[0]
     offsets = (
         place[:, None] - place + side - 1 for place, side in zip(_positions(window, table.device), window, strict=True)
     )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ..layers.separation import in_best_order, si_sdr
-from ..mossformer import rotated
+from ..mossformer import ScaleNorm, rotated
 from ..numbers import numbers
-from ..remember import case, filled_model, given, thinned
+from ..remember import case, filled, filled_model, given, thinned
 
 case("mossformer", "the toy")(lambda: given("mossformer"))
 case("mossformer", "where it drops in training")(lambda: thinned("mossformer"))
@@ -22,6 +22,14 @@ case("mossformer", "three speakers, wide keys, neighbours alone")(
 def masks() -> list[Tensor]:
     model = filled_model("mossformer", window=8, group=4)
     return [model.masks(numbers((2, 16, 21)).abs()), model(numbers((1, 5)))]
+
+
+@case("mossformer", "next to no sound, and rows on both sides of where norms stop")
+@torch.no_grad()
+def faint() -> list[Tensor]:
+    sizes = torch.tensor([1e-7, 1e-6, 1e-5, 1e-4, 1.0], dtype=torch.float64)
+    norm = filled(ScaleNorm(8))
+    return [filled_model("mossformer")(1e-5 * numbers((2, 100))), norm(sizes[:, None] * numbers((5, 8)))]
 
 
 @case("mossformer", "the loss: decibels in the best order; turned keys")

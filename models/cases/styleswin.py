@@ -8,7 +8,16 @@ from torch import Tensor
 from ..layers.adversarial import FIR, resampled
 from ..numbers import numbers
 from ..remember import case, filled, filled_model, given
-from ..styleswin import Critic, StyleSwinConfig, critic_loss, generator_loss, gradient_penalty, positions, widths_of
+from ..styleswin import (
+    Critic,
+    StyledNorm,
+    StyleSwinConfig,
+    critic_loss,
+    generator_loss,
+    gradient_penalty,
+    positions,
+    widths_of,
+)
 
 SMALL = StyleSwinConfig(widths=(16, 16, 8, 8), style=12, mapping=2, window=4)
 
@@ -30,6 +39,18 @@ def critics() -> list[Tensor]:
         found += [real, made, critic_loss(real, made), generator_loss(made)]
         found.append(gradient_penalty(critic, numbers((3, 3, 32, 32), 3)))
     return found
+
+
+@case("styleswin", "where there is next to nothing: of noise, of what a grid holds, of what tells pictures apart")
+@torch.no_grad()
+def faint() -> list[Tensor]:
+    model, critic = filled_model("styleswin"), filled(Critic(SMALL))
+    one = numbers((1, 3, 32, 32))
+    norm = filled(StyledNorm(16, 12))
+    return [
+        model.style_of(1e-4 * numbers((2, 12))), norm(1e-3 * numbers((2, 4, 4, 16)), numbers((2, 12))),
+        critic(one + 1e-5 * numbers((4, 3, 32, 32), 1)),
+    ]  # fmt: skip
 
 
 @case("styleswin", "resampled up and down, positions, styles, the published widths")

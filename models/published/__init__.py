@@ -3,11 +3,25 @@
     model = create("hornet", "tiny")
     load_published(model, torch.load("hornet_tiny_7x7.pth")["model"])
 
-`LAYOUTS` has a function for each; `difference` says what a model must be created with so that it is theirs.
+`LAYOUTS` has a function for each; cards say what a model must be created with so that it is theirs.
 """
 
-from . import crate, dlgsanet_craft, fla, hornet, maxim, mosaic_bert, mossformer, predformer, styleswin, svt, swin, vig
-from .taking import LAYOUTS, load_published
+from ...weights import LAYOUTS, load_published
+from . import (
+    crate,
+    dlgsanet_craft,
+    fla,
+    hornet,
+    maxim,
+    moat,
+    mosaic_bert,
+    mossformer,
+    predformer,
+    styleswin,
+    svt,
+    swin,
+    vig,
+)
 
 __all__ = [
     "LAYOUTS",
@@ -17,6 +31,7 @@ __all__ = [
     "hornet",
     "load_published",
     "maxim",
+    "moat",
     "mosaic_bert",
     "mossformer",
     "predformer",

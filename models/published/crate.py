@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...weights import Weights, layout, renamed
 from ..crate import Crate
-from .taking import Weights, layout, renamed
 
 RULES = (
     (r"^to_patch_embedding\.([123])\.", lambda found: f"embed.{int(found[1]) - 1}."),

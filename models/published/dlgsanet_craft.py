@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ...weights import Weights, layout, renamed
 from ..craft import Craft
 from ..dlgsanet import Dlgsanet
-from .taking import Weights, layout, renamed
 
 NETWORK = ((r"\.project_in\.", ".up."), (r"\.dwconv\.", ".mix."), (r"\.project_out\.", ".down."))
 DLGSANET = (

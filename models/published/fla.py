@@ -5,8 +5,8 @@ Its models norm with a constant of 1e-6 and most have a head of their own: creat
 
 from __future__ import annotations
 
+from ...weights import Weights, layout, renamed
 from ..hybrid import FULL, HybridLanguageModel
-from .taking import Weights, layout, renamed
 
 RULES = (
     (r"^model\.", ""),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import accumulate
 from re import Match
 
+from ...weights import Weights, layout, renamed
 from ..hornet import HorNet
-from .taking import Weights, layout, renamed
 
 PARTS = {"gnconv.proj_in": "mixer.project", "gnconv.dwconv.dw": "mixer.filter.local",
          "gnconv.dwconv.complex_weight": "mixer.filter.spectrum", "gnconv.dwconv.pre_norm": "mixer.filter.before",

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from ...weights import Weights, layout
 from ..maxim import BOTTLENECKS, GROUPS, LEVELS, Maxim
-from .taking import Weights, layout
 
 Pair = tuple[str, str]
 """A layer by our name, and by theirs."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from ...errors import ConfigError
+from ...weights import Weights, layout, renamed, split_rows
 from ..mosaic_bert import MosaicBert
-from .taking import Weights, layout, renamed, split_rows
 
 RULES = (
     (r"^(?:model\.)?(?=bert\.|cls\.)", ""),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ...weights import Weights, layout
 from ..mossformer import Mossformer, by_our_names
-from .taking import Weights, layout
 
 
 @layout(Mossformer)

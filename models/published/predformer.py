@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 
 from ...errors import ConfigError
+from ...weights import Weights, layout, renamed
 from ..predformer import PredFormer, Stack
-from .taking import Weights, layout, renamed
 
 STACK = re.compile(r"^(blocks\.\d+\.)?(\w*transformer\w*)\.")
 PARTS = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ...weights import Weights, layout, renamed
 from ..styleswin import Critic, StyleSwin
-from .taking import Weights, layout, renamed
 
 GENERATOR = (
     (r".*(?:attn_mask\d?|relative_position_index|sin_pos_embed\..*|kernel)$", ""),

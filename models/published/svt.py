@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from re import Match
 
+from ...weights import Weights, layout, renamed
 from ..svt import Svt
-from .taking import Weights, layout, renamed
 
 SPECTRAL = tuple(
     (rf"\.attn\.complex_weight_lh_{'b' if kind == 'bias' else ''}{i}{end}$", f".mixer.{ours}.{kind}{i}")

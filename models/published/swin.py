@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .taking import Weights, layout, renamed, split_rows
+from ...weights import Weights, layout, renamed, split_rows
 
 RULES = (
     (r".*(?:relative_position_index|attn_mask)$", ""),

@@ -7,8 +7,8 @@ from itertools import accumulate
 from re import Match
 
 from ...errors import ConfigError
+from ...weights import Rule, Weights, layout, renamed, split_rows
 from ..vig import Vig
-from .taking import Rule, Weights, layout, renamed, split_rows
 
 MIXER = (
     (r"\.in_proj\.0\.", ".local."),

@@ -46,7 +46,8 @@ class DiT3DTransformerModel(ModelMixin, ConfigMixin):
         window_blocks: the blocks that "window" and "sr" are for; None takes every third, from the first.
         num_embeds_ada_norm: classes; the class of that number means any.
         freq_shift: of the frequencies that times are told by; 1 as in diffusers' DiT, 0 in the authors' code, whose
-            weights want `norm_eps=1e-6` and `activation_fn="gelu"`, too.
+            weights want `norm_eps=1e-6` and `activation_fn="gelu"`, too (`outpace.models.load_published`). They are of
+            attention "global": the authors' windows are never switched on as released, and would mix clouds of a batch.
 
     Shapes: (B, N, C) in and out.
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -12,13 +13,26 @@ from torch import nn
 from ...errors import ConfigError
 
 
+class MappingNetwork(nn.Sequential):
+    """Logits from numbers: layers with ReLU between them. `outpace.models.load_published` takes a released one."""
+
+    def __init__(self, inputs: int, widths: Sequence[int], classes: int, dropout: float) -> None:
+        sizes = [inputs, *widths]
+        hidden = (part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)))
+        super().__init__(*hidden, nn.Linear(sizes[-1], classes))
+
+
 class LadineMapping(ModelMixin, ConfigMixin):
     """K small networks; the k-th turns the tokens of block k into z_k, probabilities that its diffusion member refines.
 
     Early blocks change least where a picture is perturbed, so the first K blocks are read.
 
     Source: arXiv:2310.15952, section III. Flattened tokens make the first matrix large (616 M weights for ViT-B/16):
-    `pool` reads their mean instead. The released networks have `layers=4` and apply no dropout (`dropout=0`).
+    `pool` reads their mean instead. The released networks have layers of `width=(4096, 2048, 128)` and apply no dropout
+    (`dropout=0`); they read 196 patches without a class token (`LadineEncoder(bare=True)`).
+
+    Args:
+        width: of all layers but the last, of which there are `layers`; or of each of them.
     """
 
     @register_to_config
@@ -27,23 +41,20 @@ class LadineMapping(ModelMixin, ConfigMixin):
         members: int = 3,
         tokens: int = 17,
         token_width: int = 64,
-        width: int = 64,
+        width: int | Sequence[int] = 64,
         num_classes: int = 10,
         dropout: float = 0.2,
         pool: bool = False,
         layers: int = 3,
     ) -> None:
         super().__init__()
-        if members < 1 or layers < 2:
-            raise ConfigError(f"{members} members of {layers} layers; a mixture has at least 1 of at least 2")
-        inputs = [token_width if pool else tokens * token_width, *[width] * (layers - 1)]
-        self.networks = nn.ModuleList(
-            nn.Sequential(
-                *(part for size in inputs[:-1] for part in (nn.Linear(size, width), nn.ReLU(), nn.Dropout(dropout))),
-                nn.Linear(inputs[-1], num_classes),
+        widths = [width] * (layers - 1) if isinstance(width, int) else list(width)
+        if members < 1 or not widths:
+            raise ConfigError(
+                f"{members} members of {len(widths) + 1} layers; a mixture has at least 1 of at least 2 layers"
             )
-            for _ in range(members)
-        )
+        inputs = token_width if pool else tokens * token_width
+        self.networks = nn.ModuleList(MappingNetwork(inputs, widths, num_classes, dropout) for _ in range(members))
 
     @property
     def members(self) -> int:

@@ -53,7 +53,7 @@ class LegoBrick(nn.Module):
         self, size: int, patch: int, layers: int, channels: int, seen: int, width: int, heads: int, head_width: int
     ) -> None:
         super().__init__()
-        self.size, self.patch = size, patch
+        self.size, self.patch, self.width = size, patch, width
         self.patches = nn.Conv2d(seen, width, patch, stride=patch)
         self.transformer_blocks = nn.ModuleList(LegoBlock(width, heads, head_width) for _ in range(layers))
         self.norm_out = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
@@ -106,6 +106,8 @@ class LegoTransformer2DModel(ModelMixin, ConfigMixin):
     Variable-Resolution Diffusion Modeling", ICLR 2024, arXiv:2310.06389.
     Differs from the paper: pictures need not be square, nor a multiple of the bricks' sizes, and windows of bricks may
     overlap. Labels are a table rather than a matrix on one-hot vectors; the numbers of weights agree.
+
+    The authors' weights want `freq_shift=0.0, down_first=True` and are taken by `outpace.models.load_published`.
 
     Shapes: (B, C, Y, X) in and out.
 

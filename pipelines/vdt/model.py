@@ -79,12 +79,14 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
     Differs from the paper: places in time are told to the attention over time alone, and that attention starts at zero,
     so that a VDT made `from_image` is the image model frame by frame until it is trained, at any number of frames.
 
-    The authors' weights were trained with `norm_eps=1e-6` and `freq_shift=0.0`.
+    The authors' weights want `norm_eps=1e-6, freq_shift=0.0, places_in_stream=True`, and are taken by
+    `outpace.models.load_published`; their attention over time ends in two matrices, which are multiplied.
 
     Shapes: (B, C, T, Y, X) in and out.
 
     Args:
         freq_shift: of the frequencies that times are told by; 1 as in diffusers' DiT, 0 in the authors' code.
+        places_in_stream: places in time are added once to what goes through all blocks, as in the authors' code.
     """
 
     _no_split_modules: ClassVar[list[str]] = ["VDTBlock"]
@@ -105,6 +107,7 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
         num_embeds_ada_norm: int = 1,
         norm_eps: float = 1e-5,
         freq_shift: float = 1.0,
+        places_in_stream: bool = False,
     ) -> None:
         super().__init__()
         if sample_size % patch_size:
@@ -168,6 +171,8 @@ class VDTTransformer3DModel(ModelMixin, ConfigMixin):
             tokens.shape[-1], torch.arange(frames, device=tokens.device), output_type="pt"
         )
         positions = positions.to(tokens.dtype).repeat_interleave(grid[1] * grid[2], 0)
+        if config.places_in_stream:
+            tokens, positions = tokens + positions, torch.zeros_like(positions)
         for block in blocks:
             tokens = block(tokens, timestep=timestep, class_labels=class_labels, positions=positions, grid=grid)
         condition = blocks[0].norm1.emb(timestep, class_labels, hidden_dtype=tokens.dtype)

@@ -153,6 +153,7 @@ def test_relative_error_is_zero_one_and_never_hides_a_nan() -> None:
     assert relative_error(truth, truth) == 0.0
     assert relative_error(2 * truth, truth) == pytest.approx(1.0)
     assert relative_error(torch.zeros(3), torch.zeros(3)) == 0.0
+    assert relative_error(2e-8 * truth, 1e-8 * truth) == pytest.approx(1.0)  # small numbers are no zeros
     poisoned = truth.clone()
     poisoned[0, 0] = torch.nan
     assert relative_error(poisoned, truth).isnan() and relative_error(truth, poisoned).isnan()

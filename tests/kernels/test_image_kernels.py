@@ -115,9 +115,13 @@ def test_the_bias_of_a_pair_is_the_tables_entry_for_its_offset() -> None:
     heads=st.integers(1, 3),
     channels=st.integers(1, 5),
     normaliser=st.sampled_from(["softmax", "relu"]),
+    size=st.sampled_from([1.0, 1e-6]),
 )
-def test_channel_attention_equals_its_formula(seed: int, heads: int, channels: int, normaliser: str) -> None:
-    q, k, v = (normal(seed + i, 2, heads, channels, 7) for i in range(3))
+def test_channel_attention_equals_its_formula(
+    seed: int, heads: int, channels: int, normaliser: str, size: float
+) -> None:
+    """Of small numbers too: a cosine does not depend on how long vectors are."""
+    q, k, v = (normal(seed + i, 2, heads, channels, 7) * length for i, length in enumerate((size, size, 1.0)))
     temperature = normal(seed + 3, heads)
     out = channel_attention(q, k, v, temperature, normaliser=normaliser)
     near(out, reference_channel_attention(q, k, v, temperature, normaliser=normaliser))

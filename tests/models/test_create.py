@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from outpace.errors import ConfigError, InputError, UnknownNameError
 from outpace.models import MODELS, config_of, configuration, create, load, save
 from outpace.models.create import sizes_of
-from outpace.models.layers.generation import Generates
+from outpace.models.layers.generation import Generates, drawn
 from outpace.models.remember import STRUCTURE, defaults, described, remembered
 from outpace.models.settings import changed, from_data, to_data
 
@@ -197,7 +198,20 @@ def test_language_models_write_on(name: str) -> None:
     assert torch.equal(model.generate(prompt, 3), made[:, :3]) and model.generate(prompt, 0).shape == (2, 0)
     drawn = [model.generate(prompt, 8, temperature=5.0, generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    cold = model.generate(prompt, 5, temperature=1e-6, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(cold, made), "a low temperature takes the likeliest"
     with pytest.raises(ConfigError, match="a prompt is"):
         model.generate(prompt[:, :0], 3)
     with pytest.raises(ConfigError, match="a prompt is"):
         model.generate(prompt, 3, temperature=-1.0)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_tokens_are_drawn_as_often_as_their_temperature_says(temperature: float) -> None:
+    logits, count = torch.tensor([0.0, 1.0, -0.5, 2.0]), 20_000
+    found = drawn(logits.expand(count, -1), temperature, torch.Generator().manual_seed(0)).bincount(minlength=4) / count
+    expected = torch.tensor([math.exp(one / temperature) for one in logits.tolist()])
+    expected = expected / expected.sum()
+    # six deviations of so many draws
+    assert bool(((found - expected).abs() < 6 * (expected * (1 - expected) / count).sqrt()).all())
+    assert drawn(logits[None], 0.0, None).tolist() == [3]

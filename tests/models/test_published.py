@@ -6,20 +6,27 @@ from collections.abc import Callable
 from typing import Any
 
 import more_plain_models as more
+import plain_diffusion as diffusion
 import plain_models as plain
 import pytest
 import torch
 from plain_maxim import maxim
+from plain_moat import moat as moat_of_deeplab
 from torch import Tensor, nn
 
 from outpace.errors import ConfigError, UnknownNameError
 from outpace.kernels.wavelets import dual_tree, inverse_dual_tree
 from outpace.models import create, load_published
 from outpace.models.published import LAYOUTS
-from outpace.models.published.taking import plain as without_wrappers
+from outpace.pipelines.dit3d import DiT3DTransformerModel
+from outpace.pipelines.ladine import LadineDenoiser, LadineEncoder, LadineMapping
+from outpace.pipelines.lego import LegoTransformer2DModel
+from outpace.pipelines.vdt import VDTTransformer3DModel
+from outpace.weights import plain as without_wrappers
 
 torch.set_num_threads(1)
-Model = Callable[[plain.Book], Tensor]
+Case = tuple[nn.Module, Any, Callable[..., Tensor]]
+"""A model, what goes in (one input or several), and the published model written out."""
 
 
 def pictures(rows: int, columns: int | None = None, seed: int = 9) -> Tensor:
@@ -30,12 +37,12 @@ def words(vocabulary: int = 32) -> Tensor:
     return torch.randint(vocabulary, (2, 11), generator=torch.Generator().manual_seed(3))
 
 
-def hornet(*, gf: bool) -> tuple[nn.Module, Tensor, Callable[[plain.Book, Tensor], Tensor]]:
+def hornet(*, gf: bool) -> Case:
     model = create("hornet", "toy", depths=(1, 2, 1), orders=(2, 3, 3), global_filters=gf)
     return model, pictures(32), lambda b, x: plain.hornet(b, x, width=16, depths=(1, 2, 1), orders=(2, 3, 3), gf=gf)
 
 
-def predformer(layout: str) -> tuple[nn.Module, Tensor, Callable[[plain.Book, Tensor], Tensor]]:
+def predformer(layout: str) -> Case:
     letters = {"bin-ts": 2, "fac-ts": 2, "fac-st": 2, "triplet-sts": 3, "quad-tsst": 4}[layout]
     model = create("predformer", "toy", layout=layout, blocks=2 * letters, channels=2, picture=(8, 12), frames=3,
                    legacy_order=layout == "fac-st")  # fmt: skip
@@ -43,7 +50,7 @@ def predformer(layout: str) -> tuple[nn.Module, Tensor, Callable[[plain.Book, Te
     return model, x, lambda b, x: plain.predformer(b, x, layout=layout, width=16, heads=2, patch=4, repeats=2)
 
 
-def svt(*, tokens: bool) -> tuple[nn.Module, Tensor, Callable[[plain.Book, Tensor], Tensor]]:
+def svt(*, tokens: bool) -> Case:
     sizes: dict[str, Any] = {"widths": (8, 16, 16), "depths": (2, 1, 1), "heads": (2, 2, 4)}
     model = create(
         "svt", "toy", **sizes, expansions=(2, 2, 2), token_mixing=tokens, scattered=2 - (not tokens), picture=64
@@ -54,12 +61,81 @@ def svt(*, tokens: bool) -> tuple[nn.Module, Tensor, Callable[[plain.Book, Tenso
     )  # fmt: skip
 
 
-def fla(*kinds: str) -> tuple[nn.Module, Tensor, Callable[[plain.Book, Tensor], Tensor]]:
+def fla(*kinds: str) -> Case:
     model = create("hybrid", "toy", layer_types=kinds, tied=False, norm_eps=1e-6)
     return model, words(), lambda b, x: more.fla(b, x, kinds=kinds, vocabulary=32, width=16, heads=2, hidden=24)
 
 
-CASES: dict[str, Callable[[], tuple[nn.Module, Tensor, Callable[[plain.Book, Tensor], Tensor]]]] = {
+HEADS: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 8}
+BRICKS = ((4, 2, 1), (8, 4, 2), (16, 2, 1))
+LEGO: dict[str, Any] = {
+    **HEADS, "sample_size": 16, "brick_sizes": (4, 8, 16), "patch_sizes": (2, 4, 2), "num_layers": (1, 2, 1),
+    "freq_shift": 0.0, "down_first": True,
+}  # fmt: skip
+
+
+def normal(*shape: int, seed: int = 4) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def moat(side: int) -> Case:
+    sizes: dict[str, Any] = {"stem": 8, "widths": (16, 32, 64), "depths": (1, 2, 1), "attention": (1, 2), "classes": 5}
+    model = create("moat", "toy", **sizes, picture=64, table_corners=False)
+    return model, pictures(side, side + 5), lambda b, x: moat_of_deeplab(b, x, **sizes, tables=(8, 4))
+
+
+def vdt() -> Case:
+    model = VDTTransformer3DModel(
+        **HEADS, in_channels=3, num_layers=2, sample_size=8, norm_eps=1e-6, freq_shift=0.0, places_in_stream=True
+    )
+    inputs = normal(2, 3, 4, 8, 8), torch.tensor([3.0, 700.0])
+    return model, inputs, lambda b, x, t: diffusion.vdt(b, x, t, width=16, layers=2, heads=2, patch=2)
+
+
+def dit3d() -> Case:
+    sizes: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 6, "num_layers": 2, "voxel_size": 8}
+    model = DiT3DTransformerModel(**sizes, num_embeds_ada_norm=3, activation_fn="gelu", norm_eps=1e-6, freq_shift=0.0)
+    inputs = normal(2, 14, 3), torch.tensor([3.0, 700.0]), torch.tensor([1, 3])
+    return model, inputs, lambda b, *given: diffusion.dit3d(b, *given, width=12, layers=2, heads=2, voxels=8, patch=4)
+
+
+def lego() -> Case:
+    model = LegoTransformer2DModel(**LEGO, num_embeds_ada_norm=5)
+    inputs = normal(2, 3, 16, 16), torch.tensor([0.3, -0.7]), torch.tensor([2, 5])
+    return model, inputs, lambda b, *given: diffusion.lego(b, *given, width=16, heads=2, classes=5, bricks=BRICKS)
+
+
+def ladine_member() -> Case:
+    """What is read of a picture, and what is seen in a label: the two halves of the released model."""
+    denoiser = LadineDenoiser(members=1, num_classes=4, width=12, num_train_timesteps=9, picture_layers=3, norm="batch")
+    part: Any = denoiser.parts[0]
+    whole = part.forward
+    part.forward = lambda picture, y, z, times: whole(y, z, part.picture(picture), times)
+    inputs = normal(3, 1, 8, 8), normal(3, 4, seed=5), normal(3, 4, seed=6).softmax(-1), torch.tensor([0, 4, 8])
+    return part, inputs, lambda b, *given: diffusion.ladine_member(b, *given, width=12, steps=9)
+
+
+def ladine_mapping() -> Case:
+    mapping = LadineMapping(members=2, tokens=5, token_width=4, width=(8, 6, 5), num_classes=3, dropout=0.0)
+    network: Any = mapping.networks[1]
+    return network, normal(2, 20), lambda b, x: diffusion.ladine_mapping(b, x, widths=(8, 6, 5), classes=3)
+
+
+def ladine_encoder(*, bare: bool) -> Case:
+    """What the transformer says, or what its second block makes of patches alone."""
+    encoder: Any = LadineEncoder(sample_size=8, width=12, num_layers=3, num_heads=2, num_classes=5, in_channels=3,
+                                 norm_eps=1e-6, centred=False, bare=True)  # fmt: skip
+    if bare:
+        encoder.forward = lambda x: encoder.tokens(x, 2)[1]
+
+    def written_out(b: plain.Book, x: Tensor) -> Tensor:
+        said, seen = diffusion.vision_transformer(b, x, width=12, layers=3, heads=2, patch=2, classes=5)
+        return seen[1] if bare else said
+
+    return encoder, pictures(8), written_out
+
+
+CASES: dict[str, Callable[[], Case]] = {
     "hornet": lambda: hornet(gf=False),
     "hornet with global filters": lambda: hornet(gf=True),
     "vig, plain": lambda: (
@@ -124,6 +200,15 @@ CASES: dict[str, Callable[[], tuple[nn.Module, Tensor, Callable[[plain.Book, Ten
     "deltanet of flash-linear-attention": lambda: fla("deltanet"),
     "gated deltanet of flash-linear-attention": lambda: fla("gated_deltanet"),
     "a hybrid of flash-linear-attention": lambda: fla("gla", "full"),
+    "moat": lambda: moat(64),
+    "moat, its tables resized": lambda: moat(91),
+    "vdt": vdt,
+    "dit3d": dit3d,
+    "lego": lego,
+    "a member of ladine": ladine_member,
+    "a mapping network of ladine": ladine_mapping,
+    "the transformer of ladine": lambda: ladine_encoder(bare=False),
+    "patches in the transformer of ladine": lambda: ladine_encoder(bare=True),
     "swin": lambda: (
         create("swin", "toy", width=12, depths=(2, 2), heads=(3, 6), drop_path=0.0),
         pictures(32),
@@ -135,14 +220,16 @@ CASES: dict[str, Callable[[], tuple[nn.Module, Tensor, Callable[[plain.Book, Ten
 @pytest.mark.parametrize("name", CASES)
 @torch.no_grad()
 def test_published_weights_give_what_published_code_gives(name: str) -> None:
-    model, x, written_out = CASES[name]()
+    model, inputs, written_out = CASES[name]()
+    inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     book = plain.Book()
-    written_out(book, x)  # makes the weights
-    expected = written_out(book, x)
+    written_out(book, *inputs)  # makes the weights
+    expected = written_out(book, *inputs)
     found = load_published(
         model.eval(), {"state_dict": {f"module.{key}": value for key, value in book.weights.items()}}
-    )(x)
-    found = found if isinstance(found, Tensor) else found.logits
+    )(*inputs)
+    found = next(part for part in (found, *(getattr(found, name, None) for name in ("logits", "sample")))
+                 if isinstance(part, Tensor))  # fmt: skip
     assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
@@ -202,3 +289,60 @@ def test_what_is_around_weights_is_taken_off() -> None:
     inner = {"module.a": torch.zeros(1), "module.b": torch.ones(1)}
     assert list(without_wrappers({"model": inner, "epoch": 3})) == ["a", "b"]
     assert list(without_wrappers({"a": torch.zeros(1), "step": 2})) == ["a"]
+
+
+def book_of(name: str) -> tuple[Any, Any, plain.Book, Tensor]:
+    """A case's model, its inputs, its weights, and what published code gives."""
+    model, inputs, written_out = CASES[name]()
+    inputs, book = inputs if isinstance(inputs, tuple) else (inputs,), plain.Book()
+    with torch.no_grad():
+        written_out(book, *inputs)
+        return model, inputs, book, written_out(book, *inputs)
+
+
+@torch.no_grad()
+def test_averages_of_a_training_are_taken_where_there_is_nothing_else() -> None:
+    model, inputs, book, expected = book_of("moat")
+    beside = {f"{name}/ExponentialMovingAverage": value + 1 for name, value in book.weights.items()}
+    slots = {f"{name}/AdamW": value for name, value in book.weights.items()} | {"global_step": torch.ones(())}
+    found = load_published(model.eval(), beside | book.weights | slots)(*inputs)
+    assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+    alone = {f"{name.removeprefix('moat/stem/')}/ExponentialMovingAverage": one for name, one in book.weights.items()}
+    torch.testing.assert_close(load_published(model, alone)(*inputs), found)
+
+
+@torch.no_grad()
+def test_a_lego_without_classes_has_a_row_of_nothing() -> None:
+    _, (x, times, _), book, _ = book_of("lego")
+    model = LegoTransformer2DModel(**LEGO, num_embeds_ada_norm=0).eval()
+    weights = {name: one for name, one in book.weights.items() if "y_embedder" not in name}
+    found: Any = load_published(model, {**weights, "model.map_augment.weight": torch.zeros(16, 9)})(x, times)
+    book.weights["model.y_embedder.embedding_table.bias"] = torch.zeros(16)
+    expected = diffusion.lego(book, x, times, torch.tensor([5, 5]), width=16, heads=2, classes=5, bricks=BRICKS)
+    assert float((found.sample - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "says"),
+    [
+        ("vdt", lambda: VDTTransformer3DModel(num_layers=1), "places_in_stream=True"),
+        ("lego", lambda: LegoTransformer2DModel(num_layers=(1, 1, 1)), "down_first=True"),
+        ("a member of ladine", lambda: LadineDenoiser(members=1).parts[0], "norm='batch'"),
+        ("moat", lambda: create("moat", "toy"), "another model or size"),
+        (
+            "dit3d",
+            lambda: DiT3DTransformerModel(num_layers=1, voxel_size=8),
+            r"pos_embed \(1, 8, 12\) is not the table",
+        ),
+    ],
+)
+def test_weights_of_other_settings_are_refused(name: str, make: Callable[[], nn.Module], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_published(make(), book_of(name)[2].weights)
+
+
+def test_other_places_are_refused() -> None:
+    model, _, book, _ = book_of("vdt")
+    for name in ("pos_embed", "time_embed"):
+        with pytest.raises(ConfigError, match=f"{name} .* is not the table of places"):
+            load_published(model, {**book.weights, name: book.weights[name] + 0.01})

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from outpace.errors import ConfigError
+from outpace.errors import ConfigError, UnknownNameError
 from outpace.pipelines.dit3d import DiT3DTransformerModel
-from outpace.pipelines.ladine import LadineDenoiser, LadineMapping
+from outpace.pipelines.ladine import LadineDenoiser, LadineEncoder, LadineMapping
 from outpace.pipelines.lego import LegoTransformer2DModel
 from outpace.pipelines.vdt import VDTTransformer3DModel
 
@@ -76,6 +76,48 @@ def test_layers_of_ladine_are_settings() -> None:
     assert kinds == ["Flatten", *["Linear", "LayerNorm", "Softplus"] * 2, "Linear", "LayerNorm"]
     assert [linears(LadineMapping(members=1, layers=n)) for n in (3, 4)] == [3, 4]
     assert list(LadineMapping(members=1).state_dict()) == list(LadineMapping(members=1, layers=3).state_dict())
-    for make in (lambda: LadineDenoiser(picture_layers=0), lambda: LadineMapping(layers=1)):
+    assert [
+        part.out_features for part in LadineMapping(members=1, width=(9, 7)).networks[0] if isinstance(part, nn.Linear)
+    ] == [9, 7, 10]
+    for make in (
+        lambda: LadineDenoiser(picture_layers=0),
+        lambda: LadineMapping(layers=1),
+        lambda: LadineMapping(width=()),
+    ):
         with pytest.raises(ConfigError, match="layers"):
             make()
+    with pytest.raises(UnknownNameError, match="did you mean 'batch'"):
+        LadineDenoiser(norm="bach")
+
+
+@torch.no_grad()
+def test_what_settings_of_ladine_change() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 1, 8, 8)
+    plain, bare, raw = (
+        LadineEncoder(width=16, num_layers=2, **how).eval() for how in ({}, {"bare": True}, {"centred": False})
+    )
+    for other in (bare, raw):
+        other.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(bare(x), plain(x))  # its own answer is told places
+    assert [tuple(part.shape) for part in bare.tokens(x)] == [(2, 16, 16)] * 2
+    torch.testing.assert_close(raw(2 * x - 1), plain(x))
+    assert all(block.norm1.eps == 1e-6 for block in LadineEncoder(norm_eps=1e-6).blocks)
+    learned = LadineDenoiser(members=1, norm="batch").train()
+    code, _ = learned.read(0, torch.rand(16, 1, 8, 8), torch.rand(16, 10))
+    assert float(code.mean(0).abs().max()) < 1e-5
+    learned.eval()
+    together = learned.read(0, x, torch.rand(2, 10))[0]
+    torch.testing.assert_close(learned.read(0, x[:1], torch.rand(1, 10))[0], together[:1])
+
+
+@torch.no_grad()
+def test_places_in_time_may_go_into_the_stream() -> None:
+    torch.manual_seed(0)
+    model = MODELS["vdt"](places_in_stream=True).eval()
+    x = torch.randn(1, 3, 1, 8, 8).expand(-1, -1, 3, -1, -1)
+    # attention over time starts at zero: only places tell one frame from the next
+    frames = model(x, torch.tensor(5.0)).sample.unbind(2)
+    assert float((frames[0] - frames[1]).abs().max()) > 1e-3
+    frames = MODELS["vdt"]().eval()(x, torch.tensor(5.0)).sample.unbind(2)
+    torch.testing.assert_close(frames[0], frames[1])

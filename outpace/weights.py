@@ -1,4 +1,7 @@
-"""What all layouts share: names renamed by rules, wrappers taken off, and a model filled with all of them or none."""
+"""Weights as papers' own code has published them: names renamed by rules, wrappers taken off, a model filled whole.
+
+The layouts are in `models/published` and `pipelines/published.py`, beside the models they are of.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError, UnknownNameError
-from ...registry import suggestion
+from .errors import ConfigError, UnknownNameError
+from .registry import suggestion
 
 Weights = dict[str, Tensor]
 Rule = tuple[str, str | Callable[[re.Match[str]], str]]
