@@ -13,6 +13,7 @@ from .families import FAMILIES, Family, Stack, find_family, register_family
 from .methods import METHODS, Method, settings_help
 from .methods.adaspa import AdaSpa
 from .methods.brick_skipping import Brick, BrickSkipping
+from .methods.exact_reuse import ExactReuse
 from .methods.gated_taylor import GatedTaylor
 from .methods.interval_taylor import IntervalTaylor
 from .methods.scheduled_taylor import ScheduledTaylor
@@ -52,6 +53,7 @@ __all__ = [
     "Brick",
     "BrickSkipping",
     "Call",
+    "ExactReuse",
     "Family",
     "Finding",
     "GatedTaylor",

@@ -10,7 +10,7 @@ from .denoiser import denoisers_of
 from .families import find_family
 from .handle import Acceleration
 from .methods import Method, list_of_methods
-from .presets import dial, preset_methods
+from .presets import dial, free_methods, preset_methods
 from .profile import Profile
 
 
@@ -27,7 +27,8 @@ def accelerate(
         target: a pipeline with a `transformer`, or a transformer by itself.
         methods: what to apply, from `outpace.METHODS` or of your own; one for each place in a pipeline.
         speedup: instead of methods, how many times fewer transformer blocks are computed; the steps that are computed
-            lie where they are of most use. 1 changes nothing, bit for bit.
+            lie where they are of most use. 1 changes nothing, bit for bit. What only sees the prompt is computed once
+            a run besides, with presets, too: that changes nothing either (docs/exact_reuse.md).
         preset: "careful", "balanced" or "fast" instead of methods: what measurements favour for the family. A method
             of a preset that cannot work in this pipeline is left out, and the summary says why.
         profile: what `outpace tune` wrote, or its file, instead of methods. Pass the pipeline its number of steps; what
@@ -51,11 +52,10 @@ def accelerate(
             raise ConfigError(f"profile is what `outpace tune` wrote, or its file, not {type(profile).__name__}")
         tuned = profile if isinstance(profile, Profile) else Profile.load(profile)
         return Acceleration(target, tuned.methods, tuned)
-    if speedup is not None:
-        methods = (dial(speedup),)
-    if preset is not None:
-        chosen = preset_methods(preset, find_family(denoisers_of(target)[0][1]).name)
-        return Acceleration(target, chosen, leave_out=True)
+    if speedup is not None or preset is not None:
+        family = find_family(denoisers_of(target)[0][1])
+        chosen = [dial(speedup)] if speedup is not None else preset_methods(preset or "", family.name)
+        return Acceleration(target, chosen, leave_out=preset is not None, beside=free_methods(family))
     if not methods:
         raise ConfigError(f"nothing to apply: give speedup=3, a method, such as {example()}, or a preset")
     return Acceleration(target, methods)

@@ -7,6 +7,7 @@ answer has to be the same again, with all samples forecast and with some.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -16,12 +17,14 @@ import torch
 from torch import nn
 
 from ..errors import OutpaceError
+from .conditioning import MOVING
 from .families import Family, Stack, find_family
 from .forecast import Forecaster, History
 from .handle import Acceleration
 from .methods import Method
 from .methods.gated_taylor import GatedTaylor
 from .policy import Policy
+from .reuse import constant_modules
 
 if TYPE_CHECKING:
     from .forecast.errors import Measured
@@ -151,6 +154,9 @@ def findings_of(transformer: nn.Module, inputs: Inputs, rounding: float) -> Iter
             made = [leaf for part in parts for leaf in part]
         return same(made, "three calls")
 
+    def unchanging() -> str | None:
+        return None if not family.constant else constant(transformer, inputs)
+
     def restored() -> str:
         if attributes(transformer) != before:
             return "an attribute is left behind"
@@ -161,6 +167,7 @@ def findings_of(transformer: nn.Module, inputs: Inputs, rounding: float) -> Iter
     yield tried("arguments of blocks carry the batch where the family says", lambda: arguments(transformer, inputs))
     yield tried("the same inputs again, some samples forecast, give the same result", mixed)
     yield tried("three samples together are the three alone", alone)
+    yield tried("what the family names constant is given the same at another step", unchanging)
     yield tried("nothing is left behind", restored)
 
 
@@ -188,6 +195,51 @@ def arguments(transformer: nn.Module, inputs: Inputs) -> str:
             )
             wrong.append(f"'{name}' of '{stack.path}' {how}")
     return "; ".join(dict.fromkeys(wrong))
+
+
+def constant(transformer: nn.Module, inputs: Inputs) -> str:
+    """Which modules of `Family.constant` are given something else at other latents and times; seen by calling so."""
+    family = find_family(transformer)
+    site = inspect.signature(transformer.forward)
+    given: list[dict[str, list[torch.Tensor]]] = []
+    for factor in (1.0, 0.75):
+        args, kwargs = inputs(SEEDS)
+        named = site.bind(*args, **kwargs).arguments
+        moved = {name: scaled(named[name], factor) for name in MOVING.union(family.moving) if name in named}
+        found: dict[str, list[torch.Tensor]] = {}
+        handles = [
+            module.register_forward_pre_hook(
+                lambda _, args, kwargs, path=path, found=found: found.setdefault(path, []).extend(
+                    leaf.clone() for leaf in leaves([list(args), dict(kwargs)])
+                ),
+                with_kwargs=True,
+            )
+            for path, module in constant_modules(transformer, family.constant).items()
+        ]
+        try:
+            transformer(**{**named, **moved})
+        finally:
+            for handle in handles:
+                handle.remove()
+        given.append(found)
+    one, other = given
+    if not one:
+        return "none of the modules that it names was called"
+    wrong = [
+        path
+        for path, before in one.items()
+        if len(before) != len(other.get(path, ())) or not all(map(torch.equal, before, other[path]))
+    ]
+    return f"others are given to {', '.join(wrong)}" if wrong else ""
+
+
+def scaled(value: Any, factor: float) -> Any:
+    """Latents or times that are others, in whatever containers they come."""
+    if isinstance(value, torch.Tensor):
+        return value * factor if value.is_floating_point() else (value * factor).to(value.dtype)
+    if isinstance(value, (list, tuple)):
+        return type(value)(scaled(item, factor) for item in value)
+    return value
 
 
 def one_sample_a_call(family: Family) -> bool:

@@ -43,19 +43,27 @@ class Acceleration:
     Args:
         leave_out: a method that cannot work in this pipeline is left out, with the reason in the trace, as long as
             another is left; else it is refused.
+        beside: methods that change no picture and come along with those that were asked for.
     """
 
     def __init__(
-        self, target: Any, methods: Sequence[Method], profile: Profile | None = None, *, leave_out: bool = False
+        self,
+        target: Any,
+        methods: Sequence[Method],
+        profile: Profile | None = None,
+        *,
+        leave_out: bool = False,
+        beside: Sequence[Method] = (),
     ) -> None:
-        check_combination(list(methods))
+        check_combination([*methods, *beside])
         found = [(name, module, find_family(module)) for name, module in denoisers_of(target)]
         _, first, self.family = found[0]
         self._target, self.methods, self.profile = target, list(methods), profile
+        self._beside = list(beside)
         self.trace = Trace(
             family=self.family.name,
             blocks=len(self.family.blocks(first)),
-            methods=[method.to_dict() for method in methods],
+            methods=[method.to_dict() for method in (*methods, *beside)],
         )
         self._conductor = Conductor(self.trace)
         self._denoisers: list[Denoiser] = []
@@ -69,7 +77,7 @@ class Acceleration:
         conductor = self._conductor
         shared, conductor.handle = conductor.shared, self
         expectation = [] if self.profile is None else [Expectation(self.profile, shared)]
-        made = [(method, method.part(shared)) for method in self.methods]
+        made = [(method, method.part(shared)) for method in (*self.methods, *self._beside)]
         conductor.take([*expectation, *(part for _, part in made)])
         for part in list(conductor.parts):
             try:
@@ -80,7 +88,7 @@ class Acceleration:
                 method = next(method for method, its in made if its is part)
                 self.methods.remove(method)
                 conductor.parts.remove(part)
-                self.trace.methods = [method.to_dict() for method in self.methods]
+                self._tell(self.methods)
                 self.trace.warn(f"{method.name} is left out here: {error}")
         if any(part.holds_denoisers for part in conductor.parts):
             for name, module, family in found:
@@ -124,8 +132,12 @@ class Acceleration:
             )
         found[0].assign(methods)
         kept = [method for method in self.methods if method.place not in places]
-        self.trace.methods = [method.to_dict() for method in (*kept, *dict.fromkeys(methods))]
+        self._tell([*kept, *dict.fromkeys(methods)])
         self.reset()
+
+    def _tell(self, methods: Sequence[Method]) -> None:
+        """Note in the trace what is at work."""
+        self.trace.methods = [method.to_dict() for method in (*methods, *self._beside)]
 
     def request(self, scheduler: Any = None) -> Request:
         """One more request, where several take turns on this transformer in one thread; enter it around its calls.

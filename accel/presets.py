@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..registry import Registry
+from .families import Family
 from .methods import Method
+from .methods.exact_reuse import ExactReuse
 from .methods.gated_taylor import GatedTaylor
 from .methods.scheduled_taylor import ScheduledTaylor
 
@@ -72,3 +74,8 @@ def dial(speedup: float) -> Method:
 def preset_methods(name: str, family: str) -> list[Method]:
     """The methods of preset `name` for `family`. Raises: UnknownNameError."""
     return PRESETS[name].methods(family)
+
+
+def free_methods(family: Family) -> list[Method]:
+    """What comes along with a dial or a preset: methods that change no bit of a picture."""
+    return [ExactReuse()] if family.constant else []

@@ -70,6 +70,9 @@ class Trace:
     attention: Any = None
     """What was left out of attention, where a method leaves out any."""
 
+    reuse: Any = None
+    """What was computed once a run, where a method sees to that."""
+
     def warn(self, message: str) -> None:
         """Keep `message` once."""
         if message not in self.warnings:
@@ -100,8 +103,9 @@ class Trace:
         self.before.clear()
         self.parts.clear()
         self.timings.clear()
-        if self.attention is not None:
-            self.attention.clear()
+        for told in (self.attention, self.reuse):
+            if told is not None:
+                told.clear()
 
     def totals(self) -> dict[str, Any]:
         """Counts of the whole trace; speed-ups in blocks (predicted) and in seconds of denoiser calls (measured)."""
@@ -141,6 +145,7 @@ class Trace:
             "calls": [asdict(c) for c in self.calls],
             "totals": self.totals(),
             "attention": self.attention.as_dict() if self.attention is not None else None,
+            "reuse": self.reuse.as_dict() if self.reuse is not None else None,
         }
 
     def summary(self) -> str:
@@ -170,6 +175,8 @@ class Trace:
             lines.append(self._bricks_line(totals))
         if self.attention is not None:
             lines += self.attention.lines()
+        if self.reuse is not None:
+            lines.append(self.reuse.line())
         reasons = Counter(r for c in self.calls for r, done in zip(c.reason, c.computed, strict=True) if done)
         lines.append("  computed because of: " + ", ".join(f"{r} {n}" for r, n in reasons.most_common()))
         errors = sorted(e for c in self.calls for e in c.error if e is not None)

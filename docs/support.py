@@ -2,6 +2,7 @@
 docs/families.md.
 
 With DIFFUSERS_TESTS=CHECKOUT the pipelines of diffusers' own tests are tried too; without, what is known of them stays.
+`python docs/support.py classes`, `fixtures` or `new` (fixtures that have not passed yet) tries a part.
 Every class is tried on a tiny model of it, and what is said of it is stamped with its family's data: a family that was
 changed since has to be tried again.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +24,14 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "support.json"
 ALL = "the same inputs again, all forecast, give the same result"
 SOME = "the same inputs again, some samples forecast, give the same result"
-WORDS = {"sparse": "sparse attention", "bricks": "bricks", "experts": "experts"}
+WORDS = {"sparse": "sparse attention", "bricks": "bricks", "experts": "experts", "reuse": "exact reuse"}
+RAISED = "raised: "
+"""What stands before an exception out of a run: what is taken has to work."""
+GIVEN = {
+    "ControlNet": "Control",
+    "picture given": "Img2Img|I2I|ImageTo|Image2|I2V|V2V|VideoTo|Video2|Inpaint|Edit|Kontext|Fill|Reference|Upsample",
+}
+"""Columns by what the names of the pipelines say that they are given."""
 INTRO = """# Supported transformers
 
 Written by `make readme` from docs/support.json, which `make support` makes by trying all of it (torch {torch},
@@ -31,8 +40,9 @@ diffusers {diffusers}): {classes} classes, each on a tiny random model. A class 
 
 Forecast: the same inputs again, all blocks but the first left out, give the same result, in every stream. Samples
 apart: so they do where only some samples of a batch are forecast; a dash where a call is one sample, or samples are
-decided together. Sparse attention, bricks and experts: AdaSpa and BrickSkipping did something in a run of the tiny
-model, and its feed-forward layers can become experts."""
+decided together. Sparse attention, bricks, experts and exact reuse: AdaSpa, BrickSkipping and ExactReuse did something
+in a run of the tiny model, the last without changing a bit of it, and its feed-forward layers can become experts.
+ControlNet and picture given: a pipeline with one, or that is given a picture or a clip, is among those tried."""
 SPARSE = {"recall": 0.5, "block": 16, "min_tokens": 1, "min_gain": 0.0}
 """Settings with which attention of so few tokens is searched at all."""
 
@@ -56,7 +66,7 @@ def stamp(family: Any) -> str:
 
 def try_class(name: str) -> dict[str, Any]:
     """What works on a tiny model of one class."""
-    from outpace.accel import AdaSpa, BrickSkipping, find_family
+    from outpace.accel import AdaSpa, BrickSkipping, ExactReuse, find_family
     from outpace.accel.check import check_specimen
     from outpace.accel.specimens import SPECIMENS
 
@@ -71,6 +81,7 @@ def try_class(name: str) -> dict[str, Any]:
         "sparse": ran(specimen, AdaSpa(**SPARSE)),
         "bricks": ran(specimen, BrickSkipping(schedule=f"1-{last}:0.5")),
         "experts": experts(specimen),
+        "reuse": ran(specimen, ExactReuse()),
     }
 
 
@@ -79,22 +90,38 @@ def ran(specimen: Any, method: Any) -> str:
     import torch
 
     from outpace.accel.apply import Acceleration
-    from outpace.accel.check import Steps
+    from outpace.accel.check import Steps, leaves
+    from outpace.errors import OutpaceError
 
     model, scheduler = specimen.build(), Steps()
     target = SimpleNamespace(transformer=model, scheduler=scheduler)
+    args, kwargs = specimen.inputs((0, 1), model)
+    with torch.no_grad():
+        plain = leaves(model(*args, **kwargs))
     try:
-        with torch.no_grad(), Acceleration(target, [method]) as run:
+        run = Acceleration(target, [method])
+    except OutpaceError as error:  # refused, and the table says why
+        return in_a_line(error)
+    try:
+        with torch.no_grad(), run:
             scheduler.set_timesteps(4)
             for _ in range(4):
                 args, kwargs = specimen.inputs((0, 1), model)
-                model(*args, **kwargs)
+                made = leaves(model(*args, **kwargs))
                 scheduler.step()
-            calls = run.trace.calls
-    except Exception as error:  # refused, or wrong: either way it does not work, and the table says why
-        return " ".join(str(error).split())[:160]
-    left_out = any(call.sparse or any(call.skipped) for call in calls)
-    return "yes" if left_out else "nothing happened on the tiny model"
+                if method.place == "reuse" and not all(map(torch.equal, made, plain)):
+                    return RAISED + "the result is another"
+            calls, told = run.trace.calls, run.trace.reuse
+    except Exception as error:  # it was taken, and does not work
+        return RAISED + in_a_line(error)
+    if any(call.sparse or any(call.skipped) for call in calls) or (told is not None and told.reused):
+        return "yes"
+    return "nothing happened on the tiny model" + "".join(f": {said}" for said in run.trace.warnings[:1])
+
+
+def in_a_line(error: Exception) -> str:
+    """What an exception says, cut short."""
+    return " ".join(str(error).split())[:160]
 
 
 def experts(specimen: Any) -> str:
@@ -105,22 +132,27 @@ def experts(specimen: Any) -> str:
     try:
         return "yes" if find_sites(specimen.build()) else "no feed-forward layer that is known"
     except OutpaceError as error:
-        return " ".join(str(error).split())[:160]
+        return in_a_line(error)
 
 
-def try_fixtures() -> dict[str, Any] | None:
-    """What came of the pipelines of diffusers' own tests; None where no checkout is named."""
+def try_fixtures(known: dict[str, Any] | None, again: bool) -> Iterator[dict[str, Any]]:
+    """What came of the pipelines of diffusers' own tests so far, one more each time; nothing without a checkout.
+
+    Args:
+        known: what came of them before.
+        again: also those that passed then.
+    """
     sys.path.insert(0, str(ROOT / "tests" / "fixtures"))
     found, trials = import_module("found"), import_module("trials")
 
     fixtures, missing = found.fixtures()
-    if not fixtures:
-        return None
-    tried = []
+    tried = {one["fixture"]: one for one in (known or {"tried": []})["tried"]}
     for fixture in fixtures:
-        tried.append(asdict(trials.try_fixture(fixture)))
-        print(fixture.id, tried[-1]["wrong"] or "", flush=True)
-    return {"tried": tried, "missing": missing}
+        if fixture.id in tried and right(tried[fixture.id]) and not again:
+            continue
+        tried[fixture.id] = asdict(trials.try_fixture(fixture))
+        print(fixture.id, {word: tried[fixture.id][word] for word in ("refused", "not_run", "wrong")}, flush=True)
+        yield {"tried": [tried[name] for name in sorted(tried)], "missing": missing}
 
 
 def page() -> str:
@@ -131,20 +163,19 @@ def page() -> str:
     rows = []
     for name, one in sorted(record["classes"].items(), key=lambda item: (item[1]["family"], item[0])):
         cells = [sign(one["check"][ALL]), sign(one["check"][SOME])]
-        for what in ("sparse", "bricks", "experts"):
+        for what in WORDS:
             cells.append("yes" if one[what] == "yes" else "no")
             if one[what] != "yes":
                 reasons.setdefault(f"{WORDS[what]}: {one[what].replace(name, 'the class')}", []).append(name)
         mine = [got for got in tried if got["transformer"] == name]
         passed = sorted({short(got["pipeline"]) for got in mine if right(got)})
+        cells += ["yes" if any(re.search(words, given) for given in passed) else "" for words in GIVEN.values()]
         rows.append(f"| {one['family']} | `{name}` | {' | '.join(cells)} | {', '.join(passed)} |")
-    heads = (
-        "| family | transformer | forecast | samples apart | sparse attention | bricks | experts | pipelines tried |"
-    )
+    columns = ("family", "transformer", "forecast", "samples apart", *WORDS.values(), *GIVEN, "pipelines tried")
     parts = [
         INTRO.format(**record["versions"], classes=len(rows)),
         counts(tried),
-        "\n".join([heads, "| --- " * 8 + "|", *rows]),
+        "\n".join([f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|", *rows]),
         "Where it says no, or why less than all:",
         "\n".join(f"- {why} ({', '.join(names)})" for why, names in sorted(reasons.items())),
     ]
@@ -184,7 +215,7 @@ def counts(tried: Sequence[dict[str, Any]]) -> str:
     return said + (f" ({unable})." if unable else ".") + (f" Wrong were: {'; '.join(wrong)}." if wrong else "")
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     import diffusers
     import torch
 
@@ -192,16 +223,19 @@ def main() -> None:
 
     torch.set_num_threads(1)
     record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"fixtures": None}
-    classes = {}
-    for _, family in FAMILIES.items():
-        for name in family.transformers:
-            classes[name] = try_class(name)
-            print(name, flush=True)
-    record["versions"] = {"torch": torch.__version__.split("+")[0], "diffusers": diffusers.__version__}
-    record["classes"] = dict(sorted(classes.items()))
-    save(record)
-    record["fixtures"] = try_fixtures() or record["fixtures"]
-    save(record)
+    if not words or "classes" in words:
+        classes = {}
+        for _, family in FAMILIES.items():
+            for name in family.transformers:
+                classes[name] = try_class(name)
+                print(name, flush=True)
+        record["versions"] = {"torch": torch.__version__.split("+")[0], "diffusers": diffusers.__version__}
+        record["classes"] = dict(sorted(classes.items()))
+        save(record)
+    if not words or "fixtures" in words or "new" in words:
+        for so_far in try_fixtures(record["fixtures"], again="new" not in words):
+            record["fixtures"] = so_far
+            save(record)
 
 
 def save(record: dict[str, Any]) -> None:
@@ -210,4 +244,4 @@ def save(record: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

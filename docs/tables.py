@@ -23,6 +23,7 @@ METHOD_PAGE = ROOT / "docs" / "methods.md"
 POCKET_PAGE = ROOT / "docs" / "pockets.md"
 MATRIX_PAGE = ROOT / "docs" / "results_matrix.md"
 KERNEL_PAGE = ROOT / "docs" / "kernels.md"
+REUSE_PAGE = ROOT / "docs" / "exact_reuse.md"
 INDEX_INTRO = (
     "PSNR in dB, higher is better, at some times fewer computed transformer blocks (where attention is sparse, less "
     "computed work, from 1.25 times), against the plain pipeline at the same steps and against the converged solution; "
@@ -75,6 +76,23 @@ def method_page() -> str:
         *(f"| `{name}` | {preset.summary} |" for name, preset in PRESETS.items()),
     ]
     return "\n".join(lines) + "\n"
+
+
+def reuse() -> str:
+    """What ExactReuse saves on the published models: the counts that are stored for `outpace flops`."""
+    from outpace.accel.estimate.counted import FILE
+
+    lines = ["| model | of a call | of a forecast call | a call |", "| --- | ---: | ---: | ---: |"]
+    for name, entry in json.loads(FILE.read_text(encoding="utf-8"))["accounts"].items():
+        told = entry["account"]
+        if told["constant_flops"]:
+            shares = (
+                told["constant_flops"] / told["flops_per_call"],
+                told["constant_outside_flops"] / told["forecast_flops"],
+            )
+            amount = f"{told['constant_flops'] / 1e9:.3g} GFLOP"
+            lines.append(f"| {name} | {100 * shares[0]:.2f} % | {100 * shares[1]:.1f} % | {amount} |")
+    return "\n".join(lines)
 
 
 def pockets() -> str:
@@ -266,7 +284,7 @@ def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
     for name, table in tables.items():
         between = re.compile(rf"(<!-- {name}:begin[^>]*-->\n).*?(<!-- {name}:end -->)", re.DOTALL)
         if not between.search(text):
-            raise SystemExit(f"README.md has no '<!-- {name}:begin -->' and '<!-- {name}:end -->'")
+            raise SystemExit(f"the page has no '<!-- {name}:begin -->' and '<!-- {name}:end -->'")
         text = between.sub(lambda found, table=table: f"{found[1]}{table()}\n{found[2]}", text)
     return text
 
@@ -275,6 +293,7 @@ def generated_pages() -> dict[Path, str]:
     """Every page of docs that is written from registries and committed results, with its text."""
     made = {INDEX: index_page(), MATRIX_PAGE: matrix_page(), KERNEL_PAGE: kernel_page()}
     made |= {FAMILY_PAGE: family_page(), METHOD_PAGE: method_page(), POCKET_PAGE: pocket_page()}
+    made[REUSE_PAGE] = rewritten(REUSE_PAGE.read_text(encoding="utf-8"), {"reuse": reuse})
     return made | {PAGES / name: text for name, text in full_pages().items()}
 
 

@@ -27,6 +27,7 @@ _HOME = {
     "restore": "outpace.accel",
     "AdaSpa": "outpace.accel",
     "BrickSkipping": "outpace.accel",
+    "ExactReuse": "outpace.accel",
     "GatedTaylor": "outpace.accel",
     "IntervalTaylor": "outpace.accel",
     "ScheduledTaylor": "outpace.accel",
@@ -51,6 +52,7 @@ __all__ = [*_HOME, "__version__"]
 if TYPE_CHECKING:
     from outpace.accel import AdaSpa as AdaSpa
     from outpace.accel import BrickSkipping as BrickSkipping
+    from outpace.accel import ExactReuse as ExactReuse
     from outpace.accel import Family as Family
     from outpace.accel import GatedTaylor as GatedTaylor
     from outpace.accel import IntervalTaylor as IntervalTaylor

@@ -33,9 +33,11 @@ def test_every_class_was_tried_with_the_data_that_its_family_has_now(support: An
     assert tried == now, "make support"
 
 
-def test_what_is_said_to_work_was_right(record: Any) -> None:
+def test_what_is_said_to_work_was_right(support: Any, record: Any) -> None:
     for name, one in record["classes"].items():
         assert False not in one["check"].values(), name
+        for what in support.WORDS:  # a method that is taken works; else it is refused, with the reason
+            assert not one[what].startswith(support.RAISED), (name, what)
     for one in (record["fixtures"] or {"tried": []})["tried"]:
         assert not one["wrong"], one["fixture"]
 

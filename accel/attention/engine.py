@@ -68,11 +68,17 @@ class AttentionEngine(Part):
     def attach(self, denoiser: Denoiser) -> None:
         """Take hold of the self-attention of `denoiser`. Raises: UnsupportedModelError where it has none."""
         require_plain_batch(denoiser, "AdaSpa")
+        reasons = {stack.dense for stack in denoiser.stacks}
+        if "" not in reasons:
+            raise UnsupportedModelError(
+                f"the self-attention of {type(denoiser.transformer).__name__} cannot be made sparse, because "
+                f"{' and '.join(sorted(reasons))}; a forecast (GatedTaylor, IntervalTaylor) works"
+            )
         layers: list[Layer] = []
         for index, (stack, site) in enumerate(zip(denoiser.stacks, denoiser.blocks, strict=True)):
             block = site.module
             parameters = sum(p.numel() for p in block.parameters() if p.ndim > 1)
-            for name, module in block.named_modules():
+            for name, module in block.named_modules() if not stack.dense else ():
                 if name in stack.attention and hasattr(module, "processor"):
                     layer = Layer(f"{index}.{name}", None, parameters, stack.text)  # pyright: ignore[reportArgumentType]
                     layer.site = Interception(

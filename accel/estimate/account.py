@@ -80,6 +80,10 @@ class Account:
     """Of one call that is forecast: what is outside the blocks."""
     first_block_flops: int
     """What a gate that looks at the first block adds to that."""
+    constant_flops: int
+    """Of one call: what only sees the prompt or reference pictures, and ExactReuse computes once a run."""
+    constant_outside_flops: int
+    """Of that, what is outside the blocks and runs in a forecast call, too."""
     ceilings: tuple[Ceiling, ...]
     kept: tuple[Kept, ...]
     notes: tuple[str, ...] = ()
@@ -127,6 +131,11 @@ def tell_account(a: Account) -> str:
             "every step" if ceiling.computed == 1 else f"{Fraction(ceiling.computed).limit_denominator(100)} of them"
         )
         lines.append(f"{share + ' computed':<20}{ceiling.planned:>25.2f}x{ceiling.probed:>23.2f}x")
+    if a.constant_flops:
+        said = f"{flops(a.constant_flops)} a call ({100 * a.constant_flops / a.flops_per_call:.2f} %)"
+        if a.constant_outside_flops:
+            said += f", {percent(a.constant_outside_flops / a.forecast_flops)} of one that is forecast without a block"
+        lines += ["", row("unchanging", f"{said}: given the same at every step, ExactReuse computes it once a run")]
     lines += ["", "remembered between steps, for one sample"]
     lines += [f"{kept.setting:<32}{kept.tensors:>3} tensors, {memory(kept.bytes)}" for kept in a.kept]
     return "\n".join([*lines, *(row("note", note) for note in a.notes)])

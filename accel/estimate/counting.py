@@ -12,6 +12,7 @@ from ...errors import ConfigError
 from ..denoiser import hidden_of
 from ..families import find_family
 from ..methods.gated_taylor import GatedTaylor
+from ..reuse import constant_modules
 from .account import Account, Ceiling, Kept
 from .parts import OUTSIDE, pieces_of
 from .recording import record_call
@@ -70,6 +71,8 @@ def flops(
     whole = sum(piece.flops for piece in pieces)
     outside = sum(piece.flops for piece in pieces if piece.stack == OUTSIDE)
     first = sum(piece.flops for piece in pieces_of(transformer, recording.within(watch.first), sample.latent.tokens))
+    constant = recording.within(*constant_modules(transformer, find_family(transformer).constant))
+    unchanging = pieces_of(transformer, constant, sample.latent.tokens)
     parameters = sum(piece.parameters for piece in pieces)
     size, together = DTYPES[dtype].itemsize, signature_of(found.transformer).together
     return Account(
@@ -92,6 +95,8 @@ def flops(
         flops_total=sample.steps * sample.calls * whole,
         forecast_flops=outside,
         first_block_flops=first,
+        constant_flops=sum(piece.flops for piece in unchanging),
+        constant_outside_flops=sum(piece.flops for piece in unchanging if piece.stack == OUTSIDE),
         ceilings=ceilings(whole, outside, first),
         kept=tuple(
             kept(method, setting, watch, size, runs=sample.calls, decide=sample.calls if together else 1)

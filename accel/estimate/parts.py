@@ -75,7 +75,7 @@ def pieces_of(transformer: nn.Module, recording: Recording, tokens: int) -> tupl
         numbers[_name(stack), part_of(path, stack)] += weight.numel()
     return tuple(
         Piece(stack=stack, part=part, flops=flops[stack, part], parameters=numbers[stack, part])
-        for stack in (OUTSIDE, *(stack.path for stack in stacks))
+        for stack in dict.fromkeys((OUTSIDE, *(stack.path for stack in stacks)))
         for part in PARTS
         if flops[stack, part] or numbers[stack, part]
     )

@@ -52,11 +52,12 @@ class Recording:
     products: Mapping[Running, int]
     """FLOPs of products and convolutions that reached torch's operators."""
 
-    def within(self, path: str) -> Recording:
-        """What the module at `path` computes, with the modules it calls."""
+    def within(self, *paths: str) -> Recording:
+        """What the modules at `paths` compute, with the modules they call."""
+        wanted = {*paths}
         return Recording(
-            attention=tuple((running, site) for running, site in self.attention if path in running),
-            products={running: flops for running, flops in self.products.items() if path in running},
+            attention=tuple((running, site) for running, site in self.attention if not wanted.isdisjoint(running)),
+            products={running: flops for running, flops in self.products.items() if not wanted.isdisjoint(running)},
         )
 
 

@@ -167,7 +167,7 @@ def mix_blocks(transformer: nn.Module, settings: Conversion) -> None:
         if last >= len(blocks) - 1:
             raise ConfigError(f"{named} has to end before the last of {len(blocks)} blocks (0-{len(blocks) - 1})")
         members = blocks[group.first : last + 1]
-        if len({stack.path for stack, _ in members}) > 1 or len({type(block) for _, block in members}) > 1:
+        if len({id(stack) for stack, _ in members}) > 1 or len({type(block) for _, block in members}) > 1:
             raise ConfigError(f"{named} mixes blocks of different kinds; let it end where they change")
         path = paths[id(members[0][1])] + "."
         width = next(value for site, value in widths.items() if f"{site}.".startswith(path))

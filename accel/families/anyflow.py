@@ -1,6 +1,6 @@
 """AnyFlow: Wan's blocks told two times; its causal sibling (FAR) makes a video chunk by chunk over a cache."""
 
-from .family import Family, Stack, register_family
+from .family import Family, Stack, keys_of, register_family
 
 register_family(
     Family(
@@ -8,16 +8,23 @@ register_family(
         transformers=("AnyFlowTransformer3DModel",),
         stacks=(Stack(path="blocks"),),
         frames_first=True,
+        constant=(
+            "condition_embedder.text_embedder",
+            *keys_of("blocks.*.attn2"),
+        ),
     )
 )
 register_family(
     Family(
         name="anyflow_far",
         transformers=("AnyFlowFARTransformer3DModel",),
-        # Its attention takes a mask that only FlexAttention reads.
-        stacks=(Stack(path="blocks", attention=()),),
+        stacks=(Stack(path="blocks", attention=(), dense="it takes a mask that only FlexAttention reads"),),
         frames_first=True,
         cache="kv_cache",
         fills=lambda call: bool((call.get("kv_cache_flag") or {}).get("is_cache_step")),
+        constant=(
+            "condition_embedder.text_embedder",
+            *keys_of("blocks.*.attn2"),
+        ),
     )
 )

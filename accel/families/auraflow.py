@@ -10,5 +10,6 @@ register_family(
             Stack(path="joint_transformer_blocks", returns=TEXT_THEN_IMAGE),
             Stack(path="single_transformer_blocks"),
         ),
+        constant=("context_embedder",),
     )
 )

@@ -1,6 +1,6 @@
 """Bria FIBO: double, then single blocks, each with text of its own; FIBO 2: one stack, text let in at some blocks."""
 
-from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .family import TEXT_THEN_IMAGE, Family, Stack, keys_of, register_family
 
 register_family(
     Family(
@@ -10,6 +10,10 @@ register_family(
             Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
             Stack(path="single_transformer_blocks"),
         ),
+        constant=(
+            "context_embedder",
+            "caption_projection.*",
+        ),
     )
 )
 register_family(
@@ -17,5 +21,9 @@ register_family(
         name="bria_fibo2",
         transformers=("BriaFibo2Transformer2DModel",),
         stacks=(Stack(path="layers", hidden="x", returns=("x",), attention=("attention",)),),
+        constant=(
+            "perceiver",
+            *keys_of("layers.*.cross_attention"),
+        ),
     )
 )

@@ -8,5 +8,6 @@ register_family(
         transformers=("CogVideoXTransformer3DModel", "ConsisIDTransformer3DModel"),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
         frames_first=True,
+        constant=("patch_embed.text_proj",),
     )
 )

@@ -7,5 +7,6 @@ register_family(
         name="cogview",
         transformers=("CogView3PlusTransformer2DModel", "CogView4Transformer2DModel"),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+        constant=("patch_embed.text_proj",),
     )
 )

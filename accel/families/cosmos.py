@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .family import Family, Named, Stack, register_family
+from .family import Family, Named, Stack, keys_of, register_family
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +22,7 @@ register_family(
         name="cosmos",
         transformers=("CosmosTransformer3DModel",),
         stacks=(Stack(path="transformer_blocks", attention=("attn1",)),),
+        constant=(*keys_of("transformer_blocks.*.attn2"),),
     )
 )
 register_family(

@@ -7,5 +7,6 @@ register_family(
         name="easyanimate",
         transformers=("EasyAnimateTransformer3DModel",),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, attention=("attn1",)),),
+        constant=("text_proj",),
     )
 )

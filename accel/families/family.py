@@ -62,6 +62,13 @@ class Stack:
     unless: Callable[[nn.Module], bool] | None = None
     """Says of a transformer that these blocks have to run at every call, so that they are left alone."""
 
+    span: Callable[[nn.Module], slice] | None = None
+    """Which blocks at `path` these are, where others there are handed other streams: what one changed is of no use
+    across that border. None: all of them."""
+
+    dense: str = ""
+    """Why its self-attention cannot be made sparse, where it cannot: "it is linear"."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Family:
@@ -96,6 +103,10 @@ class Family:
     always: Callable[[Named], bool] | None = None
     """Says of a step that it has to be computed: its blocks fill what the pipeline keeps, or run more than once."""
 
+    constant: tuple[str, ...] = ()
+    """Modules that only see what stays the same through a run, the prompt or reference pictures and no timestep, by
+    path; a star stands for one word: ("context_embedder", "blocks.*.attn2.to_k"). ExactReuse computes them once."""
+
     def __post_init__(self) -> None:
         if not self.transformers or not self.stacks:
             raise ConfigError(f"family '{self.name}' needs at least one transformer class name and one stack of blocks")
@@ -114,7 +125,8 @@ class Family:
                     "register an adapter of your own with outpace.register_family"
                 )
             if stack.unless is None or not stack.unless(transformer):
-                found.append([(stack, block) for block in holder])
+                own = holder if stack.span is None else holder[stack.span(transformer)]
+                found.append([(stack, block) for block in own])
         order = zip(*found, strict=True) if self.interleaved else found
         blocks = [pair for group in order for pair in group]
         if len(blocks) < 2:
@@ -123,6 +135,12 @@ class Family:
                 "forecasting the last from the first needs two"
             )
         return blocks
+
+
+def keys_of(attention: str) -> tuple[str, ...]:
+    """Where a cross-attention at a path makes keys and values of what it attends to, by the names in diffusers."""
+    words = ("to_k", "to_v", "to_kv", "norm_k", "add_k_proj", "add_v_proj", "norm_added_k")
+    return tuple(f"{attention}.{word}" for word in words)
 
 
 def held_at(transformer: nn.Module, path: str) -> Any:

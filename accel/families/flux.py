@@ -15,5 +15,10 @@ register_family(
             Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
             Stack(path="single_transformer_blocks", returns=TEXT_THEN_IMAGE),
         ),
+        constant=(
+            "context_embedder_norm",
+            "context_embedder",
+            "time_text_embed.text_embedder",
+        ),
     )
 )

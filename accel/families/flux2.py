@@ -14,5 +14,6 @@ register_family(
         # The pipeline that keeps the keys of its reference pictures.
         cache="kv_cache",
         always=lambda call: call.get("kv_cache_mode") == "extract",
+        constant=("context_embedder",),
     )
 )

@@ -10,5 +10,16 @@ register_family(
             Stack(path="mode_blocks.image"),
             Stack(path="single_transformer_blocks", returns=TEXT_THEN_IMAGE),
         ),
+        constant=(
+            "context_embedder",
+            "pos_embed",
+            "early_stream_modulations.txt",
+            "early_stream_modulations.image_cond",
+            "single_stream_modulations.txt",
+            "single_stream_modulations.image_cond",
+            "x_embedders.image_cond",
+            "txt_mode_blocks.*",
+            "mode_blocks.image_cond.*",
+        ),
     )
 )

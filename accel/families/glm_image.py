@@ -9,5 +9,10 @@ register_family(
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, attention=("attn1",)),),
         cache="kv_caches",
         fills=lambda call: call.get("kv_caches") is not None and call["kv_caches"][0].mode == "write",
+        constant=(
+            "glyph_projector",
+            "prior_token_embedding",
+            "prior_projector",
+        ),
     )
 )

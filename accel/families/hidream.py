@@ -12,5 +12,6 @@ register_family(
             ),
             Stack(path="single_stream_blocks", attention=("block.attn1",), text="end", shared=()),
         ),
+        constant=("caption_projection.*",),
     )
 )

@@ -14,6 +14,11 @@ register_family(
             Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),
             Stack(path="single_transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),
         ),
+        constant=(
+            "time_text_embed.text_embedder",
+            "context_embedder.proj_in",
+            "image_projection",
+        ),
     )
 )
 register_family(
@@ -21,5 +26,10 @@ register_family(
         name="hunyuan15",
         transformers=("HunyuanVideo15Transformer3DModel",),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),),
+        constant=(
+            "context_embedder.proj_in",
+            "context_embedder_2",
+            "image_embedder",
+        ),
     )
 )

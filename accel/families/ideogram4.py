@@ -7,5 +7,9 @@ register_family(
         name="ideogram4",
         transformers=("Ideogram4Transformer2DModel",),
         stacks=(Stack(path="layers", attention=("attention",), shared=()),),
+        constant=(
+            "llm_cond_norm",
+            "llm_cond_proj",
+        ),
     )
 )

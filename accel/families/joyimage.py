@@ -7,6 +7,7 @@ register_family(
         name="joyimage",
         transformers=("JoyImageEditTransformer3DModel",),
         stacks=(Stack(path="double_blocks", returns=IMAGE_THEN_TEXT, text="end"),),
+        constant=("condition_embedder.text_embedder",),
     )
 )
 register_family(
@@ -15,5 +16,6 @@ register_family(
         transformers=("JoyImageEditPlusTransformer3DModel",),
         # The pictures of a sample differ in shape, so that every sample brings positions of its own.
         stacks=(Stack(path="double_blocks", returns=IMAGE_THEN_TEXT, text="end", shared=()),),
+        constant=("condition_embedder.text_embedder",),
     )
 )

@@ -16,6 +16,10 @@ register_family(
             ),
         ),
         frames_first=True,
+        constant=(
+            "text_embeddings",
+            "pooled_text_embeddings",
+        ),
     )
 )
 register_family(
@@ -33,14 +37,26 @@ register_family(
             ),
         ),
         frames_first=True,
+        constant=(
+            "video_text_embeddings",
+            "video_pooled_text_embeddings",
+            "audio_text_embeddings",
+            "audio_pooled_text_embeddings",
+        ),
     )
 )
 register_family(
     Family(
         name="kandinsky6_sr",
         transformers=("Kandinsky6SRTransformer3DModel",),
-        # Its attention is block-sparse by itself.
-        stacks=(Stack(path="visual_transformer_blocks", attention=(), shared=("rotary_emb", "sparse_params")),),
+        stacks=(
+            Stack(
+                path="visual_transformer_blocks",
+                attention=(),
+                shared=("rotary_emb", "sparse_params"),
+                dense="it is block-sparse by itself",
+            ),
+        ),
         frames_first=True,
     )
 )

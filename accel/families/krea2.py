@@ -7,5 +7,9 @@ register_family(
         name="krea2",
         transformers=("Krea2Transformer2DModel",),
         stacks=(Stack(path="transformer_blocks"),),
+        constant=(
+            "text_fusion",
+            "txt_in",
+        ),
     )
 )

@@ -1,6 +1,6 @@
 """Latte: a block within every frame, then one along time at every place, by turns."""
 
-from .family import Family, Stack, register_family
+from .family import Family, Stack, keys_of, register_family
 
 register_family(
     Family(
@@ -11,5 +11,9 @@ register_family(
             Stack(path="temporal_transformer_blocks", folded=True),
         ),
         interleaved=True,
+        constant=(
+            "caption_projection",
+            *keys_of("transformer_blocks.*.attn2"),
+        ),
     )
 )

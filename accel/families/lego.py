@@ -6,7 +6,7 @@ register_family(
     Family(
         name="lego",
         transformers=("LegoTransformer2DModel",),
-        stacks=(Stack(path="bricks"),),
+        stacks=(Stack(path="bricks", dense="it stays within patches"),),
         moving=("shift",),  # where a step's windows lie
     )
 )

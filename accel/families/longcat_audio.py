@@ -7,5 +7,13 @@ register_family(
         name="longcat_audio",
         transformers=("LongCatAudioDiTTransformer",),
         stacks=(Stack(path="blocks", attention=("self_attn",), shared=("rope", "cond_rope")),),
+        constant=(
+            "text_embed",
+            "text_conv_layer",
+            "latent_embed",
+            "blocks.*.cross_attn.to_k",
+            "blocks.*.cross_attn.to_v",
+            "blocks.*.cross_attn.k_norm",
+        ),
     )
 )

@@ -1,6 +1,6 @@
 """LTX-Video: one stack; LTX-2: a video and its sound in every block, each read by the other."""
 
-from .family import Family, Stack, register_family
+from .family import Family, Stack, keys_of, register_family
 
 register_family(
     Family(
@@ -8,6 +8,10 @@ register_family(
         transformers=("LTXVideoTransformer3DModel",),
         # Its rotary embedding carries the batch.
         stacks=(Stack(path="transformer_blocks", shared=()),),
+        constant=(
+            "caption_projection",
+            *keys_of("transformer_blocks.*.attn2"),
+        ),
     )
 )
 register_family(
@@ -22,6 +26,12 @@ register_family(
                 attention=("attn1",),
                 shared=(),
             ),
+        ),
+        constant=(
+            "caption_projection",
+            "audio_caption_projection",
+            *keys_of("transformer_blocks.*.attn2"),
+            *keys_of("transformer_blocks.*.audio_attn2"),
         ),
     )
 )

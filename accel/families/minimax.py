@@ -22,6 +22,10 @@ register_family(
         stacks=(
             Stack(path="transformer_blocks", split=video_and_sound, shared=("temb", "adaln_indices", "rotary_emb")),
         ),
+        constant=(
+            "context_embedder",
+            "token_refiner",
+        ),
     )
 )
 register_family(

@@ -7,5 +7,9 @@ register_family(
         name="mochi",
         transformers=("MochiTransformer3DModel",),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),),
+        constant=(
+            "time_embed.pooler",
+            "time_embed.caption_proj",
+        ),
     )
 )

@@ -6,6 +6,13 @@ register_family(
     Family(
         name="nucleus",
         transformers=("NucleusMoEImageTransformer2DModel",),
-        stacks=(Stack(path="transformer_blocks"),),
+        stacks=(Stack(path="transformer_blocks", dense="its queries are of the picture and its keys of text, too"),),
+        constant=(
+            "txt_norm",
+            "transformer_blocks.*.encoder_proj",
+            "transformer_blocks.*.attn.add_k_proj",
+            "transformer_blocks.*.attn.add_v_proj",
+            "transformer_blocks.*.attn.norm_added_k",
+        ),
     )
 )

@@ -6,7 +6,15 @@ register_family(
     Family(
         name="proteina",
         transformers=("RFD4ProteinaTransformer",),
-        stacks=(Stack(path="transformer_layers", hidden="values", returns=("values",), attention=()),),
+        stacks=(
+            Stack(
+                path="transformer_layers",
+                hidden="values",
+                returns=("values",),
+                attention=(),
+                dense="it is biased by pairs of residues",
+            ),
+        ),
         # Recycling runs all blocks again inside one call, on what they gave before.
         always=lambda call: (call.get("recycle_depth") or 0) > 1,
     )

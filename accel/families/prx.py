@@ -6,6 +6,18 @@ register_family(
     Family(
         name="prx",
         transformers=("PRXTransformer2DModel",),
-        stacks=(Stack(path="blocks", attention=("attention",), shared=()),),
+        stacks=(
+            Stack(
+                path="blocks",
+                attention=("attention",),
+                shared=(),
+                dense="its queries are of the picture and its keys of text, too",
+            ),
+        ),
+        constant=(
+            "txt_in",
+            "blocks.*.attention.txt_kv_proj",
+            "blocks.*.attention.norm_added_k",
+        ),
     )
 )

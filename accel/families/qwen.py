@@ -7,6 +7,10 @@ register_family(
         name="qwen",
         transformers=("QwenImageTransformer2DModel",),
         stacks=(Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),),
+        constant=(
+            "txt_norm",
+            "txt_in",
+        ),
     )
 )
 register_family(
@@ -18,5 +22,6 @@ register_family(
         ),
         cache="kv_cache",
         always=lambda call: call.get("kv_cache_mode") == "extract",
+        constant=("txt_in",),
     )
 )

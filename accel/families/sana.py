@@ -1,11 +1,16 @@
 """Sana and Sana-Video: linear-attention blocks."""
 
-from .family import Family, Stack, register_family
+from .family import Family, Stack, keys_of, register_family
 
 register_family(
     Family(
         name="sana",
         transformers=("SanaTransformer2DModel", "SanaVideoTransformer3DModel"),
-        stacks=(Stack(path="transformer_blocks"),),
+        stacks=(Stack(path="transformer_blocks", dense="it is linear"),),
+        constant=(
+            "caption_projection",
+            "caption_norm",
+            *keys_of("transformer_blocks.*.attn2"),
+        ),
     )
 )

@@ -7,5 +7,9 @@ register_family(
         name="sd3",
         transformers=("SD3Transformer2DModel",),
         stacks=(Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE, attention=("attn", "attn2"), text="end"),),
+        constant=(
+            "context_embedder",
+            "time_text_embed.text_embedder",
+        ),
     )
 )

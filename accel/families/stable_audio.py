@@ -1,12 +1,17 @@
 """Stable Audio Open and 3: cross-attention blocks over seconds of sound, global conditions as tokens before it."""
 
-from .family import Family, Stack, register_family
+from .family import Family, Stack, keys_of, register_family
 
 register_family(
     Family(
         name="stable_audio",
         transformers=("StableAudioDiTModel",),
         stacks=(Stack(path="transformer_blocks", attention=("attn1",), shared=("rotary_embedding",)),),
+        constant=(
+            "cross_attention_proj",
+            "global_proj",
+            *keys_of("transformer_blocks.*.attn2"),
+        ),
     )
 )
 register_family(
@@ -14,5 +19,12 @@ register_family(
         name="stable_audio3",
         transformers=("StableAudio3DiTModel",),
         stacks=(Stack(path="transformer_blocks", attention=("self_attn",), shared=("rope",)),),
+        constant=(
+            "to_cond_embed",
+            "to_global_embed",
+            "transformer_blocks.*.cross_attn.to_kv",
+            "transformer_blocks.*.cross_attn.k_norm",
+            "transformer_blocks.*.to_local_embed",
+        ),
     )
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .family import Family, Stack, register_family
+from .family import Family, Stack, keys_of, register_family
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +26,15 @@ register_family(
             "WanAnimateTransformer3DModel",
         ),
         stacks=(Stack(path="blocks"),),
+        constant=(
+            "condition_embedder.text_embedder",
+            "condition_embedder.image_embedder",
+            "pose_patch_embedding",
+            "motion_encoder",
+            "face_encoder",
+            *keys_of("blocks.*.attn2"),
+            *keys_of("face_adapter.*"),
+        ),
     )
 )
 register_family(
@@ -43,6 +52,14 @@ register_family(
                 unless=hint_comes_last,
             ),
             Stack(path="blocks"),
+        ),
+        constant=(
+            "vace_patch_embedding",
+            "condition_embedder.text_embedder",
+            "condition_embedder.image_embedder",
+            "vace_blocks.*.proj_in",
+            *keys_of("vace_blocks.*.attn2"),
+            *keys_of("blocks.*.attn2"),
         ),
     )
 )

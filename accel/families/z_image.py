@@ -7,5 +7,9 @@ register_family(
         name="z_image",
         transformers=("ZImageTransformer2DModel",),
         stacks=(Stack(path="layers", hidden="x", returns=("x",), attention=("attention",), text="end", shared=()),),
+        constant=(
+            "cap_embedder",
+            "context_refiner.*",
+        ),
     )
 )

@@ -35,9 +35,11 @@ SECONDS_EACH = ("AnyFlowFARTransformer3DModel", "Kandinsky6SRTransformer3DModel"
 )
 def test_every_class_passes_the_check(cls: str) -> None:
     findings = check_specimen(SPECIMENS[cls])
-    assert len(findings) == 6
+    assert len(findings) == 7
     assert [found.line() for found in findings if found.passed is False] == []
-    assert [found.passed for found in findings].count(None) <= (0 if SPECIMENS[cls].apart else 2)
+    assert [found.passed for found in findings].count(None) <= (1 if SPECIMENS[cls].apart else 3)
+    if find_family(SPECIMENS[cls].build()).constant:
+        assert findings[-2].passed is True
 
 
 @pytest.fixture

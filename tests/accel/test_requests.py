@@ -14,7 +14,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from tiny import TinyPipeline, noise, texts
 
-from outpace.accel import AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, ScheduledTaylor, accelerate
+from outpace.accel import AdaSpa, BrickSkipping, ExactReuse, GatedTaylor, IntervalTaylor, ScheduledTaylor, accelerate
 from outpace.errors import ConflictError
 
 WAN = "WanTransformer3DModel"
@@ -26,6 +26,7 @@ METHODS = {
     "bricks": [BrickSkipping(schedule="1-2@0..0.8:0.5")],
     "sparse": [AdaSpa(sparsity=0.5, min_tokens=1, min_gain=0.0), IntervalTaylor(interval=2)],
     "exact": [GatedTaylor(threshold=0.0)],
+    "reuse": [ExactReuse(), IntervalTaylor(interval=2)],
 }
 every_method = pytest.mark.parametrize("methods", METHODS.values(), ids=list(METHODS))
 
