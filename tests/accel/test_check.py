@@ -155,7 +155,7 @@ def test_a_third_party_finds_out_that_a_stream_is_missing(also: dict[str, str], 
         findings = check_family(Painter().eval(), painted)
     finally:
         FAMILIES.remove("painter")
-    assert all(found.passed for found in findings) is right
+    assert all(found.passed is not False for found in findings) is right
     assert findings[1].passed is right  # threshold 0 saw nothing of it
     assert findings[0].passed
 
