@@ -28,7 +28,7 @@ def accelerate(
         methods: what to apply, from `outpace.METHODS` or of your own; one for each place in a pipeline.
         speedup: instead of methods, how many times fewer transformer blocks are computed; the steps that are computed
             lie where they are of most use. 1 changes nothing, bit for bit. What only sees the prompt is computed once
-            a run besides, with presets, too: that changes nothing either (docs/exact_reuse.md).
+            a run besides, with presets, too: that changes nothing either.
         preset: "careful", "balanced" or "fast" instead of methods: what measurements favour for the family. A method
             of a preset that cannot work in this pipeline is left out, and the summary says why.
         profile: what `outpace tune` wrote, or its file, instead of methods. Pass the pipeline its number of steps; what
