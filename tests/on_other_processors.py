@@ -2,6 +2,7 @@
 
     python tests/on_other_processors.py                            # the whole default suite in every setting
     python tests/on_other_processors.py tests/accel/test_moments.py -k threads
+    python tests/on_other_processors.py --setting "two threads" --setting AVX2    # settings whose names hold these words
 
 What only one processor's library keeps to (the same bits from two objects, or from two sizes of a batch) fails in one
 of these settings, where it would fail on somebody else's machine.
@@ -9,6 +10,7 @@ of these settings, where it would fail on somebody else's machine.
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import subprocess
@@ -20,32 +22,50 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SETTINGS = {
     "as it is": {},
+    "sums that every processor can, no vectors (MKL, torch)": {
+        "MKL_CBWR": "COMPATIBLE", "ATEN_CPU_CAPABILITY": "default",
+    },
+    "AVX2 everywhere (oneDNN, MKL, torch)": {
+        "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
+    },
     "two threads": {"OMP_NUM_THREADS": "2"},
     "sums that every processor can (MKL)": {"MKL_CBWR": "COMPATIBLE"},
     "AVX2 sums (MKL)": {"MKL_CBWR": "AVX2"},
     "no vectors (torch)": {"ATEN_CPU_CAPABILITY": "default"},
     "AVX2 (torch)": {"ATEN_CPU_CAPABILITY": "avx2"},
-    "AVX2 everywhere (oneDNN, MKL, torch)": {
-        "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ATEN_CPU_CAPABILITY": "avx2",
-    },
 }  # fmt: skip
-"""Environment variables of each setting."""
+"""Environment variables of each setting, the most different first."""
 
 
 def run(changes: dict[str, str], arguments: list[str]) -> tuple[int, str, list[str]]:
-    """Exit code, pytest's last line and the tests that failed."""
+    """Exit code, pytest's last line and the tests that failed; what pytest says meanwhile goes to the error stream."""
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    command = [*pytest, "-m", "not slow", "--tb=line", *arguments]
+    command = [*pytest, "-m", "not slow", "--tb=short", *arguments]
     environment = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", **os.environ, **changes}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    lines = []
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            sys.stderr.write(line)
+            lines += [line.rstrip()] if line.strip() else []
     failed = [line for line in lines if re.match(r"(FAILED|ERROR) ", line)]
-    return done.returncode, lines[-1] if lines else done.stderr.strip()[-300:], failed
+    return running.returncode, lines[-1] if lines else "pytest said nothing", failed
 
 
 def main(arguments: list[str]) -> int:
+    reader = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    reader.add_argument("--setting", action="append", default=[])
+    asked, arguments = reader.parse_known_args(arguments)
+    chosen = {
+        name: changes
+        for name, changes in SETTINGS.items()
+        if not asked.setting or any(words in name for words in asked.setting)
+    }
+    if not chosen:
+        print(f"no setting of that name; there are: {', '.join(SETTINGS)}", file=sys.stderr)
+        return 2
     worst = 0
-    for name, changes in SETTINGS.items():
+    for name, changes in chosen.items():
         begin = time.monotonic()
         code, last, failed = run(changes, arguments)
         worst = max(worst, code)
