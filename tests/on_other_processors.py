@@ -2,7 +2,7 @@
 
     python tests/on_other_processors.py                            # the whole default suite in every setting
     python tests/on_other_processors.py tests/accel/test_moments.py -k threads
-    python tests/on_other_processors.py --setting "two threads" --setting AVX2    # settings whose names hold these words
+    python tests/on_other_processors.py --setting "two threads" --setting AVX2   # the settings named so
 
 What only one processor's library keeps to (the same bits from two objects, or from two sizes of a batch) fails in one
 of these settings, where it would fail on somebody else's machine.
