@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from closeness import assert_same_but_rounding
 from dense_models import CONVERTIBLE, build, middle, run
 from torch import nn
 
@@ -81,7 +82,8 @@ def test_the_router_is_trained_through_the_blocks_that_ran() -> None:
     model.requires_grad_(True)
     with torch.enable_grad():
         output = run(model)
-        assert torch.equal(output, plain), "the straight-through weight is exactly one"
+        # With gradients on, attention takes another kernel on some processors.
+        assert_same_but_rounding(output, plain)
         output.square().mean().backward()
     for weight in find_groups(model)[0].router.parameters():
         assert weight.grad is not None and weight.grad.abs().max() > 0
