@@ -118,9 +118,11 @@ def fuse(
     Args:
         batches: tokens (B, T) that importance is measured on and the others learn from.
 
-    Raises: ConfigError: no batches, or a share that would leave no block.
+    Raises: ConfigError: no batches, a share that would leave no block, or blocks whose gates have lower bounds.
     """
     count = math.ceil(len(model.blocks) * config.share)
+    if model.lower_bounds is not None:
+        raise ConfigError("FuseGPT takes models without lower bounds of forget gates, which are shares of all layers")
     if not batches or count >= len(model.blocks):
         raise ConfigError(f"FuseGPT needs batches, and leaves at least one of {len(model.blocks)} blocks")
     model, gone = copy.deepcopy(model), []

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -21,6 +22,8 @@ from .layers.mixers import MIXERS, mixer
 from .numbers import tokens_for
 
 FULL = "full"
+BOUNDED = ("hgrn", "hgrn2")
+"""Mixers whose forget gates may have lower bounds."""
 
 
 def pattern(layers: int, linear: str, ratio: int) -> tuple[str, ...]:
@@ -54,6 +57,8 @@ class HybridConfig:
     """Whether the head is the embedding; models of flash-linear-attention have one of their own."""
     norm_eps: float = 1e-5
     """What norms add to a mean square; flash-linear-attention takes 1e-6."""
+    lower_bounds: bool = False
+    """Whether forget gates of HGRN and HGRN-2 have lower bounds, which are learned and grow with depth."""
 
     def __post_init__(self) -> None:
         if not self.layer_types:
@@ -80,8 +85,8 @@ class HybridBlock(nn.Module):
         self.mixer = SoftmaxAttention(width, config.attention) if kind == FULL else mixer(kind, width, config.heads)
         self.feed_forward = GatedFeedForward(width, config.units)
 
-    def forward(self, x_BTD: Tensor, state: Any) -> tuple[Tensor, Any]:
-        mixed, state = self.mixer(self.norm1(x_BTD), state)
+    def forward(self, x_BTD: Tensor, state: Any, *lowest: Tensor) -> tuple[Tensor, Any]:
+        mixed, state = self.mixer(self.norm1(x_BTD), state, *lowest)
         x = x_BTD + mixed
         return x + self.feed_forward(self.norm2(x)), state
 
@@ -101,6 +106,8 @@ class HybridLanguageModel(Generates, nn.Module):
         self.blocks = nn.ModuleList(HybridBlock(config, kind) for kind in config.layer_types)
         self.norm = nn.RMSNorm(config.width)
         self.head = None if config.tied else nn.Linear(config.width, config.vocabulary, bias=False)
+        bounds = torch.zeros(len(config.layer_types), config.width)
+        self.lower_bounds = nn.Parameter(bounds) if config.lower_bounds else None
         for name, module in self.named_modules():
             if isinstance(module, nn.RMSNorm) and not name.endswith(("query_norm", "key_norm")):
                 module.eps = config.norm_eps
@@ -112,11 +119,23 @@ class HybridLanguageModel(Generates, nn.Module):
         """(B, T, V)."""
         return self.step(tokens_BT, None)[0]
 
+    def lowest(self) -> list[tuple[Tensor, ...]]:
+        """For each layer the least that its forget gate may be (D), where it has such a bound; the first has none.
+
+        Source: Qin et al., 2023, arXiv:2311.04823, section 3.2: shares of all layers that add up to 1, those up to a
+        layer's added.
+        """
+        if self.lower_bounds is None:
+            return [()] * len(self.blocks)
+        shares = self.lower_bounds.softmax(0)
+        bounds = shares.cumsum(0) - shares[0]
+        return [(bounds[i],) if i and kind in BOUNDED else () for i, kind in enumerate(self.config.layer_types)]
+
     def step(self, tokens_BT: Tensor, state: tuple[Any, ...] | None) -> tuple[Tensor, tuple[Any, ...]]:
         """The logits of some more tokens after those that made `state`, and the state after them."""
         x, kept = self.tokens(tokens_BT), []
-        for i, block in enumerate(self.blocks):
-            x, one = block(x, None if state is None else state[i])
+        for i, (block, lowest) in enumerate(zip(self.blocks, self.lowest(), strict=True)):
+            x, one = block(x, None if state is None else state[i], *lowest)
             kept.append(one)
         head = self.tokens.weight if self.head is None else self.head.weight
         return F.linear(self.norm(x), head), tuple(kept)
@@ -158,12 +177,10 @@ HYBRID = MODELS.add(
             "weights of flash-linear-attention (`outpace.models.load_published`): create with norm_eps=1e-6, and "
             "tied=False where the head is its own",
             "six linear mixers (HGRN, RetNet, GLA, HGRN-2, DeltaNet, gated DeltaNet) and full attention, any pattern",
+            "forget gates of HGRN and HGRN-2 with lower bounds that grow with depth: lower_bounds=True",
             "decoding token by token with one state a layer",
         ),
-        left_out=(
-            "the lower bounds of HGRN's forget gates that grow with depth",
-            "the 72 trained checkpoints and their benchmarks",
-        ),
+        left_out=("the 72 trained checkpoints and their benchmarks",),
         claim="one full layer among linear ones brings back the recall that a state of fixed size loses",
         limits=(
             "the paper does not say at which layers full attention stands: here, after every r linear ones",

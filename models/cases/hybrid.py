@@ -19,6 +19,15 @@ def alone() -> list[Tensor]:
     return [filled_model("hybrid", layer_types=(kind,))(tokens) for kind in MIXERS]
 
 
+@case("hybrid", "forget gates with lower bounds, at once and in pieces")
+@torch.no_grad()
+def bounded() -> list[object]:
+    model = filled_model("hybrid", layer_types=("hgrn", "full", "hgrn2", "hgrn"), lower_bounds=True)
+    tokens = whole_numbers((2, 9), 32)
+    first, state = model.step(tokens[:, :5], None)
+    return [model(tokens), first, model.step(tokens[:, 5:], state)[0], [one for one in model.lowest() if one]]
+
+
 @case("hybrid", "read in pieces, and what is kept")
 @torch.no_grad()
 def pieces() -> list[object]:

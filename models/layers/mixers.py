@@ -112,12 +112,16 @@ class Retention(nn.Module):
         return self.out(join(self.norm(out)) * F.silu(self.gate(x_BTD))), (S, position)
 
 
+def at_least(log_gate: Tensor, lowest: Tensor | None) -> Tensor:
+    """The logarithm of a gate from 0 to 1 that is moved into (lowest, 1); as it is where there is no lowest."""
+    return log_gate if lowest is None else torch.logaddexp(lowest.log(), torch.log1p(-lowest) + log_gate)
+
+
 @MIXERS.register("hgrn")
 class Hgrn(nn.Module):
     """A gated recurrence of vectors.
 
-    Source: Qin et al., 2023, arXiv:2311.04823.
-    Differs from the paper: no lower bound of the forget gate that grows with depth.
+    Source: Qin et al., 2023, arXiv:2311.04823. The gate is at least `lowest` (D) where that is given.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -125,8 +129,8 @@ class Hgrn(nn.Module):
         self.value, self.forget, self.gate, self.out = (linear(width, width) for _ in range(4))
         self.norm = nn.RMSNorm(width, eps=1e-5)
 
-    def forward(self, x_BTD: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        log_decay = F.logsigmoid(self.forget(x_BTD))
+    def forward(self, x_BTD: Tensor, state: State | None = None, lowest: Tensor | None = None) -> tuple[Tensor, State]:
+        log_decay = at_least(F.logsigmoid(self.forget(x_BTD)), lowest)
         written = F.silu(self.value(x_BTD)) * -torch.expm1(log_decay)
         h = scan(written, log_decay, initial_state=None if state is None else state[0])
         return self.out(self.norm(h) * F.silu(self.gate(x_BTD))), (h[:, -1],)
@@ -136,7 +140,7 @@ class Hgrn(nn.Module):
 class Hgrn2(nn.Module):
     """Gated linear attention whose key is 1 minus its gate.
 
-    Source: Qin et al., 2024, arXiv:2404.07904. Differs from the paper: no lower bound of the forget gate.
+    Source: Qin et al., 2024, arXiv:2404.07904. The gate is at least `lowest` (D) where that is given.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -146,8 +150,8 @@ class Hgrn2(nn.Module):
         self.query, self.forget, self.value, self.out = (linear(width, width) for _ in range(4))
         self.norm = nn.RMSNorm(width, eps=1e-5)
 
-    def forward(self, x_BTD: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        log_decay = F.logsigmoid(split(self.forget(x_BTD), self.heads))
+    def forward(self, x_BTD: Tensor, state: State | None = None, lowest: Tensor | None = None) -> tuple[Tensor, State]:
+        log_decay = split(at_least(F.logsigmoid(self.forget(x_BTD)), lowest), self.heads)
         q, v = split(F.silu(self.query(x_BTD)), self.heads), split(self.value(x_BTD), self.heads)
         out, S = gated_linear_attention(
             q,

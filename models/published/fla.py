@@ -1,6 +1,7 @@
 """Language models of flash-linear-attention: GLA, RetNet, HGRN, HGRN-2, DeltaNet, gated DeltaNet, and hybrids of them.
 
-Its models norm with a constant of 1e-6 and most have a head of their own: create with `norm_eps=1e-6, tied=False`.
+Its models norm with a constant of 1e-6 and most have a head of their own: create with `norm_eps=1e-6, tied=False`;
+those of HGRN and HGRN-2 have lower bounds of their gates: `lower_bounds=True`.
 """
 
 from __future__ import annotations

@@ -179,13 +179,18 @@ def turned(x: Tensor) -> Tensor:
 
 
 def fla(
-    b: Book, tokens: Tensor, *, kinds: tuple[str, ...], vocabulary: int, width: int, heads: int, hidden: int
-) -> Tensor:
+    b: Book, tokens: Tensor, *, kinds: tuple[str, ...], vocabulary: int, width: int, heads: int, hidden: int,
+    bounded: bool = False,
+) -> Tensor:  # fmt: skip
     """flash-linear-attention's models, a token at a time: one of its mixers a layer."""
     x = F.embedding(tokens, b("model.embeddings.weight", vocabulary, width, kind="free"))
     for i, kind in enumerate(kinds):
         p = f"model.layers.{i}"
-        x = x + MIXERS[kind](b, f"{p}.attn", b.rms(f"{p}.attn_norm", x, 1e-6), heads)
+        told = {}
+        if bounded and i:
+            shares = b("model.lower_bounds", len(kinds), width, kind="free").softmax(0)
+            told["lowest"] = shares[1 : i + 1].sum(0)
+        x = x + MIXERS[kind](b, f"{p}.attn", b.rms(f"{p}.attn_norm", x, 1e-6), heads, **told)
         h = b.rms(f"{p}.mlp_norm", x, 1e-6)
         h = F.silu(b.linear(f"{p}.mlp.gate_proj", h, hidden, bias=False)) * b.linear(
             f"{p}.mlp.up_proj", h, hidden, bias=False
@@ -220,9 +225,10 @@ def _retnet(b: Book, p: str, x: Tensor, heads: int) -> Tensor:
     return b.linear(f"{p}.o_proj", _merged(o) * F.silu(b.linear(f"{p}.g_proj", x, 2 * D, bias=False)), D, bias=False)
 
 
-def _hgrn2(b: Book, p: str, x: Tensor, heads: int) -> Tensor:
+def _hgrn2(b: Book, p: str, x: Tensor, heads: int, lowest: Tensor | float = 0.0) -> Tensor:
     D = x.shape[-1]
-    gate = _heads(F.logsigmoid(b.linear(f"{p}.f_proj", x, D, bias=False)), heads)
+    gate = lowest + (1 - lowest) * b.linear(f"{p}.f_proj", x, D, bias=False).sigmoid()
+    gate = _heads(gate.log(), heads)
     q = _heads(F.silu(b.linear(f"{p}.q_proj", x, D, bias=False)), heads)
     v = _heads(b.linear(f"{p}.i_proj", x, D, bias=False), heads)
     return b.linear(
@@ -230,9 +236,9 @@ def _hgrn2(b: Book, p: str, x: Tensor, heads: int) -> Tensor:
     )
 
 
-def _hgrn(b: Book, p: str, x: Tensor, heads: int) -> Tensor:
+def _hgrn(b: Book, p: str, x: Tensor, heads: int, lowest: Tensor | float = 0.0) -> Tensor:
     D = x.shape[-1]
-    keep = b.linear(f"{p}.f_proj", x, D, bias=False).sigmoid()
+    keep = lowest + (1 - lowest) * b.linear(f"{p}.f_proj", x, D, bias=False).sigmoid()
     put = F.silu(b.linear(f"{p}.i_proj", x, D, bias=False)) * (1 - keep)
     state, out = torch.zeros(len(x), D), []
     for t in range(x.shape[1]):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from torch import Tensor, nn
 
 from outpace.errors import ConfigError, InputError, UnknownNameError
 from outpace.models import MODELS, config_of, configuration, create, load, save
-from outpace.models.create import sizes_of
+from outpace.models.create import TOY, sizes_of
 from outpace.models.layers.generation import Generates, drawn
 from outpace.models.remember import STRUCTURE, defaults, described, remembered
 from outpace.models.settings import changed, from_data, to_data
@@ -21,8 +24,8 @@ from outpace.models.settings import changed, from_data, to_data
 torch.set_num_threads(1)
 BUILT = [name for name, card in MODELS.items() if card.build is not None]
 SIZES = [(name, size) for name in BUILT for size in sizes_of(MODELS[name])]
-SMALL_ENOUGH = 1_500_000
-"""Parameters of the smallest named size of a model that is saved and run by default."""
+QUICK = 11_000_000
+"""Parameters up to which the smallest named size of a model is saved and run by default; larger ones take `-m slow`."""
 
 
 def example(name: str, config: Any, dtype: torch.dtype = torch.float32) -> tuple[Tensor, ...]:
@@ -45,8 +48,8 @@ def run(model: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
         return flat(model(*inputs))
 
 
-@pytest.mark.parametrize(("name", "size"), SIZES, ids=[f"{name}-{size}" for name, size in SIZES])
-def test_every_named_size_is_created_and_its_configuration_survives_json(name: str, size: str) -> None:
+def is_counted(name: str, size: str) -> None:
+    """Built without memory, of the size that the card says, with a configuration that survives JSON."""
     card = MODELS[name]
     model = create(name, size, device="meta")
     config = config_of(model)
@@ -58,62 +61,82 @@ def test_every_named_size_is_created_and_its_configuration_survives_json(name: s
     assert {"text": described(name, size, model)} in remembered(name)[STRUCTURE]
 
 
+def is_loaded(name: str, size: str) -> None:
+    """Saved and loaded to the bit; the smallest sizes make the same of an example."""
+    model = create(name, size).eval()
+    inputs = example(name, config_of(model)) if is_smallest(name, size) else None
+    expected = [] if inputs is None else run(model, inputs)
+    with TemporaryDirectory() as around:  # pytest's would keep gigabytes
+        folder = Path(around) / "deep" / "folder"
+        assert save(model, folder) == folder
+        state = torch.random.get_rng_state()
+        again = load(folder)
+        assert torch.equal(torch.random.get_rng_state(), state), "loading draws no random numbers of the caller's"
+    assert type(again) is type(model) and config_of(again) == config_of(model) and not again.training
+    left, right = model.state_dict(), again.state_dict()
+    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
+    for one, other in zip(expected, [] if inputs is None else run(again, inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def runs_in(dtype: torch.dtype) -> Callable[[str, str], None]:
+    """A forward pass in another type, near that in float32 where the type holds more, and files that keep the type."""
+
+    def check(name: str, size: str) -> None:
+        torch.manual_seed(0)
+        plain = create(name, size).eval()
+        expected = run(plain, example(name, config_of(plain)))
+        model = plain.to(dtype)
+        found = run(model, example(name, config_of(model), dtype))
+        assert all(part.dtype == dtype for part in found if part.is_floating_point())
+        for one, other in zip(expected, found, strict=True):
+            scale = float(one.double().abs().max()) or 1.0
+            if dtype == torch.float64:
+                assert float((one - other).abs().max()) <= 2e-3 * scale
+            assert bool(other.isfinite().all())
+        if size == TOY:
+            with TemporaryDirectory() as folder:
+                save(model, folder)
+                assert next(load(folder).parameters()).dtype == dtype
+
+    return check
+
+
+def is_smallest(name: str, size: str) -> bool:
+    sizes = MODELS[name].sizes
+    return size == TOY or size == min(sizes, key=lambda one: sizes[one].parameters)
+
+
+HELD: dict[str, Callable[[str, str], None]] = {
+    "counted": is_counted,
+    "loaded": is_loaded,
+    "float64": runs_in(torch.float64),
+    "bfloat16": runs_in(torch.bfloat16),
+}
+
+
+def cells() -> Iterator[Any]:
+    """What is held of which size: all are counted and loaded, the smallest are run; what takes long is marked slow."""
+    for (name, size), what in itertools.product(SIZES, HELD):
+        smallest = is_smallest(name, size)
+        quick = size == TOY or (smallest and MODELS[name].sizes[size].parameters <= QUICK)
+        if smallest or what in ("counted", "loaded"):
+            marks = () if quick or what == "counted" else pytest.mark.slow
+            yield pytest.param(name, size, what, id=f"{name}-{size}-{what}", marks=marks)
+
+
+@pytest.mark.parametrize(("name", "size", "what"), list(cells()))
+def test_every_named_size(name: str, size: str, what: str) -> None:
+    HELD[what](name, size)
+
+
 def test_every_size_that_a_card_names_is_among_them() -> None:
-    assert {(name, size) for name in BUILT for size in [*MODELS[name].sizes, "toy"]} == set(SIZES)
+    assert {(name, size) for name in BUILT for size in [*MODELS[name].sizes, TOY]} == set(SIZES)
     for name in BUILT:  # and of each the structure is remembered, beside the defaults where there are any
         told = [part["text"] for part in remembered(name)[STRUCTURE]]
         kept = len(defaults(name))
         assert told[:kept] == defaults(name)
         assert [line.rpartition(" ")[0] for line in told[kept:]] == [size for model, size in SIZES if model == name]
-
-
-def saved_and_loaded(name: str, size: str, folder: Path) -> None:
-    model = create(name, size).eval()
-    inputs = example(name, config_of(model))
-    expected = run(model, inputs)
-    assert save(model, folder) == folder
-    state = torch.random.get_rng_state()
-    again = load(folder)
-    assert torch.equal(torch.random.get_rng_state(), state), "loading draws no random numbers of the caller's"
-    assert type(again) is type(model) and config_of(again) == config_of(model) and not again.training
-    left, right = model.state_dict(), again.state_dict()
-    assert left.keys() == right.keys() and all(torch.equal(left[key], right[key]) for key in left)
-    for one, other in zip(expected, run(again, inputs), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", BUILT)
-def test_what_is_saved_is_loaded_to_the_bit(name: str, tmp_path: Path) -> None:
-    saved_and_loaded(name, "toy", tmp_path / "deep" / "folder")
-    sizes = MODELS[name].sizes
-    smallest = min(sizes, key=lambda size: sizes[size].parameters, default=None)
-    if smallest is not None and sizes[smallest].parameters <= SMALL_ENOUGH:
-        saved_and_loaded(name, smallest, tmp_path / "smallest")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in BUILT if MODELS[name].sizes])
-def test_smallest_sizes_that_are_large_are_loaded_to_the_bit(name: str, tmp_path: Path) -> None:
-    sizes = MODELS[name].sizes
-    saved_and_loaded(name, min(sizes, key=lambda size: sizes[size].parameters), tmp_path)
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", BUILT)
-def test_every_model_runs_in_other_types(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    plain = create(name, "toy").eval()
-    expected = run(plain, example(name, config_of(plain)))
-    model = plain.to(dtype)
-    found = run(model, example(name, config_of(model), dtype))
-    assert all(part.dtype == dtype for part in found if part.is_floating_point())
-    for one, other in zip(expected, found, strict=True):
-        scale = float(one.double().abs().max()) or 1.0
-        if dtype == torch.float64:
-            assert float((one - other).abs().max()) <= 2e-3 * scale
-        assert bool(other.isfinite().all())
-    save(model, tmp_path)
-    assert next(load(tmp_path).parameters()).dtype == dtype
 
 
 def test_changes_may_be_nested() -> None:

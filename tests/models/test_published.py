@@ -61,9 +61,10 @@ def svt(*, tokens: bool) -> Case:
     )  # fmt: skip
 
 
-def fla(*kinds: str) -> Case:
-    model = create("hybrid", "toy", layer_types=kinds, tied=False, norm_eps=1e-6)
-    return model, words(), lambda b, x: more.fla(b, x, kinds=kinds, vocabulary=32, width=16, heads=2, hidden=24)
+def fla(*kinds: str, bounded: bool = False) -> Case:
+    model = create("hybrid", "toy", layer_types=kinds, tied=False, norm_eps=1e-6, lower_bounds=bounded)
+    sizes = {"vocabulary": 32, "width": 16, "heads": 2, "hidden": 24}
+    return model, words(), lambda b, x: more.fla(b, x, kinds=kinds, bounded=bounded, **sizes)
 
 
 HEADS: dict[str, Any] = {"num_attention_heads": 2, "attention_head_dim": 8}
@@ -197,6 +198,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "gla of flash-linear-attention": lambda: fla("gla", "gla"),
     "retnet of flash-linear-attention": lambda: fla("retnet"),
     "hgrn and hgrn2 of flash-linear-attention": lambda: fla("hgrn", "hgrn2"),
+    "hgrn and hgrn2 with lower bounds": lambda: fla("hgrn2", "hgrn", "hgrn2", bounded=True),
     "deltanet of flash-linear-attention": lambda: fla("deltanet"),
     "gated deltanet of flash-linear-attention": lambda: fla("gated_deltanet"),
     "a hybrid of flash-linear-attention": lambda: fla("gla", "full"),

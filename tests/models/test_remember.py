@@ -18,6 +18,7 @@ from outpace.models.numbers import fill, numbers, whole_numbers
 from outpace.models.remember import (
     FOLDER,
     GRADIENTS,
+    NEAR,
     Spreads,
     cases_of,
     digest,
@@ -104,7 +105,8 @@ def test_making_again_says_what_changed(tmp_path: Path) -> None:
     assert any(line == "the toy: new, 1 outputs" for line in remember("gam", tmp_path))
     assert remember("gam", tmp_path) == []
     stored = json.loads((tmp_path / "gam.json").read_text())
-    assert stored == remembered("gam")
+    kept = remembered("gam")  # on another processor, whose last digits differ
+    assert stored.keys() == kept.keys() and all(distance(stored[case], kept[case]) <= NEAR for case in kept)
     stored["the toy"][0]["values"][3] += 1e-5 * stored["the toy"][0]["size"]
     stored["of old"] = stored["the toy"]
     (tmp_path / "gam.json").write_text(json.dumps(stored))
