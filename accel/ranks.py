@@ -72,6 +72,14 @@ def whole_error(
     return ratio(total[:2].float(), int(total[2]))
 
 
+def mean_over(values: torch.Tensor, ranks: Ranks | None) -> torch.Tensor:
+    """The mean of `values`, whatever they are, over the processes that hold the parts of a sample."""
+    if ranks is None or ranks.parts is None:
+        return values
+    dist.all_reduce(values, group=ranks.parts)
+    return values / dist.get_world_size(ranks.parts)
+
+
 def every(stride_of: int, tokens: int, ranks: Ranks | None) -> slice:
     """Which of this process's tokens are among about `stride_of` that lie evenly over the whole sample."""
     if ranks is None or ranks.parts is None:

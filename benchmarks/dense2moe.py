@@ -40,6 +40,8 @@ WIDTH = 0.375
 """Share of a feed-forward layer's matrices that 1S12E2A uses, and that width pruning keeps."""
 BY_NOISE = "0S8E3A4N"
 """As many units as WIDTH, chosen at each of 4 noise levels."""
+BY_WEIGHTS = "0S8E3A4W"
+"""The units that width pruning keeps, with weights of their own at each of 4 noise levels."""
 GROUPS = tuple((first, 3, 2) for first in range(4, 22, 3))
 """First block, size and active blocks of every group; a static choice drops as many of each group."""
 TEXT_WEIGHT = 0.0
@@ -73,11 +75,19 @@ LABELS = {
     "random": "width, random",
     "taylor": "width, Taylor",
     "noise": f"by noise {BY_NOISE}",
+    "weights": f"by noise {BY_WEIGHTS}",
     "mob": "mixture of blocks",
     "drop": "static depth",
 }
 """Ways by name, as people read them; the last two are compared with each other."""
-TIMED_BESIDE = {"noise": "taylor"}
+BESIDE = {
+    "moe": ("shared", "random", "taylor"),
+    "noise": ("taylor", "moe"),
+    "weights": ("taylor", "noise"),
+    "mob": ("drop",),
+}
+"""Ways with those that their error is divided by, seed by seed."""
+TIMED_BESIDE = {"noise": "taylor", "weights": "taylor"}
 """Ways whose call is timed in turns with that of another way, too."""
 
 
@@ -132,6 +142,7 @@ def student_of(way: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         Layout,
         block_effects,
         convert,
+        level_borders,
         level_importance,
         output_change,
         random_importance,
@@ -172,6 +183,10 @@ def student_of(way: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         return Conversion(experts=Experts(layout=BY_NOISE), borders=found.borders), found.scores
 
     settings["noise"] = by_noise
+    settings["weights"] = lambda: (
+        Conversion(experts=Experts(layout=BY_WEIGHTS), borders=level_borders(calls, Layout.parse(BY_WEIGHTS).levels)),
+        taylor(),
+    )
     conversion, importance = settings[way]()
     student = convert(bench.teacher, conversion, importance=importance, seed=seed)
     if way == "moe":
@@ -401,7 +416,7 @@ def section(plan: Plan, cells: list[dict[str, Any]], teacher: dict[str, Any]) ->
             f"| {seconds:.0f} |"
         )
     lines.append("")
-    for first, others in (("moe", ("shared", "random", "taylor")), ("noise", ("taylor", "moe")), ("mob", ("drop",))):
+    for first, others in BESIDE.items():
         for other in others:
             ratios = paired(cells, first, other)
             if ratios:

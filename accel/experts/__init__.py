@@ -11,7 +11,7 @@ from .importance import output_change, random_importance, taylor_importance, wei
 from .integers import IntegerLinear, find_integers, weight_bytes
 from .layout import Layout
 from .load import load_transformer
-from .noise_importance import LevelImportance, level_importance
+from .noise_importance import LevelImportance, level_borders, level_importance
 from .pruned import CutFeedForward, block_effects, drop_blocks
 from .routing import Routing, watch
 from .settings import BlockGroup, Conversion, Experts, Integers, Modulation
@@ -56,6 +56,7 @@ __all__ = [
     "held_blocks",
     "kept_blocks",
     "layers_with_experts",
+    "level_borders",
     "level_importance",
     "load_transformer",
     "output_change",

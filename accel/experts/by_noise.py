@@ -59,8 +59,30 @@ def timesteps_of(named: Mapping[str, Any]) -> list[float] | None:
     return value.detach().float().reshape(len(value) if value.ndim else 1, -1).mean(1).tolist()
 
 
+class Change(nn.Module):
+    """What a noise level adds to the matrices of a layer's units; nothing before it is trained.
+
+    Args:
+        dense: the layer whose units they are.
+        units: how many, the first of their order.
+    """
+
+    def __init__(self, dense: Dense, units: int) -> None:
+        super().__init__()
+
+        def nothing(like: Tensor) -> nn.Linear:
+            return linear_of(torch.zeros_like(like).requires_grad_(like.requires_grad))
+
+        self.up = nothing(dense.up_HD[:units])
+        self.gate = None if dense.gate_HD is None else nothing(dense.gate_HD[:units])
+        self.down = nothing(dense.down_OH[:, :units])
+
+
 class NoiseFeedForward(nn.Module):
     """A dense feed-forward layer of which every noise level runs its own share of the hidden units.
+
+    Or, where the layout says so (4W), all run the same share, and each adds a trained change of its own to the
+    matrices: no level has to learn what all need from its own samples alone.
 
     `active` may be changed at any time as in `ExpertFeedForward`: 0 leaves the shared units alone, "all" is the dense
     layer. Samples of a batch at several levels are computed level by level. A call that cannot be taken apart so
@@ -69,7 +91,8 @@ class NoiseFeedForward(nn.Module):
     Source: importance by Taylor over timesteps as in Dense2MoE (Zheng et al., ICCV 2025, arXiv:2510.09094).
 
     Differs from the paper: experts are chosen by the noise level instead of the token, so nothing is sorted, and there
-    is no router.
+    is no router. Weights that differ with the noise level alone are as in eDiff-I (Balaji et al., 2022,
+    arXiv:2211.01324), there of whole models.
 
     Args:
         dense: the layer; its weights are copied.
@@ -91,6 +114,9 @@ class NoiseFeedForward(nn.Module):
         self.down = linear_of(dense.down_OH)
         self.bias = None if dense.bias_O is None else parameter_of(dense.bias_O)
         self.register_buffer("order", order_LH.to(dense.up_HD.device))
+        self.changes = nn.ModuleList()
+        if self.layout.weights:
+            self.changes.extend(Change(dense, self.kept) for _ in range(self.layout.levels))
         self._gathered: tuple[Any, tuple[Any, ...]] | None = None
 
     @property
@@ -125,7 +151,9 @@ class NoiseFeedForward(nn.Module):
 
     def _weights(self, x: Tensor, level: int | None) -> tuple[Any, ...]:
         """Matrices and biases of a level's units, or of all; gathered anew only when level or weights change."""
-        layers = [part for part in (self.up, self.gate, self.down) if part is not None]
+        change = self.changes[level] if level is not None and self.changes else None
+        layers = [part for one in (self, change) if one is not None for part in (one.up, one.gate, one.down)]
+        layers = [part for part in layers if part is not None]
         held = [part for layer in layers for part in (_source(layer), layer.bias) if part is not None]
         fixed = level is not None and not (torch.is_grad_enabled() or any(part.is_inference() for part in held))
         told = (level, self.kept, x.dtype, *((id(p), p.data_ptr(), p._version) for p in held)) if fixed else None
@@ -141,12 +169,25 @@ class NoiseFeedForward(nn.Module):
         def rows(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.index_select(0, units)
 
-        made = (rows(up), rows(up_bias), rows(gate), rows(gate_bias), down.index_select(1, units))
+        made_up, made_gate, made_down = rows(up), rows(gate), down.index_select(1, units)
+        if change is not None:
+            made_up = _plus(cast(Tensor, made_up), _matrix(change.up, x.dtype), 0)
+            made_gate = None if made_gate is None else _plus(made_gate, _matrix(change.gate, x.dtype), 0)
+            made_down = _plus(made_down, _matrix(change.down, x.dtype), 1)
+        made = (made_up, rows(up_bias), made_gate, rows(gate_bias), made_down)
         self._gathered = None if told is None else (told, made)
         return made
 
     def extra_repr(self) -> str:
         return f"{self.layout}, active={self.active}"
+
+
+def _plus(units: Tensor, change: Tensor, axis: int) -> Tensor:
+    """Matrices of some units with the change of those that have one, the first along `axis`."""
+    both = min(units.shape[axis], change.shape[axis])
+    changed = units.narrow(axis, 0, both) + change.narrow(axis, 0, both)
+    rest = units.shape[axis] - both
+    return torch.cat([changed, units.narrow(axis, both, rest)], axis) if rest else changed
 
 
 def _source(layer: nn.Module) -> Tensor:

@@ -148,7 +148,8 @@ def active_parameters(transformer: nn.Module) -> int:
     def used(module: nn.Module) -> float:
         idle = sum(parameter_count(layer.experts) * _idle(layer) for layer in find_experts(module).values())
         by_noise = sum(
-            (parameter_count(layer) - (0 if layer.bias is None else layer.bias.numel())) * _unused(layer)
+            (_own(layer) - (0 if layer.bias is None else layer.bias.numel())) * _unused(layer)
+            + parameter_count(layer.changes)  # added to the others before they are used
             for layer in find_noise_experts(module).values()
         )
         return parameter_count(module) - idle - by_noise
@@ -167,6 +168,11 @@ def _idle(layer: Any) -> float:
 
 def _unused(layer: NoiseFeedForward) -> float:
     return 1 - layer.kept / layer.order.shape[1]
+
+
+def _own(layer: NoiseFeedForward) -> int:
+    """Parameters of the layer without what noise levels add to them."""
+    return parameter_count(layer) - parameter_count(layer.changes)
 
 
 def _gathered_from(layer: NoiseFeedForward) -> int:

@@ -114,7 +114,7 @@ def random_importance(transformer: nn.Module, seed: int = 0) -> dict[str, Tensor
 def level_orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None, layout: Layout) -> dict[str, Tensor]:
     """For every site and noise level its hidden units (levels, H), the shared ones first, then the most important.
 
-    Shared are the units that matter most over all levels.
+    Shared are the units that matter most over all levels; where levels differ by their weights, that order is for all.
 
     Args:
         importance: scores (levels, H), or (H) for all levels alike.
@@ -131,7 +131,7 @@ def level_orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None, 
     orders = {}
     for path, order in orders_of(sites, means).items():
         shared, _ = layout.widths(len(order))
-        if importance is None:
+        if importance is None or layout.weights:
             orders[path] = order.expand(layout.levels, -1).clone()
             continue
         scores = _alike(importance[path]).expand(layout.levels, -1).clone().cpu()

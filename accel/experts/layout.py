@@ -1,4 +1,4 @@
-"""How the hidden units of a dense feed-forward layer are shared out among experts: "1S12E2A", "1S12E2A4N"."""
+"""How the hidden units of a dense feed-forward layer are shared out among experts: "1S12E2A", "1S12E2A4N", "4W"."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...errors import ConfigError
 
-_NOTATION = re.compile(r"(\d+)S(\d+)E(\d+)A(?:(\d+)N)?", re.IGNORECASE)
+_NOTATION = re.compile(r"(\d+)S(\d+)E(\d+)A(?:(\d+)([NW]))?", re.IGNORECASE)
 _QUARTERS = 4
 """Of the hidden units; a shared expert takes one."""
 
@@ -22,7 +22,8 @@ class Layout:
     Source: Dense2MoE (Zheng et al., ICCV 2025, arXiv:2510.09094), where the default is 1S12E2A.
 
     Differs from the paper: in 1S12E2A4N each of 4 noise levels has its own ranking of the units that are not shared,
-    its experts are runs of that ranking, and a step runs the first 2.
+    its experts are runs of that ranking, and a step runs the first 2. In 1S12E2A4W all levels run the same units, and
+    each has trained weights of its own for them.
 
     >>> str(Layout.parse("1S12E2A")), Layout.parse("1S12E2A").fraction
     ('1S12E2A', 0.375)
@@ -36,6 +37,8 @@ class Layout:
     """Routed experts a token goes through, 0 to `experts`; more cost more and err less."""
     levels: int = 0
     """Noise levels that choose for themselves, once a step; 1 is width pruning. 0: every token chooses."""
+    weights: bool = False
+    """The levels run the same units, and each with weights of its own."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.shared < _QUARTERS:
@@ -46,6 +49,8 @@ class Layout:
             raise ConfigError(f"a layout has at least one routed expert, not {self.experts}")
         if not 0 <= self.active <= self.experts:
             raise ConfigError(f"{self.active} of {self.experts} experts cannot be active; choose 0 to {self.experts}")
+        if self.weights and not self.levels:
+            raise ConfigError("weights of their own are had by noise levels; give one or more")
         if self.levels and not self.shared + self.active:
             raise ConfigError("a layout by noise level has shared or active experts, or nothing would run")
 
@@ -56,15 +61,24 @@ class Layout:
         if found is None:
             raise ConfigError(
                 f"'{text}' is no layout; write 1S12E2A: 1 shared expert (a quarter of the hidden units), "
-                "12 routed experts, 2 of them active; 1S12E2A4N to choose at each of 4 noise levels, not for each token"
+                "12 routed experts, 2 of them active; 1S12E2A4N to choose at each of 4 noise levels, not for each "
+                "token; 1S12E2A4W for the same units with weights of their own at each"
             )
-        shared, experts, active, levels = (None if part is None else int(part) for part in found.groups())
-        if levels == 0:
-            raise ConfigError(f"'{text}' has no noise level; write 1N or more, or leave the N out")
-        return Layout(shared=shared or 0, experts=experts or 0, active=active or 0, levels=levels or 0)
+        shared, experts, active, levels, letter = found.groups()
+        if levels is not None and not int(levels):
+            raise ConfigError(f"'{text}' has no noise level; write 1{letter} or more, or leave the {letter} out")
+        return Layout(
+            shared=int(shared),
+            experts=int(experts),
+            active=int(active),
+            levels=int(levels or 0),
+            weights=letter in ("W", "w"),
+        )
 
     def __str__(self) -> str:
-        return f"{self.shared}S{self.experts}E{self.active}A" + (f"{self.levels}N" if self.levels else "")
+        return f"{self.shared}S{self.experts}E{self.active}A" + (
+            f"{self.levels}{'W' if self.weights else 'N'}" if self.levels else ""
+        )
 
     @property
     def fraction(self) -> float:

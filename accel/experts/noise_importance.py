@@ -41,10 +41,7 @@ def level_importance(
     Raises: ConfigError for more levels than there are timesteps; InputError where no call tells one; as
         `taylor_importance`.
     """
-    times = [timesteps_of(call) for call in calls]
-    if any(told is None for told in times):
-        raise InputError(f"the calls of {type(transformer).__name__} tell no timestep; choose a layout without N")
-    borders = _borders([time for told in times for time in told or ()], levels)
+    times, borders = _times(calls), level_borders(calls, levels)
     generator = torch.Generator().manual_seed(seed)
     scores: dict[str, list[Tensor]] = {}
     for level in range(levels):
@@ -57,6 +54,22 @@ def level_importance(
         for path, one in found.items():
             scores.setdefault(path, []).append(one)
     return LevelImportance(borders, {path: torch.stack(rows) for path, rows in scores.items()})
+
+
+def level_borders(calls: Sequence[Mapping[str, Any]], levels: int) -> tuple[float, ...]:
+    """Timesteps between `levels` noise levels that hold equally many of the samples of `calls`, ascending.
+
+    Raises: ConfigError for more levels than there are timesteps; InputError where a call tells none.
+    """
+    return _borders([time for told in _times(calls) for time in told], levels)
+
+
+def _times(calls: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    times = [timesteps_of(call) for call in calls]
+    told = [some for some in times if some is not None]
+    if len(told) < len(times):
+        raise InputError("the calls tell no timestep; choose a layout without noise levels")
+    return told
 
 
 def _change(generator: torch.Generator, model: nn.Module, asked: tuple[Mapping[str, Any], Tensor | None]) -> Tensor:

@@ -10,8 +10,10 @@ import torch
 from ..denoiser import Rows
 from ..part import Current
 from ..policy import Policy
-from .history import History
+from ..ranks import mean_over
+from .history import PROBE_TOKENS, History
 from .partial import Partial
+from .rounding import noise_of, residual_additions
 
 
 @dataclass(slots=True)
@@ -52,6 +54,8 @@ class Active:
     firsts: dict[tuple[str, int], torch.Tensor] = field(default_factory=dict)
     """Copies of it by stream and row, for rows that are computed and whose gates ask for it. Made before the next block
     runs: compiled into a CUDA graph, that one writes where this one wrote."""
+    sizes: dict[str, list[torch.Tensor]] | None = None
+    """Mean absolute values of a stream's tokens behind each block, where this call is to tell what rounding adds."""
     begin: Any = None
     """When the second block was reached."""
     probed: int = 0
@@ -87,6 +91,27 @@ class Active:
     def rows(self) -> list[int]:
         """Rows that are computed."""
         return sorted(row for s, done in enumerate(self.computed) if done for row in self.rows_of(s))
+
+    def note_size(self, name: str, x: torch.Tensor) -> None:
+        """Of a stream's tokens behind one block, in the call that is to tell. Shapes: x (B, N, D)."""
+        if self.sizes is not None:
+            some = x[:, :: max(1, x.shape[1] // PROBE_TOKENS)]
+            self.sizes.setdefault(name, []).append(some.abs().mean(dtype=torch.float32))
+
+    def told_sizes(self) -> list[torch.Tensor]:
+        """One tensor a stream with what was noted, not read yet."""
+        ranks = self.current.denoiser.ranks
+        return [mean_over(torch.stack(some), ranks) for some in (self.sizes or {}).values()]
+
+    def learn_noise(self, told: list[float]) -> None:
+        """Take to heart how much rounding adds: the numbers of `told_sizes`, one after the other."""
+        for name, noted in (self.sizes or {}).items():
+            sizes, told = told[: len(noted)], told[len(noted) :]
+            dtype = self.first[name].dtype
+            additions = [residual_additions(site.module) for site in self.current.denoiser.blocks[: len(sizes)]]
+            for history in self.streams.get(name, ()):
+                history.first_noise = noise_of(dtype, sizes[:1], additions[:1])
+                history.noise = noise_of(dtype, sizes, additions)
 
     def note_endings(self) -> None:
         """See with which block the partial steps of each row end, where it runs that block in this call."""

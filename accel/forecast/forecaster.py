@@ -31,6 +31,7 @@ from .errors import measure
 from .history import History
 from .partial import comparable, possible
 from .replay import Entry, Replay
+from .rounding import COARSE
 
 FORECAST = "forecast"
 EXPERTS = ("transformer", "transformer_2")
@@ -315,13 +316,14 @@ class Forecaster(Part):
 
     @staticmethod
     def _keep_reached(active: Active, index: int, stack: Stack, result: Any) -> None:
-        """Copy what block `index` gave, of rows whose partial steps end with it."""
+        """Copy what block `index` gave, of rows whose partial steps end with it, and note how large it is."""
         ending = active.partial.ending.get(index)
-        if not ending:
+        if not ending and active.sizes is None:
             return
         samples, batch = len(active.computed), len(active.histories)
         for name, x in streams_in(named_result(result, stack), stack, active.current.named, batch).items():
-            for row in ending:
+            active.note_size(name, x)
+            for row in ending or ():
                 held = active.firsts if active.computed[row % samples] else active.partial.reached
                 held[name, row] = x[row].clone()
 
@@ -400,6 +402,8 @@ class Forecaster(Part):
                     history.ranks = current.denoiser.ranks
             branch = Branch(signature, fresh)
             self._branches[key] = branch
+            if main[1].dtype in COARSE and any(history.rated for history in branch.rows):
+                active.sizes = {}
             active.branch = branch
             return reason
         active.branch = branch
@@ -459,7 +463,13 @@ class Forecaster(Part):
                     measured.append(truths.new_full((), torch.nan).float() if found is None else found)
                 errors.append(measured[0] if len(measured) == 1 else torch.stack(measured).mean())
         told = self.clock.reads.read(errors)
-        by_stream = [told[at : at + len(undecided)] for at in range(0, len(told), len(undecided))]
+        by_stream = [
+            [
+                active.streams[name][active.rows_of(s)[0]].first_missed(active.at[s], active.weights[s], told.pop(0))
+                for s in undecided
+            ]
+            for name in active.first
+        ]
         for name, some in zip(active.apart, by_stream, strict=False):
             for s, value in zip(undecided, some, strict=True):
                 active.apart[name][s] = value if value == value else None
@@ -519,7 +529,8 @@ class Forecaster(Part):
             for row in computed
         }
         sums = [hidden.flatten(1).sum(1, dtype=torch.float32) for hidden in streams.values()]
-        told = iter(self.clock.reads.read([*sums, *(error for some in errors.values() for error in some)]))
+        sizes = active.told_sizes()
+        told = iter(self.clock.reads.read([*sums, *(error for some in errors.values() for error in some), *sizes]))
         finite = [[math.isfinite(next(told)) for _ in range(len(hidden))] for hidden in streams.values()]
         if (ranks := active.current.denoiser.ranks) is not None and ranks.parts is not None:
             lost = iter(agree([int(not whole) for rows in finite for whole in rows], ranks, sums[0].device))
@@ -537,6 +548,7 @@ class Forecaster(Part):
                 active.policies[row % samples].refuse_partial()
                 first = None
             history.push(at, step, first, streams[name][row].clone())
+        active.learn_noise(list(told))
 
     @staticmethod
     def _forecast_row(history: History, weights: list[float]) -> torch.Tensor:

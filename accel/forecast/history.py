@@ -10,6 +10,7 @@ import torch
 
 from ...kernels.forecast import combine, lagrange_weights, taylor_weights
 from ..ranks import Ranks, every, whole_error
+from .rounding import without_rounding
 
 LARGEST_WEIGHT_SUM = 8.0
 """A forecast whose absolute weights add up to more amplifies its anchors' noise; its order is lowered."""
@@ -53,6 +54,10 @@ class History:
     """False where nobody asks for predicted errors, so that none is measured, and `order` changes from run to run."""
     ranks: Ranks | None = None
     """The processes that hold the other parts of what is remembered here, None where it is whole."""
+    noise: float = 0.0
+    """What rounding leaves in `last`, relative to its size; see rounding.py."""
+    first_noise: float = 0.0
+    """The same in `first`."""
     reach: int = 0
     """Length of the run of forecasts before the newest computed step."""
 
@@ -110,11 +115,17 @@ class History:
         Args:
             weights: those of the last block's forecast, used where no order of its own is set.
         """
-        if self.gate_order is not None:
-            weights = self.weights(at, self.gate_order)
+        weights = self._first_weights(at, weights)
         values = [a.first for a in self.anchors[: len(weights)]]
         kept = [v for v in values if v is not None]
         return whole_error(kept, weights, truth, self.ranks) if len(kept) == len(values) else None
+
+    def first_missed(self, at: float, weights: list[float], error: float) -> float:
+        """What is left of `first_error`, read, without the rounding in it."""
+        return without_rounding(error, self.first_noise, self._first_weights(at, weights))
+
+    def _first_weights(self, at: float, weights: list[float]) -> list[float]:
+        return weights if self.gate_order is None else self.weights(at, self.gate_order)
 
     def last(self, weights: list[float]) -> torch.Tensor:
         """The last block's output that `weights` forecast."""
@@ -140,7 +151,8 @@ class History:
         """Take to heart how well each order would have forecast a step: what `measured` gave, read."""
         nodes = [a.at for a in self._before(at)]
         for order, error in zip(self.orders(len(nodes)) if errors else [], errors, strict=True):
-            rate = error / max(math.prod(abs(at - node) for node in nodes[: order + 1]), 1e-30)
+            missed = without_rounding(error, self.noise, lagrange_weights(nodes[: order + 1], at))
+            rate = missed / max(math.prod(abs(at - node) for node in nodes[: order + 1]), 1e-30)
             before = self.rates.get(order)
             self.rates[order] = rate if before is None else math.sqrt(before * rate)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,9 @@ from tiny_models import TINY_MODELS
 from torch.utils._pytree import tree_map
 
 from outpace.accel import GatedTaylor, IntervalTaylor, Method, ScheduledTaylor, accelerate
+from outpace.accel.experts import block_outputs
+from outpace.accel.families import find_family
+from outpace.accel.forecast import rounding
 from outpace.pipelines import POCKETS, load_pocket
 
 halves = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
@@ -55,23 +60,36 @@ def test_every_family_is_exact_at_threshold_zero_and_forecasts_in_its_own_type(
     assert made.dtype == dtype and bool(made.isfinite().all()) and not torch.equal(made, plain)
 
 
-def pictures(pocket: str, dtype: torch.dtype, *methods: Method, prompts: int, steps: int) -> tuple[np.ndarray, float]:
-    """Of held-out prompts, with the share of calls that were forecast."""
+def pictures(
+    pocket: str, dtype: torch.dtype, *methods: Method, prompts: int, steps: int, rounded_time: bool = False
+) -> tuple[np.ndarray, float]:
+    """Of held-out prompts, four at a time, with the share of calls that were forecast.
+
+    Args:
+        rounded_time: whether the transformer is told the time as a pipeline in bfloat16 tells it.
+    """
     pipe = load_pocket(pocket).to(dtype)
     pipe.set_progress_bar_config(disable=True)
+    if rounded_time:
+        pipe.transformer.register_forward_pre_hook(with_rounded_time, with_kwargs=True)
     recipe, made, forecast, samples = POCKETS[pocket], [], 0, 0
-    for prompt in recipe.prompts(prompts, "held_out"):
+    told = recipe.prompts(prompts, "held_out")
+    for start in range(0, prompts, 4):
+        some = told[start : start + 4]
         asked: dict[str, Any] = {**recipe.call, "num_inference_steps": steps, "output_type": "np"}
-        asked["generator"] = torch.Generator().manual_seed(11)
-        given = {"class_labels": [3]} if pocket == "dit" else {"prompt": prompt}
-        if not methods:
-            made.append(np.asarray(pipe(**given, **asked)[0]))
-            continue
-        with accelerate(pipe, *methods) as run:
-            made.append(np.asarray(pipe(**given, **asked)[0]))
-        totals = run.trace.totals()
-        forecast, samples = forecast + totals["forecast"], samples + totals["samples"]
+        asked["generator"] = [torch.Generator().manual_seed(11 + start + place) for place in range(len(some))]
+        given = {"class_labels": [(start + place) % 10 for place in range(len(some))]}
+        with accelerate(pipe, *methods) if methods else nullcontext() as run:
+            made.extend(np.asarray(pipe(**(given if pocket == "dit" else {"prompt": some}), **asked)[0]))
+        if run is not None:
+            totals = run.trace.totals()
+            forecast, samples = forecast + totals["forecast"], samples + totals["samples"]
     return np.stack(made), forecast / max(samples, 1)
+
+
+def with_rounded_time(_: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    time = kwargs["timestep"]
+    return args, {**kwargs, "timestep": time.bfloat16().to(time.dtype) if time.is_floating_point() else time}
 
 
 def psnr(one: np.ndarray, other: np.ndarray) -> float:
@@ -88,34 +106,98 @@ def test_the_pocket_flux_is_exact_at_threshold_zero(dtype: torch.dtype) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
-    [
-        IntervalTaylor(interval=3),
-        ScheduledTaylor(speedup=2.2),
-        ScheduledTaylor(speedup=4.0),
-        GatedTaylor(threshold=0.1),
-    ],
-    ids=["interval", "preset", "four", "threshold"],
+    [IntervalTaylor(interval=3), ScheduledTaylor(speedup=2.2), ScheduledTaylor(speedup=4.0)],
+    ids=["interval", "preset", "four"],
 )
-def test_dials_in_bfloat16_beside_float32(method: Method) -> None:
-    """A dial of shares means the same to the step. A threshold does not carry: rounding adds to what its plan sees.
+def test_dials_of_shares_in_bfloat16_beside_float32(method: Method) -> None:
+    """A dial of shares means the same to the step.
 
     Two runs in bfloat16 that differ anywhere differ by its rounding too, which is measured by the plain pictures of
     both types; more than that and what the forecast costs in float32 may not be lost, but for 2 dB.
     """
-    found, plain = {}, {}
-    for dtype in (torch.float32, torch.bfloat16):
-        plain[dtype], _ = pictures("flux", dtype, prompts=4, steps=28)
-        made, share = pictures("flux", dtype, method, prompts=4, steps=28)
-        found[dtype] = (share, psnr(plain[dtype], made))
+    plain = {dtype: pictures("flux", dtype, prompts=4, steps=28)[0] for dtype in (torch.float32, torch.bfloat16)}
+    told, wide_share, half_share, lost = beside_float32("flux", method, plain)
+    print(f"\n{method.name}: {told}")
+    assert half_share == wide_share and lost <= 2.0
+
+
+def beside_float32(
+    pocket: str, method: Method, plain: dict[torch.dtype, np.ndarray]
+) -> tuple[str, float, float, float]:
+    """In words, the shares forecast in float32 and in bfloat16, and the decibels that are lost beyond rounding."""
+    found = {}
+    for dtype, before in plain.items():
+        made, share = pictures(pocket, dtype, method, prompts=len(before), steps=28)
+        found[dtype] = (share, psnr(before, made))
     (wide_share, wide), (half_share, half) = found[torch.float32], found[torch.bfloat16]
     rounding = psnr(plain[torch.float32], plain[torch.bfloat16])
-    print(
-        f"\n{method.name}: float32 {wide_share:.3f} at {wide:.2f} dB, bfloat16 {half_share:.3f} at {half:.2f} dB; "
+    both = -10 * np.log10(10 ** (-wide / 10) + 10 ** (-rounding / 10))
+    told = (
+        f"float32 {wide_share:.3f} at {wide:.2f} dB, bfloat16 {half_share:.3f} at {half:.2f} dB; "
         f"rounding alone {rounding:.2f} dB"
     )
-    both = -10 * np.log10(10 ** (-wide / 10) + 10 ** (-rounding / 10))
-    assert half >= both - 2.0
-    if isinstance(method, GatedTaylor):
-        assert half_share <= wide_share
-    else:
-        assert half_share == wide_share
+    return told, wide_share, half_share, float(both - half)
+
+
+THRESHOLDS = {"flux": (0.05, 0.1, 0.2), "dit": (0.05, 0.1, 0.2), "wan": (0.1, 0.3)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pocket", THRESHOLDS)
+def test_thresholds_in_bfloat16_beside_float32(pocket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What rounding adds to the measured errors is taken off, so that a threshold skips about as much in bfloat16.
+
+    Beside it: with nothing taken off. The table stands in docs/gpu_kernels.md with what is left of the difference.
+    """
+    prompts = 4 if pocket == "wan" else 8
+    plain = {dtype: pictures(pocket, dtype, prompts=prompts, steps=28)[0] for dtype in (torch.float32, torch.bfloat16)}
+    apart = {"taken off": 0.0, "left in": 0.0}
+    for threshold in THRESHOLDS[pocket]:
+        method = GatedTaylor(threshold=threshold)
+        told, wide_share, half_share, lost = beside_float32(pocket, method, plain)
+        with monkeypatch.context() as patch:
+            patch.setattr(rounding, "LEAST", 1.0)
+            _, left_in = pictures(pocket, torch.bfloat16, method, prompts=prompts, steps=28)
+        told += f"; with rounding left in {left_in:.3f}"
+        if pocket == "flux":
+            _, timed = pictures(pocket, torch.float32, method, prompts=prompts, steps=28, rounded_time=True)
+            told += f"; float32 with the time rounded {timed:.3f}"
+        print(f"\n{pocket} at {threshold}: {told}")
+        apart["taken off"] += abs(half_share - wide_share)
+        apart["left in"] += abs(left_in - wide_share)
+        assert half_share <= 1.05 * wide_share and lost <= 2.0
+    assert apart["taken off"] <= (1.0 if pocket == "wan" else 0.75) * apart["left in"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pocket", ["flux", "dit", "wan"])
+def test_the_noise_of_rounding_is_that_of_a_call(pocket: str) -> None:
+    """What is taken off is at most what bfloat16 makes of a call beside float32 with the same weights and inputs."""
+    pipe = load_pocket(pocket)
+    pipe.set_progress_bar_config(disable=True)
+    wide = pipe.transformer.to(torch.bfloat16).float()
+    half = copy.deepcopy(wide).to(torch.bfloat16)
+    calls: list[Any] = []
+    hook = wide.register_forward_pre_hook(lambda _, args, kwargs: calls.append((args, kwargs)), with_kwargs=True)
+    recipe = POCKETS[pocket]
+    given = {"class_labels": [3]} if pocket == "dit" else {"prompt": recipe.prompts(1, "held_out")}
+    pipe(**given, **recipe.call, num_inference_steps=6, generator=torch.Generator().manual_seed(1))
+    hook.remove()
+    blocks = [block for _, block in find_family(wide).blocks(wide)]
+    for args, kwargs in (calls[1], calls[-2]):
+        outputs = {}
+        for model, dtype in ((wide, torch.float32), (half, torch.bfloat16)):
+
+            def rounded(value: Any, dtype: torch.dtype = dtype) -> Any:
+                floats = isinstance(value, torch.Tensor) and value.is_floating_point()
+                return value.bfloat16().to(dtype) if floats else value
+
+            with torch.no_grad(), block_outputs(model) as made:
+                model(*tree_map(rounded, args), **tree_map(rounded, kwargs))
+            outputs[dtype] = [tokens.float() for tokens in made]
+        exact = outputs[torch.float32]
+        sizes = [float(tokens.abs().mean()) for tokens in exact]
+        measured = float((outputs[torch.bfloat16][-1] - exact[-1]).abs().mean()) / sizes[-1]
+        noise = rounding.noise_of(torch.bfloat16, sizes, [rounding.residual_additions(block) for block in blocks])
+        print(f"\n{pocket}: {100 * measured:.2f} % measured, {100 * noise:.2f} % taken off")
+        assert 0.4 * measured <= noise <= 1.15 * measured
