@@ -109,7 +109,7 @@ def schedule(scheduler: Any) -> list[float] | None:
     kept = getattr(scheduler, "alphas_cumprod", None)
     if kept is None:
         return None
-    chosen = kept[torch.as_tensor(timesteps).long().cpu()].double().tolist()
+    chosen = kept.cpu()[torch.as_tensor(timesteps).long().cpu()].double().tolist()
     last = float(getattr(scheduler, "final_alpha_cumprod", None) or 1.0)
     return [math.sqrt((1.0 - k) / k) if k > 0.0 else math.inf for k in (*chosen, last)]
 

@@ -11,3 +11,8 @@ WITHOUT_FLOAT64 = {"mps"}
 def widest(device: torch.device) -> torch.dtype:
     """float64, or float32 where the device has none."""
     return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """The same numbers in the widest type of the device that they lie on."""
+    return x.to(widest(x.device))

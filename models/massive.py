@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..kernels.precision import widened
 from .companion import MODELS, Companion
 
 Basis = Callable[[Tensor, float, float], Tensor]
@@ -86,7 +87,7 @@ class Fit:
 
 def ratio(hidden_BTD: Tensor) -> float:
     """Largest over median activation of each sequence, the mean over sequences."""
-    sizes = hidden_BTD.detach().abs().flatten(1).double()
+    sizes = widened(hidden_BTD.detach().abs().flatten(1))
     return float((sizes.amax(1) / sizes.median(1).values).mean())
 
 

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..kernels.precision import widened
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def phases(similarity_LL: Tensor, *, count: int | None = None, least: float = 0.
             f"phases are cut from a square similarity into at least 1 and at most as many as layers, each for a share "
             f"above 0, not from {tuple(similarity_LL.shape)} into {count} for {least}"
         )
-    distance = (1 - similarity_LL.double()).triu(1)
+    distance = (1 - widened(similarity_LL)).triu(1)
     total = float(distance.sum())
     kept = [[float(distance[a:b, a:b].sum()) for b in range(layers + 1)] for a in range(layers + 1)]
     # best[b]: the least that phases of the layers before b keep together, and their cuts; one phase more every round
@@ -114,7 +115,7 @@ def dynamics(seen: Sequence[Tensor], *, class_tokens: int = 1, registers: int = 
     Raises: ConfigError: layers of different shapes, no patches, or fewer than two layers.
     """
     special = class_tokens + registers
-    x = torch.stack(_checked(seen, special)).double()
+    x = widened(torch.stack(_checked(seen, special)))
     if len(x) < 2:
         raise ConfigError("states move between at least two layers")
     patches = x[:, :, special:]
@@ -130,7 +131,7 @@ def dynamics(seen: Sequence[Tensor], *, class_tokens: int = 1, registers: int = 
         turn=turned(patches),
         class_turn=turned(x[:, :, :class_tokens]) if class_tokens else [],
         coherence=F.cosine_similarity(patches, patches.mean(2, keepdim=True), dim=-1).mean((1, 2)).tolist(),
-        step_rank=(singular.square().sum(-1) / singular[:, 0].square().clamp(min=1e-300)).tolist(),
+        step_rank=(singular.square().sum(-1) / singular[:, 0].square().clamp(min=torch.finfo(x.dtype).tiny)).tolist(),
     )
 
 
@@ -148,7 +149,7 @@ def apart(seen: Sequence[Tensor], others: Sequence[Tensor]) -> list[float]:
 def _described(x_BND: Tensor, class_tokens: int, registers: int) -> Tensor:
     """(B, 1 + class tokens, D): class tokens, and the mean of all patches."""
     patches = x_BND[:, class_tokens + registers :].mean(1, keepdim=True)
-    return torch.cat([x_BND[:, :class_tokens], patches], 1).double()
+    return widened(torch.cat([x_BND[:, :class_tokens], patches], 1))
 
 
 def _checked(seen: Sequence[Tensor], special: int) -> list[Tensor]:

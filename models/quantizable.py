@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.feed_forward import gated_unit
+from ..kernels.precision import widened
 from ..kernels.quantised import quantise, quantised_linear
 from .companion import MODELS, Companion
 from .hybrid import HybridConfig, HybridLanguageModel
@@ -83,7 +84,7 @@ def outliers(model: HybridLanguageModel, tokens: Tensor) -> dict[str, float]:
     largest, kurtosis = [], []
 
     def look(_module: nn.Module, _inputs: object, output: tuple[Tensor, object]) -> None:
-        x = output[0].double()
+        x = widened(output[0])
         largest.append(float(x.abs().max()))
         centred = x.flatten(1) - x.flatten(1).mean(1, keepdim=True)
         kurtosis.append(float((centred.pow(4).mean(1) / centred.square().mean(1).square()).mean()))

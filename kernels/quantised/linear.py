@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..precision import widened
 from .numbers import Quantised, quantise
 
 
@@ -22,7 +23,8 @@ def quantised_linear(
     symmetric: bool = False,
     power_of_two: bool = False,
 ) -> Tensor:
-    """x W^T + b with W in codes and, with `bits`, x too: then every product of codes is a whole number, summed exactly.
+    """x W^T + b with W in codes and, with `bits`, x too: then every product of codes is a whole number, summed exactly
+    (in float32, so rounded, on a device without float64).
 
     Shapes: x (..., D), weight (O, D) -> (..., O) of x's type.
 
@@ -51,14 +53,14 @@ def quantised_linear(
         symmetric=symmetric,
         power_of_two=power_of_two,
     )
-    # float64 holds sums of products of 9-bit whole numbers exactly, for any width there is.
-    left, right = rows.integers().double(), weight.integers().double()
+    # float64 holds sums of products of 9-bit whole numbers exactly, for any width there is; float32 to 1e-7.
+    left, right = widened(rows.integers()), widened(weight.integers())
     if whole:
-        out = left.flatten(1) @ right.flatten(1).T * (rows.scale * weight.scale).double()
+        out = left.flatten(1) @ right.flatten(1).T * widened(rows.scale * weight.scale)
     else:
         out = left.new_zeros(len(left), len(right))
         for g in range(left.shape[1]):  # a block at a time: all of them at once would hold as many outputs
-            scales = rows.scale[:, g].double() * weight.scale[:, g].double().T
+            scales = widened(rows.scale[:, g]) * widened(weight.scale[:, g]).T
             out = torch.addcmul(out, left[:, g] @ right[:, g].T, scales)
-    out = out if bias is None else out + bias.double()
+    out = out if bias is None else out + widened(bias)
     return out.to(x.dtype).view(*x.shape[:-1], -1)

@@ -1,7 +1,8 @@
 """GELU, softmax and LayerNorm of codes, by whole numbers, shifts and small tables.
 
 They take codes whose scales are powers of two, which `quantise(..., power_of_two=True)` makes, and give such codes.
-float64 holds every whole number here exactly; a device would take 32 or 64 bits of its own.
+float64 holds every whole number here exactly; a device would take 32 or 64 bits of its own. On a device without float64
+float32 stands for it, where now and then a code comes out one step off.
 
 Shapes: R rows, G blocks of a row, W numbers of a block, F features.
 """
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import ConfigError
+from ..precision import widened
 from .numbers import Quantised, quantise
 
 ALIGNED_BITS = 12
@@ -34,8 +36,9 @@ def table_activation(x: Quantised, *, activation: str = "gelu") -> Quantised:
         raise ConfigError(f"activations by table are {', '.join(FUNCTIONS)}, not '{activation}'")
     _check(x)
     scales, places = x.scale.unique(return_inverse=True)
-    entries = torch.arange(-127, 128, dtype=torch.float64, device=x.codes.device) * scales.double()[:, None]
-    tables = (FUNCTIONS[activation](entries) / scales.double()[:, None]).round().clamp(-127, 127).to(torch.int8)
+    scales = widened(scales)
+    entries = torch.arange(-127, 128, dtype=scales.dtype, device=scales.device) * scales[:, None]
+    tables = (FUNCTIONS[activation](entries) / scales[:, None]).round().clamp(-127, 127).to(torch.int8)
     codes = tables[places.expand(x.codes.shape), x.codes.long() + 127]
     return Quantised(codes=codes, scale=x.scale, zero=x.zero, features=x.features, bits=8)
 
@@ -56,7 +59,7 @@ def table_softmax(x: Quantised, *, allowed: Tensor | None = None, block: int | N
     allowed = torch.ones_like(whole, dtype=torch.bool) if allowed is None else allowed.expand_as(whole)
     largest = whole.masked_fill(~allowed, -torch.inf).amax(-1, keepdim=True)
     below = ((largest - whole) * scale * 2**EXP_STEP_BITS).round()  # a shift
-    table = torch.exp(-torch.arange(EXP_ENTRIES, dtype=torch.float64, device=whole.device) / 2**EXP_STEP_BITS)
+    table = torch.exp(-torch.arange(EXP_ENTRIES, dtype=whole.dtype, device=whole.device) / 2**EXP_STEP_BITS)
     table = (table * (2**16 - 1)).round()
     numerators = torch.where(
         allowed & (below < EXP_ENTRIES), table[below.nan_to_num(0).clamp(0, EXP_ENTRIES - 1).long()], 0.0
@@ -82,17 +85,17 @@ def table_layer_norm(
     variance = centred.square().sum(-1, keepdim=True) / x.features + eps * (x.features / scale) ** 2
     exponent = (variance.log2() / 2).floor()
     mantissa = variance * 4.0**-exponent  # in [1, 4)
-    places = torch.arange(ROOT_ENTRIES, dtype=torch.float64, device=whole.device)
+    places = torch.arange(ROOT_ENTRIES, dtype=whole.dtype, device=whole.device)
     table = (2**16 / (1 + 3 * (places + 0.5) / ROOT_ENTRIES).sqrt()).round()
     root = table[((mantissa - 1) * ROOT_ENTRIES / 3).floor().clamp(0, ROOT_ENTRIES - 1).long()]
     normal = centred * root * 2.0 ** -(16 + exponent)
-    return quantise(normal * weight_F.double() + bias_F.double(), block=block, power_of_two=True)
+    return quantise(normal * widened(weight_F) + widened(bias_F), block=block, power_of_two=True)
 
 
 def _aligned(x: Quantised) -> tuple[Tensor, Tensor]:
-    """Whole numbers (..., F) in float64 and the scale (..., 1) that all blocks of a row now share."""
-    codes = x.codes.double()
-    scale = x.scale.double().expand(*x.codes.shape[:-1], 1)
+    """Whole numbers (..., F) in the widest type and the scale (..., 1) that all blocks of a row now share."""
+    codes = widened(x.codes)
+    scale = widened(x.scale).expand(*x.codes.shape[:-1], 1)
     used = scale.masked_fill(~(codes != 0).any(-1, keepdim=True), 0)
     coarsest = used.amax(-2, keepdim=True)
     coarsest = coarsest.where(coarsest > 0, torch.ones_like(coarsest))

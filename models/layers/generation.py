@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ...errors import ConfigError
+from ...kernels.precision import widened
 
 
 class Generates:
@@ -52,5 +53,5 @@ def drawn(logits_BV: Tensor, temperature: float, generator: torch.Generator | No
     """(B,): the likeliest tokens, or drawn ones."""
     if not temperature:
         return logits_BV.argmax(-1)
-    chances = (logits_BV.double() / temperature).softmax(-1)
+    chances = (widened(logits_BV) / temperature).softmax(-1)
     return torch.multinomial(chances, 1, generator=generator)[:, 0]

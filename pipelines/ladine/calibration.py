@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from ...errors import ConfigError
+from ...kernels.precision import widened
 from .sampling import averaged
 
 
@@ -20,12 +21,12 @@ def fit_iota(labels_SBC: torch.Tensor, classes_B: torch.Tensor, average: str = "
 
     Raises: ConfigError where there is nothing to fit on.
     """
-    return _minimum(lambda iota: averaged(labels_SBC.double(), iota, average), classes_B)
+    return _minimum(lambda iota: averaged(widened(labels_SBC), iota, average), classes_B)
 
 
 def fit_temperature(logits_BC: torch.Tensor, classes_B: torch.Tensor) -> float:
     """The temperature that logits are divided by (Guo et al., 2017, arXiv:1706.04599). Raises: as `fit_iota`."""
-    return _minimum(lambda temperature: (logits_BC.double() / temperature).softmax(-1), classes_B)
+    return _minimum(lambda temperature: (widened(logits_BC) / temperature).softmax(-1), classes_B)
 
 
 def _minimum(probabilities: Callable[[float], torch.Tensor], classes_B: torch.Tensor) -> float:
