@@ -8,7 +8,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.stats import t as student
 
 from ..errors import MeasurementError
 
@@ -88,6 +87,8 @@ def jackknife_interval(
 
     Raises: MeasurementError where the distance itself cannot be taken of so few requests.
     """
+    from scipy.stats import t as student
+
     n = len(made_RD)
     found: dict[str, Any] = {"value": distance(made_RD, reference_RD), "low": None, "high": None, "n": n}
     groups = min(n, GROUPS)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.ndimage import correlate1d
 
 from ...errors import MeasurementError
 from .metric import METRICS, Metric, same_shape
@@ -19,6 +18,8 @@ WINDOW /= WINDOW.sum()
 
 def blur(x_THWC: np.ndarray) -> np.ndarray:
     """Windowed mean at the places whose whole 11 x 11 window lies inside the frame."""
+    from scipy.ndimage import correlate1d
+
     rows = correlate1d(x_THWC, WINDOW, axis=1, mode="nearest")[:, RADIUS:-RADIUS]
     return correlate1d(rows, WINDOW, axis=2, mode="nearest")[:, :, RADIUS:-RADIUS]
 

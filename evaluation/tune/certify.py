@@ -15,8 +15,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binom
-
 from ...errors import ConfigError
 from ..contender import Request
 from .candidate import Candidate, Deadline, Evaluate, Failure, Scores, Standing
@@ -87,6 +85,8 @@ def binomial_p(misses: int, requests: int, risk: float) -> float:
 
     A valid p-value of "more than `risk` miss", whatever the requests are like, as long as they are drawn alike.
     """
+    from scipy.stats import binom
+
     return float(binom.cdf(misses, requests, risk))
 
 
