@@ -14,6 +14,7 @@ from .denoiser import DENOISERS, Denoiser, denoisers_of, driver_of
 from .families import find_family
 from .methods import Method, check_combination, list_of_methods
 from .profile import Expectation, Profile
+from .ranks import whole_copies
 from .requests import Request
 from .trace import Trace
 
@@ -154,6 +155,25 @@ class Acceleration:
         ...     latents = its_scheduler.step(output, t, latents).prev_sample
         """
         return self._conductor.request(scheduler)
+
+    def together(self, group: Any = None) -> None:
+        """Have processes with a whole copy each decide as one: where one has to compute a sample, all compute it.
+
+        For guidance whose branches are computed by different processes: left to themselves, one of them may forecast a
+        step that the other computes, which no run on one process does. All of them have to be accelerated alike and to
+        call their transformer equally often, with the same samples in the same order; one that does not leaves the
+        others waiting.
+
+        Args:
+            group: the processes, of torch.distributed; all of them by default.
+
+        Raises: ConflictError where there are no processes, or the transformer is spread over them, so that they decide
+            together already.
+        """
+        found = [(denoiser, whole_copies(denoiser.transformer, group)) for denoiser in self._denoisers]
+        for denoiser, ranks in found:
+            denoiser.ranks = ranks
+        self.reset()
 
     def restore(self) -> None:
         """Leave the pipeline exactly as it was found. Calling it twice does nothing more."""

@@ -17,7 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from ..errors import ConflictError
 from ..kernels.forecast import error_sums, ratio
+from ..kernels.precision import widened, widest
 
 COMPUTED, ASKED, FORECAST = 2, 1, 0
 """What a sample needs of the blocks: all of them, the first to be asked about the rest, none."""
@@ -50,6 +52,18 @@ def ranks_of(transformer: nn.Module) -> Ranks | None:
     return Ranks(tuple(groups), parts, bool(meshes)) if groups else None
 
 
+def whole_copies(transformer: nn.Module, group: Any = None) -> Ranks:
+    """Processes with a whole copy each that are to decide as one, about the same samples.
+
+    Raises: ConflictError where there are no processes, or `transformer` is spread over them, so that they do already.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        raise ConflictError("this process is alone: call torch.distributed.init_process_group() before")
+    if ranks_of(transformer) is not None:
+        raise ConflictError("this transformer is spread over processes, which decide together already")
+    return Ranks((dist.group.WORLD if group is None else group,))
+
+
 def agree(needs: Sequence[int], ranks: Ranks, device: torch.device) -> list[int]:
     """The most that any process needs: of each sample, or of all where processes have samples of their own."""
     most = torch.tensor([max(needs)] if ranks.apart else list(needs), device=device)
@@ -67,7 +81,7 @@ def whole_error(
     if ranks is None or ranks.parts is None:
         return ratio(sums, truth.numel())
     # The count goes along: where tokens do not divide evenly, parts differ in length.
-    total = torch.cat([sums.double(), sums.new_tensor([truth.numel()]).double()])
+    total = torch.cat([widened(sums), sums.new_tensor([truth.numel()], dtype=widest(sums.device))])
     dist.all_reduce(total, group=ranks.parts)
     return ratio(total[:2].float(), int(total[2]))
 

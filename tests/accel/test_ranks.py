@@ -14,7 +14,9 @@ from forked import Forked
 from tiny import TinyPipeline
 from two_ranks import decided, main, methods
 
+from outpace.accel import IntervalTaylor, accelerate
 from outpace.accel.ranks import Ranks, every, ranks_of
+from outpace.errors import ConflictError
 
 SECONDS = 120
 """Two processes end in this time; no exchange between them may wait longer than 20 seconds."""
@@ -68,6 +70,39 @@ def test_where_weights_are_sharded_one_that_computes_makes_all_compute(tmp_path:
                 out, plain = torch.tensor(mine["out"]), torch.tensor(alone["out"])
                 assert (out - plain).abs().max() <= 1e-3 * plain.abs().max(), name
     assert "another process computes" in reasons, "the threshold lay between them"
+
+
+def test_branches_of_guidance_on_two_processes_are_decided_together(tmp_path: Path) -> None:
+    cls = "WanTransformer3DModel"
+    one, two = run("branches", cls, tmp_path)
+    assert one["found"]["apart"]["computed"] != two["found"]["apart"]["computed"], "the threshold lay between them"
+    mine, other = one["found"]["together"], two["found"]["together"]
+    assert mine["computed"] == other["computed"] and mine["out"] == other["out"]
+    assert "another process computes" in mine["reasons"] + other["reasons"]
+    assert not all(mine["computed"]), "something was forecast"
+    # One process decides by its first branch: where that computes, both do here, and perhaps elsewhere.
+    pipe = TinyPipeline(cls)
+    with accelerate(pipe, methods(one["between"])["between"]) as alone:
+        plain = pipe([0], steps=len(mine["computed"]), guidance="separate")
+    decided_alone = [call.computed[0] for call in alone.trace.calls if call.branch == "0"]
+    if decided_alone == mine["computed"]:
+        out = torch.tensor(mine["out"])
+        assert (out - plain.flatten()).abs().max() <= 1e-3 * plain.abs().max()
+    first = decided_alone.index(False)
+    assert mine["computed"][:first] == decided_alone[:first]
+
+
+def test_processes_decide_together_only_where_there_are_any_with_a_copy_each() -> None:
+    with accelerate(TinyPipeline("WanTransformer3DModel"), IntervalTaylor()) as alone, pytest.raises(ConflictError):
+        alone.together()
+
+
+@pytest.mark.slow
+def test_ring_attention_is_refused_by_diffusers_on_this_device_with_and_without(tmp_path: Path) -> None:
+    """Nothing of ours hides it, and neither process waits for the other: a GPU is needed to say more."""
+    for told in run("ring", "WanTransformer3DModel", tmp_path):
+        plain, accelerated = told["said"]
+        assert plain == accelerated != "runs"
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -62,6 +63,69 @@ def decided(pipe: TinyPipeline, method: Method, seeds: list[int], together: bool
     }
 
 
+class Branches:
+    """A pipeline of which each process computes one branch of the guidance."""
+
+    def __init__(self, cls: str, rank: int) -> None:
+        self.pipe, self.rank = TinyPipeline(cls), rank
+        self.transformer, self.scheduler = self.pipe.transformer, self.pipe.scheduler
+
+    def __call__(self, seeds: list[int], steps: int) -> torch.Tensor:
+        model, latents = self.pipe.model, tiny.noise(self.pipe.model, seeds)
+        text = tiny.texts([seeds, [-1] * len(seeds)][self.rank])
+        self.scheduler.set_timesteps(steps)
+        for t in self.scheduler.timesteps:
+            mine = model.call(self.transformer, latents, t.expand(len(latents)).float(), text).contiguous()
+            branches = [torch.empty_like(mine), torch.empty_like(mine)]
+            dist.all_gather(branches, mine)
+            cond, uncond = branches
+            latents = self.scheduler.step(uncond + 2.0 * (cond - uncond), t, latents, return_dict=False)[0]
+        return latents
+
+
+def branches(cls: str, rank: int) -> dict[str, Any]:
+    """What each process decides about its branch, left to itself and together."""
+    pipe = Branches(cls, rank)
+    every: list[Any] = [None, None]
+    with accelerate(pipe, paper(1e6)) as run:
+        pipe([0], STEPS)
+    dist.all_gather_object(every, [call.error[0] for call in run.trace.calls])
+    # Where the errors of both differ most, a threshold between them.
+    both = [(one, two) for one, two in zip(*every, strict=True) if one is not None and two is not None]
+    one, two = max(both, key=lambda pair: abs(pair[0] - pair[1]))
+    found: dict[str, Any] = {}
+    for name in ("apart", "together"):
+        with accelerate(pipe, paper((one * two) ** 0.5)) as run:
+            if name == "together":
+                run.together()
+            out = pipe([0], STEPS)
+        found[name] = {
+            "computed": [call.computed[0] for call in run.trace.calls],
+            "reasons": [call.reason[0] for call in run.trace.calls],
+            "out": out.flatten().tolist(),
+        }
+    return {"between": (one * two) ** 0.5, "found": found}
+
+
+def ring(cls: str) -> dict[str, Any]:
+    """What diffusers' ring says on this device, by itself and accelerated."""
+    from diffusers import ContextParallelConfig
+
+    torch.accelerator.device_count = lambda: 1
+    pipe = TinyPipeline(cls)
+    pipe.transformer.enable_parallelism(config=ContextParallelConfig(ring_degree=2))
+    said = []
+    tiny.TEXT_TOKENS = EVEN
+    for methods in ([], [IntervalTaylor(interval=3)]):
+        try:
+            with accelerate(pipe, *methods) if methods else nullcontext():
+                pipe([0], steps=STEPS)
+            said.append("runs")
+        except Exception as error:
+            said.append(f"{type(error).__name__}: {error}")
+    return {"said": said}
+
+
 def spread(pipe: TinyPipeline, job: str) -> None:
     """Spread the transformer over both processes."""
     if job == "sharded":
@@ -92,6 +156,10 @@ def main(job: str, cls: str, rank: int, file: str) -> None:
         "gloo", init_method=f"file://{file}", rank=rank, world_size=2, timeout=timedelta(seconds=SECONDS)
     )
     # Tokens are shared out over both; sharded weights and whole copies serve prompts of their own.
+    if job in ("branches", "ring"):
+        print("RESULT" + json.dumps(branches(cls, rank) if job == "branches" else ring(cls)))
+        dist.destroy_process_group()
+        return
     seeds = [0] if job == "ulysses" else [rank + 1]
     pipe = TinyPipeline(cls)
     spread(pipe, job)
