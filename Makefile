@@ -66,6 +66,10 @@ fixtures: $(READY) ## pipelines of diffusers' own tests: make fixtures DIFFUSERS
 support: $(READY) ## what works on which transformer, tried anew: docs/support.json; some minutes
 	PYTHONPATH=build/fixtures DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(BIN)/python docs/support.py
 
+.PHONY: solver-table
+solver-table: $(READY) ## Solver and presets on every pipeline and transformer, tried anew: docs/solver_table.md; minutes
+	$(BIN)/python docs/solver_table.py
+
 parity: $(READY) ## models beside packages that hold them, kept apart in build/parity (clearvoice, timm, pytorch_wavelets)
 	$(BIN)/python -m pip install -q $(PIP_OPTIONS) --no-deps --upgrade --target build/parity \
 	  clearvoice einops rotary-embedding-torch timm pytorch_wavelets PyWavelets

@@ -49,7 +49,7 @@ def chroma(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tenso
 
 def dit(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
     labels = (text.abs().sum((1, 2)) * 1000).long() % 10
-    return model(x, timestep=t.long(), class_labels=labels, return_dict=False)[0][:, : x.shape[1]]
+    return model(x, timestep=t, class_labels=labels, return_dict=False)[0][:, : x.shape[1]]
 
 
 def plain(model: nn.Module, x: torch.Tensor, t: torch.Tensor, text: torch.Tensor, **more: Any) -> torch.Tensor:
