@@ -7,6 +7,7 @@ picture is given; what neither takes is refused by the signature of the call.
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 TRUE_GUIDANCE = 4.0
 """Of a pipeline whose own guidance knows no negative prompt, where one is given and no --guidance is."""
+
+SEVERAL = ("QwenImageEditPlusPipeline", "QwenImage21Pipeline")
+"""Pipelines that take several pictures for one prompt and whose signature does not tell."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +55,8 @@ class Inputs:
         if self.images:
             if "image" not in accepted:
                 raise InputError(f"{kind} takes no --image; leave it out")
+            if len(self.images) > 1 and not takes_several(loaded.pipe):
+                raise InputError(f"{kind} takes one --image, not {len(self.images)}; leave the others out")
             pictures = [read_picture(path) for path in self.images]
             given["image"] = pictures if len(pictures) > 1 else pictures[0]
         for word, name, value in (
@@ -66,6 +72,15 @@ class Inputs:
         if self.negative_prompt is not None and "true_cfg_scale" in accepted:
             given["true_cfg_scale"] = TRUE_GUIDANCE
         return given
+
+
+def takes_several(pipe: Any) -> bool:
+    """Whether a call takes several pictures for one prompt; where a list means one a prompt, it does not."""
+    from diffusers.image_processor import PipelineImageInput
+
+    kind = inspect.signature(type(pipe).__call__).parameters["image"].annotation
+    one_a_prompt = kind in (PipelineImageInput, PipelineImageInput | None)
+    return type(pipe).__name__ in SEVERAL or (not one_a_prompt and "list[" in str(kind).lower())
 
 
 def read_picture(path: str, mode: str = "RGB") -> Any:
