@@ -114,8 +114,6 @@ def generate(
         raise click.UsageError("--preset and --profile name something, or are left out")
     if sum((speedup is not None, bool(preset), bool(methods), bool(profile), plain)) > 1:
         raise click.UsageError("--speedup, --preset, --method, --profile and --plain exclude each other; keep one")
-    if speedup is not None:
-        methods = (f"scheduled_taylor:speedup={speedup:g}",)
     options = take_options(settings)
     if options.get("image") and batch > 1:
         raise click.UsageError("--image starts every prompt from the same picture, one at a time; leave --batch out")
@@ -126,12 +124,13 @@ def generate(
     check_workers(workers, file)
     check_out(out, len(wanted))
     if not profile:
-        choose(methods, preset, plain)
+        choose(methods, preset, plain or speedup is not None)
     inputs_of(options), setup_of(options)
 
     order = Order(
         pipeline=pipeline,
         wanted=wanted,
+        speedup=speedup,
         preset=preset,
         methods=methods,
         profile=profile,

@@ -42,7 +42,8 @@ class Making:
             # As tuned, unless the command line says otherwise; the summary then says that nothing is promised.
             known = {"steps": tuned.steps, **{k: v for k, v in tuned.call.items() if k in settings}}
             settings = {k: known.get(k) if v is None else v for k, v in settings.items()}
-        chosen, preset = ([], None) if tuned else choose(order.methods, order.preset, order.plain)
+        neither = order.plain or order.speedup is not None
+        chosen, preset = ([], None) if tuned else choose(order.methods, order.preset, neither)
         dtype = getattr(torch, order.dtype) if order.dtype else None
         device = device_of_process(order.device)
         inputs, setup = inputs_of(order.options), setup_of(order.options)
@@ -57,7 +58,7 @@ class Making:
             ),
             inputs,
         )
-        asked = order.methods or order.preset or order.profile
+        asked = order.methods or order.speedup or order.preset or order.profile
         if not asked and self.loaded.pocket is not None and not self.loaded.pocket.forecasts:
             order = self.order = replace(order, plain=True)
         self.clips, self.clouds = makes_clips(self.loaded), makes_clouds(self.loaded)
@@ -65,7 +66,11 @@ class Making:
         self.samples = read_prompts(self.loaded, [text for text, _ in order.wanted])
         self.files = plan_files(order.out, order.format, order.wanted, clip=self.clips)
         self.tuned = tuned is not None
-        self.run = None if order.plain else accelerate(self.loaded.pipe, *chosen, preset=preset, profile=tuned)
+        self.run = (
+            None
+            if order.plain
+            else accelerate(self.loaded.pipe, *chosen, speedup=order.speedup, preset=preset, profile=tuned)
+        )
         usual = {"enlarge": 1, "fps": 8.0}
         saved = {"enlarge": order.enlarge, **({"fps": order.fps} if self.clips else {})}
         self.recipe = Recipe(

@@ -18,6 +18,7 @@ class Order:
     pipeline: str
     wanted: list[tuple[str, int]]
     """Prompt and seed of each file."""
+    speedup: float | None
     preset: str | None
     methods: tuple[str, ...]
     profile: str | None
@@ -35,12 +36,12 @@ class Order:
     device: str
 
 
-def choose(texts: tuple[str, ...], preset: str | None, plain: bool) -> tuple[list[Method], str | None]:
-    """The methods given, or else a preset's name, checked before anything is loaded."""
+def choose(texts: tuple[str, ...], preset: str | None, neither: bool) -> tuple[list[Method], str | None]:
+    """The methods given, or else a preset's name, checked before anything is loaded; nothing where neither is used."""
     from outpace.accel import PRESETS
     from outpace.cli.options.method import parse_method
 
-    if plain or texts:
+    if neither or texts:
         return [parse_method(text) for text in texts], None
     preset = preset or DEFAULT_PRESET
     PRESETS[preset]
@@ -51,4 +52,6 @@ def words_of(order: Order, preset: str | None) -> tuple[str, ...]:
     """The words of the command line that chose the acceleration."""
     if order.plain:
         return ("--plain",)
+    if order.speedup is not None:
+        return ("--speedup", f"{order.speedup:g}")
     return ("--preset", preset) if preset else tuple(word for text in order.methods for word in ("--method", text))
