@@ -26,17 +26,17 @@ if TYPE_CHECKING:
     from .check import Finding as Finding
     from .check import check_family as check_family
     from .handle import Acceleration as Acceleration
-    from .handle import handle_of as handle_of
-    from .handle import restore as restore
     from .profile import Profile as Profile
+    from .restoring import handle_of as handle_of
+    from .restoring import restore as restore
     from .trace import Call as Call
     from .trace import Trace as Trace
 
 _HOME = {
     "Acceleration": ".handle",
     "accelerate": ".apply",
-    "handle_of": ".handle",
-    "restore": ".handle",
+    "handle_of": ".restoring",
+    "restore": ".restoring",
     "Finding": ".check",
     "check_family": ".check",
     "Profile": ".profile",

@@ -10,26 +10,14 @@ from torch import nn
 
 from ..errors import ConfigError, ConflictError
 from .conductor import Conductor
-from .denoiser import DENOISERS, Denoiser, denoisers_of, driver_of
+from .denoiser import Denoiser, denoisers_of
 from .families import find_family
+from .kept import KEPT, Kept
 from .methods import Method, check_combination, list_of_methods
 from .profile import Expectation, Profile
 from .ranks import whole_copies
 from .requests import Request
 from .trace import Trace
-
-KEPT = "_outpace"
-"""Attribute under which a pipeline knows its handle."""
-
-
-class Kept:
-    """A handle on the pipeline that it changes; a copy of the pipeline, or a pickled one, is a plain one."""
-
-    def __init__(self, handle: Acceleration | None = None) -> None:
-        self.handle = handle
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (Kept, ())
 
 
 class Acceleration:
@@ -59,8 +47,7 @@ class Acceleration:
         check_combination([*methods, *beside])
         found = [(name, module, find_family(module)) for name, module in denoisers_of(target)]
         _, first, self.family = found[0]
-        self._target, self.methods, self.profile = target, list(methods), profile
-        self._beside = list(beside)
+        self._target, self.methods, self.profile, self._beside = target, list(methods), profile, list(beside)
         self.trace = Trace(
             family=self.family.name,
             blocks=len(self.family.blocks(first)),
@@ -198,20 +185,3 @@ class Acceleration:
 
     def __repr__(self) -> str:
         return f"<Acceleration of {self.family.name}: {', '.join(m.name for m in self.methods)}>"
-
-
-def handle_of(target: Any) -> Acceleration | None:
-    """The handle of what was done to a pipeline or transformer, for whoever did not keep it; None where it is plain."""
-    kept = getattr(target, "__dict__", {}).get(KEPT)
-    if kept is not None and kept.handle is not None:
-        return kept.handle
-    modules = [target] if isinstance(target, nn.Module) else [getattr(target, name, None) for name in DENOISERS]
-    drivers = [driver for module in modules if (driver := driver_of(module)) is not None]
-    return drivers[0].handle if drivers else None
-
-
-def restore(target: Any) -> None:
-    """Leave a pipeline or transformer exactly as it was before `accelerate`; nothing where it was not accelerated."""
-    handle = handle_of(target)
-    if handle is not None:
-        handle.restore()
