@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from diffusers import FlowMatchEulerDiscreteScheduler
+from torch import Tensor, nn
+from toy import ToyPipeline, starts, toy_family
 
+from outpace.accel import accelerate
 from outpace.accel.calibration import runs
 from outpace.accel.forecast.active import Active, Branch
 from outpace.accel.forecast.errors import HIGHEST, _best, _products, measure
@@ -23,6 +26,7 @@ from outpace.accel.moment import Moment
 from outpace.accel.prediction import Prediction
 from outpace.errors import ConfigError
 
+__all__ = ["toy_family"]
 torch.set_num_threads(1)
 FLOW = Prediction("flow", "flow")
 
@@ -234,6 +238,87 @@ def test_the_worst_stream_decides_and_no_number_is_the_worst() -> None:
     for errors in ({"a": 0.1, "b": math.nan}, {"a": math.nan, "b": 0.1}, {"a": 0.1, "b": math.inf}):
         assert probe(errors) == ([True], ["not finite"], [None], 0)
     assert asked == [pytest.approx(0.2), pytest.approx(0.7)]
+
+
+def current_of(step: int, *, leader: bool = True, changed: str = "") -> Any:
+    denoiser = SimpleNamespace(
+        name="transformer", ranks=None, stacks=[SimpleNamespace(also=(), split=None)], keeps=lambda _named: False,
+        must_compute=lambda _named: "",
+    )  # fmt: skip
+    at = Moment(run=0, step=step, branch="0", leader=leader, timestep=0.0, u=0.5, du=0.1, num_steps=20)
+    return SimpleNamespace(
+        denoiser=denoiser, moment=at, named={}, changed=changed, signature=lambda x: (tuple(x.shape),)
+    )
+
+
+def test_other_inputs_begin_anew_and_clear_what_was_replayed() -> None:
+    cleared: list[int] = []
+    stub: Any = SimpleNamespace(
+        _branches={},
+        replay=SimpleNamespace(clear=lambda: cleared.append(1)),
+        _fresh_history=lambda _policy: History(1, 1),
+    )
+
+    def opened(shape: tuple[int, ...], changed: str = "") -> tuple[str, Active]:
+        active = Active(current_of(3, changed=changed), 2, policies=[SimpleNamespace()])  # type: ignore[list-item]
+        streams = {"hidden": torch.zeros(shape), "sound": torch.zeros(2, 1, 1)}
+        return Forecaster._open_branch(stub, active, streams), active
+
+    reason, active = opened((2, 4, 1))
+    assert reason == "first step" and not cleared and len(active.histories) == 2 == len(active.streams)
+    active.histories[0].push(0.0, 0, None, torch.zeros(1))
+    reason, active = opened((2, 4, 1))
+    assert reason == "" and active.histories[0].anchors and not cleared
+    reason, active = opened((2, 5, 1))
+    assert reason == "inputs changed" and not active.histories[0].anchors and cleared == [1]
+    assert opened((2, 6, 1), "prompt_embeds changed")[0] == "prompt_embeds changed" and cleared == [1, 1]
+
+
+def test_a_branch_that_knows_less_than_the_leader_computes() -> None:
+    policy = SimpleNamespace(coordinate="step", probes=True, forced=lambda *_: None)
+
+    def planned(known: int, *, decided: bool, order: int | None, leader: bool = False) -> tuple[bool, str]:
+        history = filled(History(1, 2), {float(i): torch.zeros(1) for i in range(known)})
+        active = Active(current_of(9, leader=leader), 1, branch=Branch((), {"hidden": [history]}))
+        stub: Any = SimpleNamespace(
+            makers=[object()], _decided=[decided], _orders=[order], _policies_of=lambda *_: [policy],
+            _open_branch=lambda *_: "", _weigh=lambda active, sample, _follows: active.weights.update({sample: [1.0]}),
+            _compute_part=lambda *_: None, _tie_samples=lambda _active: None,
+        )  # fmt: skip
+        Forecaster._plan(stub, active, {"hidden": torch.zeros(1, 1)})
+        return active.computed[0], active.reason[0]
+
+    assert planned(2, decided=False, order=1) == (False, "forecast")
+    assert planned(1, decided=False, order=1) == (True, "too little history")
+    assert planned(1, decided=False, order=0) == (False, "forecast")
+    assert planned(3, decided=True, order=None) == (True, "follows the first branch")
+    assert planned(0, decided=False, order=0) == (True, "no history")
+    assert planned(2, decided=True, order=None, leader=True) == (False, ""), "left for the gate"
+
+
+def test_what_is_remembered_is_a_copy_and_only_what_is_finite() -> None:
+    told: list[str] = []
+    stub: Any = SimpleNamespace(
+        clock=SimpleNamespace(
+            reads=SimpleNamespace(read=lambda parts: torch.cat([one.flatten() for one in parts]).tolist())
+        ),
+        trace=SimpleNamespace(warn=told.append),
+    )
+
+    def remembered(hidden: Tensor) -> list[History]:
+        active = call_of(2, 1, computed=[True, False], at=[2.0, 2.0], policies=[SimpleNamespace(depth=0)] * 2)
+        active.current = current_of(2)
+        active.firsts = {("hidden", 0): hidden[0] + 1}
+        Forecaster._remember(stub, active, {"hidden": hidden})
+        return active.histories
+
+    hidden = normal(2, 1)
+    expected = hidden.clone()
+    first, second = remembered(hidden)
+    hidden.zero_()  # whoever goes on with it may write there
+    assert torch.equal(first.anchors[0].last, expected[0]) and (first.anchors[0].at, first.anchors[0].step) == (2.0, 2)
+    assert first.anchors[0].first is not None and len(second.anchors) == 2 and not told
+    assert not remembered(torch.full((2, 1), math.nan))[0].anchors and "not finite" in told[0]
 
 
 # Decisions
@@ -473,3 +558,34 @@ def test_every_prompt_has_its_noise_whatever_it_is_run_with() -> None:
     assert run([0, 2]) == (["a", "c"], "np", [7, 9]) and run([2]) == (["c"], "np", [9])
     with pytest.raises(ConfigError, match="a list of prompts"):
         runs.caller(Pipe(), "a", {}, 7)
+
+
+class Second(nn.Module):
+    """Passes a copy on, and may write over what it was given, as a CUDA graph does."""
+
+    def __init__(self, *, writes: bool) -> None:
+        super().__init__()
+        self.writes = writes
+
+    def forward(self, hidden_states: Tensor, alpha: float, sigma: float, kind: str) -> Tensor:
+        made = hidden_states.clone()
+        if self.writes:
+            hidden_states.zero_()
+        return made
+
+
+@pytest.mark.usefixtures("toy_family")
+def test_later_blocks_may_write_over_what_the_first_gave() -> None:
+    def run(*, writes: bool) -> tuple[Tensor, list[Any]]:
+        pipe = ToyPipeline(FlowMatchEulerDiscreteScheduler())
+        pipe.transformer.blocks[0], pipe.transformer.blocks[1] = Second(writes=False), Second(writes=writes)
+        with accelerate(pipe, GatedTaylor(threshold=20.0, gate="budget")) as handle:
+            made = pipe(starts(1))
+        return made, [(call.computed, call.reason, call.error) for call in handle.trace.calls]
+
+    (made, calls), (again, others) = run(writes=False), run(writes=True)
+    assert any(reason == ["forecast"] for _, reason, _ in calls)
+    torch.testing.assert_close(again, made)
+    assert [call[:2] for call in others] == [call[:2] for call in calls]
+    errors = [call[2][0] for call in calls]
+    assert [call[2][0] for call in others] == [None if one is None else pytest.approx(one) for one in errors]
