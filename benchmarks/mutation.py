@@ -36,7 +36,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from lost_terms import LOST
+from lost_terms import BLIND, LOST
 from source_changes import Change, Changed, chosen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -312,7 +312,7 @@ def main() -> None:
 def written() -> list[Change]:
     """The changes of `lost_terms.py`, but for terms that their sources do not hold once any more: see `moved`."""
     made = []
-    for path, term, without in LOST:
+    for path, term, without in (*LOST, *BLIND):
         source = (ROOT / path).read_text(encoding="utf-8")
         if source.count(term) == 1:
             line = source[: source.index(term)].count("\n") + 1
@@ -323,7 +323,11 @@ def written() -> list[Change]:
 
 def moved() -> list[str]:
     """Terms of `lost_terms.py` that have to be written again: their sources changed."""
-    return [f"{path}: {term}" for path, term, _ in LOST if (ROOT / path).read_text(encoding="utf-8").count(term) != 1]
+    return [
+        f"{path}: {term}"
+        for path, term, _ in (*LOST, *BLIND)
+        if (ROOT / path).read_text(encoding="utf-8").count(term) != 1
+    ]
 
 
 @cache
