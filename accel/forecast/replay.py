@@ -16,7 +16,8 @@ exponential levels; and g itself, carried over as it is, lags behind where the l
 from where the run began, on a copy of its state, and the latents it arrives at take the place of the current ones. This
 is the corrector of a predictor-corrector method (Hairer, Norsett, Wanner, Solving Ordinary Differential Equations I,
 III.1) over a run of skipped steps, written in the predicted clean picture as DPM-Solver++ is (Lu et al., 2022,
-arXiv:2211.01095). It works for any deterministic scheduler, because it is its own `step` that runs again.
+arXiv:2211.01095). The output that ends the run moves with the latents as far as that step shows, left out of
+its own forecast. It works for any deterministic scheduler, because it is its own `step` that runs again.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ from ..trace import Trace
 
 KEPT_STEPS = 40
 """Steps remembered at most; latents are small beside a block's tokens."""
+
+LINE = 2
+"""Steps that a straight line is drawn through: what departs from it is what the latents' curve did to the output."""
 
 Used = Mapping[int, tuple[list[int], list[float]]]
 """For each forecast row: the steps its forecast was made from and their weights."""
@@ -137,7 +141,7 @@ class Replay:
         for (nodes, degree), picked in due.items():
             arrived = self._replay(scheduler, prediction, nodes, degree, picked, now)
             now.sample = _with_rows(now.sample, arrived, picked)
-            moved = now.clean + prediction.gain(u) * (now.sample.float() - sample.float())
+            moved = now.clean + self._newest_gain(prediction, now, picked) * (now.sample.float() - sample.float())
             output = _with_rows(output, prediction.output(u, now.sample, moved), picked)
         now.scheduler = snapshot(scheduler)
         call = {**call, "model_output": output, "sample": now.sample}
@@ -208,6 +212,20 @@ class Replay:
         tried = prediction.gain(newest) if before is None else prediction.carried(before, done[1].u, newest)
         helped = (missing - tried * away).square().sum() < (missing - largest * away).square().sum()
         return torch.where(helped, prediction.carried(measured, newest, u), prediction.largest_gain(u))
+
+    def _newest_gain(self, prediction: Prediction, now: Entry, rows: list[int]) -> torch.Tensor:
+        """How far the output of the step that ends a run moves with the latents: measured at that very step.
+
+        Shapes: (R, 1, ...), R rows; theory's in rows where nothing can be measured, and in those not asked for.
+        """
+        gains = torch.full((len(now.sample),), prediction.gain(now.u), device=now.sample.device)
+        for row in rows:
+            if self.theory(row):
+                continue
+            done = [now, *(entry for entry in reversed(self.entries) if entry.computed[row])]
+            measured = self._measured(prediction, done, row, LINE)
+            gains[row] = gains[row] if measured is None else measured
+        return gains.reshape(-1, *[1] * (now.sample.ndim - 1))
 
     def _measured(self, prediction: Prediction, done: list[Entry], row: int, nodes: int) -> torch.Tensor | None:
         """The gain at which a forecast from `nodes` steps would have met the newest computed one.

@@ -51,11 +51,7 @@ def gains(run: Callable[[], torch.Tensor], pipe: Any, settings: dict[str, Any]) 
     return (found[1] - found[0]).tolist()
 
 
-LOSES = {
-    ("PNDM", "every 2nd, order 1"): -1.8,
-    ("DPM++, exponential", "every 4th, order 1"): -0.4,
-    ("UniPC, exponential", "every 4th, order 1"): -0.5,
-}
+LOSES = {("PNDM", "every 2nd, order 1"): -1.7}
 """Where correction still loses, by so many dB: see docs/solvers.md."""
 
 
