@@ -22,8 +22,10 @@ from tiny import TinyPipeline
 from toy import ToyPipeline, starts, toy_family
 
 from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
+from outpace.accel.forecast.replay import Entry, Replay
 from outpace.accel.levels import SPACES
 from outpace.accel.prediction import KINDS, Prediction
+from outpace.accel.trace import Trace
 
 __all__ = ["toy_family"]
 
@@ -196,3 +198,32 @@ def test_a_gain_is_carried_as_a_wiener_filter_of_one_variance_has_it(kind: str, 
     assert float(known) <= float(there) * 1.0001, "the less noise, the further a picture moves with its latents"
     for u in (0.0, 1.0):
         assert 0.0 <= float(prediction.carried(known, 0.5, u)) <= 1.0001 * prediction.largest_gain(u)
+
+
+@pytest.mark.parametrize("spread", [0.3, 3.0])
+def test_the_output_that_ends_a_run_moves_as_far_as_that_step_shows(spread: float) -> None:
+    """Pictures of another variance than theory's: what is measured at the step is nearer to the truth than theory."""
+    prediction = Prediction("epsilon", "preserving")
+    make = torch.Generator().manual_seed(0)
+
+    def truth(u: float) -> float:
+        alpha, sigma = prediction.scales(u)
+        return alpha * spread**2 / (alpha**2 * spread**2 + sigma**2)
+
+    def entry(step: int, u: float) -> Entry:
+        seen = torch.randn(2, 4, 8, 8, generator=make)
+        return Entry(step, u, [True, True], seen, truth(u) * seen, seen, {})
+
+    for left_to_theory in (False, True):
+        trace = Trace(family="", blocks=1, methods=[])
+        replay = Replay(trace, theory=lambda row, left=left_to_theory: left and row == 1)
+        replay.entries = [entry(0, 0.34), entry(1, 0.32)]
+        now = entry(2, 0.3)
+        found = replay._newest_gain(prediction, now, [0, 1])
+        assert found.shape == (2, 1, 1, 1)
+        theory = prediction.gain(now.u)
+        assert abs(float(found[0]) - truth(now.u)) < 0.2 * abs(theory - truth(now.u))
+        if left_to_theory:
+            assert float(found[1]) == pytest.approx(theory)
+    replay.entries = []
+    assert float(replay._newest_gain(prediction, now, [0])[0]) == pytest.approx(theory), "nothing to measure from"
