@@ -57,7 +57,7 @@ def convert_pipeline(
     Raises: UnsupportedModelError, ConfigError: before anything is changed; InputError where Taylor has no prompts.
     """
     from ..accel.denoiser import denoisers_of
-    from ..accel.experts import convert, level_importance, start_experts, start_groups
+    from ..accel.experts import Layout, convert, level_borders, level_importance, start_experts, start_groups
     from ..accel.experts.calls import record_calls
 
     if start not in STARTS:
@@ -78,7 +78,10 @@ def convert_pipeline(
         bar.set_postfix_str(words)
 
     levels = conversion.levels
-    if levels > 1 and order != "taylor":
+    weights = conversion.experts is not None and Layout.parse(conversion.experts.layout).weights
+    if levels > 1 and weights and not prompts:
+        raise InputError(f"where {levels} noise levels part is read off calls; give prompts to run the pipeline on")
+    if levels > 1 and not weights and order != "taylor":
         raise ConfigError(
             f"what matters at each of {levels} noise levels is measured: order by taylor, or choose a layout without N"
         )
@@ -92,7 +95,10 @@ def convert_pipeline(
         if drop:
             conversion = replace(conversion, dropped=_least_missed(transformer, calls, drop))
         stage("importance of hidden units")
-        if levels > 1:
+        if weights:
+            conversion = replace(conversion, borders=level_borders(calls, levels) if levels > 1 else ())
+            scores = _importance(transformer, order, calls, seed)
+        elif levels > 1:
             measured = level_importance(transformer, calls, levels, seed=seed)
             conversion, scores = replace(conversion, borders=measured.borders), measured.scores
         else:

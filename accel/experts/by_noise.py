@@ -128,7 +128,8 @@ class NoiseFeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         levels = self.noise.levels
-        if levels is None or self.kept == self.order.shape[1]:
+        dense = self.active == "all" or (self.kept == self.order.shape[1] and not self.changes)
+        if levels is None or dense:
             return self._run(x, self._weights(x, None))
         if len(levels) == 1:
             return self._run(x, self._weights(x, levels[0]))
@@ -151,7 +152,7 @@ class NoiseFeedForward(nn.Module):
 
     def _weights(self, x: Tensor, level: int | None) -> tuple[Any, ...]:
         """Matrices and biases of a level's units, or of all; gathered anew only when level or weights change."""
-        change = self.changes[level] if level is not None and self.changes else None
+        change = cast(Change, self.changes[level]) if level is not None and self.changes else None
         layers = [part for one in (self, change) if one is not None for part in (one.up, one.gate, one.down)]
         layers = [part for part in layers if part is not None]
         held = [part for layer in layers for part in (_source(layer), layer.bias) if part is not None]
@@ -172,7 +173,8 @@ class NoiseFeedForward(nn.Module):
         made_up, made_gate, made_down = rows(up), rows(gate), down.index_select(1, units)
         if change is not None:
             made_up = _plus(cast(Tensor, made_up), _matrix(change.up, x.dtype), 0)
-            made_gate = None if made_gate is None else _plus(made_gate, _matrix(change.gate, x.dtype), 0)
+            if made_gate is not None and change.gate is not None:
+                made_gate = _plus(made_gate, _matrix(change.gate, x.dtype), 0)
             made_down = _plus(made_down, _matrix(change.down, x.dtype), 1)
         made = (made_up, rows(up_bias), made_gate, rows(gate_bias), made_down)
         self._gathered = None if told is None else (told, made)

@@ -32,7 +32,8 @@ Examples:
 \b
 A layout is 1S12E2A: 1 quarter of the hidden units for the shared expert, 12 routed experts for the rest, 2 of them
 active for each token. With 2N behind it, as in 0S8E3A2N, experts are chosen by the noise level instead, here for each
-of 2, and run as one dense layer without a router. A group is 20-27:4: of blocks 20 to 27 (counted from 0), 4 run for
+of 2, and run as one dense layer without a router; with 2W all levels run the same, each with weights of its own that
+begin alike. A group is 20-27:4: of blocks 20 to 27 (counted from 0), 4 run for
 each sample.
 
 \b

@@ -6,11 +6,20 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
-from outpace.accel.experts import Conversion, Tried, choose_layout
+from outpace.accel.experts import (
+    Conversion,
+    Tried,
+    choose_layout,
+    find_noise_experts,
+    load_transformer,
+    weight_importance,
+)
 from outpace.accel.experts.tried import LAYOUTS
 from outpace.cli import main
+from outpace.pipelines.load import load_pipeline
 
 
 def run(*words: object) -> Result:
@@ -32,6 +41,21 @@ def test_a_folder_is_converted_and_can_be_used(tiny_folder: Path, tmp_path: Path
     )
     assert made.exit_code == 0, made.output
     assert (tmp_path / "x.png").is_file()
+
+
+def test_weights_by_noise_level_are_made_from_borders_that_calls_tell(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("1\n2\n")
+    words = ("--layout", "0S8E3A2W", "--order", "weights", "--out", tmp_path / "levels")
+    result = run(tiny_folder, "--prompts", tmp_path / "prompts.txt", "--steps", 2, *words)
+    assert result.exit_code == 0, result.output
+    made = load_transformer(tmp_path / "levels")
+    borders, layers = made.config["conversion"]["borders"], find_noise_experts(made)
+    assert len(borders) == 1 and 0 < borders[0] < 1000
+    assert all(len(layer.changes) == 2 and layer.noise.borders == tuple(borders) for layer in layers.values())
+    pruned = weight_importance(load_pipeline(str(tiny_folder), device="cpu", progress=False).pipe.transformer)
+    for path, layer in layers.items():
+        best = pruned[path].argsort(descending=True, stable=True)[: layer.kept]
+        assert all(torch.equal(order[: layer.kept], best) for order in layer.order)
 
 
 def test_counting_needs_no_weights() -> None:

@@ -116,8 +116,9 @@ def test_one_prompt_is_too_few_to_tell_samples_apart(loaded: Loaded) -> None:
         Conversion(dropped=(2, 4)),
         Conversion(experts=Experts(layout="1S12E0A")),
         Conversion(experts=Experts(layout="0S8E3A2N"), borders=(500.0,)),
+        Conversion(experts=Experts(layout="0S8E3A2W"), borders=(500.0,)),
     ],
-    ids=["mixtures", "width", "depth", "shared expert only", "by noise"],
+    ids=["mixtures", "width", "depth", "shared expert only", "by noise", "weights by noise"],
 )
 def test_every_student_comes_nearer_to_its_teacher(
     loaded: Loaded, calls: TeacherCalls, tmp_path: Path, conversion: Conversion
@@ -173,14 +174,19 @@ def test_stages_train_what_they_say(loaded: Loaded, calls: TeacherCalls, tmp_pat
     assert all(parameter.requires_grad for parameter in student.parameters())
 
 
+@pytest.mark.parametrize(
+    "conversion",
+    [MIXED, Conversion(experts=Experts(layout="1S12E2A2W"), borders=(500.0,))],
+    ids=["mixtures", "weights by noise"],
+)
 def test_a_run_that_was_interrupted_ends_like_one_that_was_not(
-    loaded: Loaded, calls: TeacherCalls, tmp_path: Path
+    loaded: Loaded, calls: TeacherCalls, tmp_path: Path, conversion: Conversion
 ) -> None:
     settings = replace(SETTINGS, stages=(("shared", 3), ("joint", 3)))
-    whole, parts = student_of(loaded), None
+    whole, parts = student_of(loaded, conversion), None
     distill(loaded.pipe.transformer, whole, calls, settings, tmp_path / "whole", progress=False)
     for _ in range(4):
-        parts = student_of(loaded)
+        parts = student_of(loaded, conversion)
         distill(loaded.pipe.transformer, parts, calls, settings, tmp_path / "parts", progress=False, stop_after=2)
     assert parts is not None and all(map(torch.equal, weights(whole), weights(parts)))
 

@@ -86,7 +86,7 @@ def test_levels_differ_and_a_sample_does_not_depend_on_those_of_its_batch(cls: s
         assert (alone - run(plain, (sample,), time)[0]).abs().max() > 1e-4
 
 
-@pytest.mark.parametrize("active", [0, 2, 5])
+@pytest.mark.parametrize("active", [0, 2, 5, 12])
 def test_a_level_is_the_dense_layer_of_its_units_with_its_change(active: int) -> None:
     dense, model, _ = converted("DiTTransformer2DModel", trained=True)
     set_active(model, active)
@@ -101,7 +101,7 @@ def test_a_level_is_the_dense_layer_of_its_units_with_its_change(active: int) ->
     hidden = nn.functional.gelu(x @ up.T + full.net[0].proj.bias, approximate=full.net[0].approximate)  # pyright: ignore
     mask = torch.zeros(len(up))
     mask[held] = 1.0
-    assert layer.kept == {0: 16, 2: 24, 5: 36}[active]
+    assert layer.kept == {0: 16, 2: 24, 5: 36, 12: 64}[active]
     assert_same_but_rounding(layer(x), (hidden * mask) @ down.T + full.net[2].bias)  # pyright: ignore
 
 
