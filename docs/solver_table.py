@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,10 @@ def main() -> None:
     import diffusers
     import torch
     from support import stamp
-    from test_solver_pipelines import PIPELINES, found_on, scheduler_of
-    from test_solver_specimens import ACCEPTED, found_under
 
     from outpace.accel import FAMILIES
 
+    pipelines, specimens = import_module("test_solver_pipelines"), import_module("test_solver_specimens")
     torch.set_num_threads(1)
     record: dict[str, Any] = {
         "versions": {"torch": torch.__version__.split("+")[0], "diffusers": diffusers.__version__},
@@ -77,11 +77,14 @@ def main() -> None:
         "classes": {},
     }
     stamps = {name: stamp(family) for _, family in FAMILIES.items() for name in family.transformers}
-    for name in PIPELINES:
-        record["pipelines"][name] = {"scheduler": scheduler_of(name), "found": found_on(name)}
+    for name in pipelines.PIPELINES:
+        record["pipelines"][name] = {
+            "scheduler": pipelines.scheduler_of(name),
+            "found": pipelines.found_on(name),
+        }
         print(name, flush=True)
-    for cls in ACCEPTED:
-        record["classes"][cls] = {"data": stamps[cls], "found": found_under(cls)}
+    for cls in specimens.ACCEPTED:
+        record["classes"][cls] = {"data": stamps[cls], "found": specimens.found_under(cls)}
         print(cls, flush=True)
     RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     PAGE.write_text(page(record), encoding="utf-8")

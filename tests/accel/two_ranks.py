@@ -68,7 +68,8 @@ class Branches:
 
     def __init__(self, cls: str, rank: int) -> None:
         self.pipe, self.rank = TinyPipeline(cls), rank
-        self.transformer, self.scheduler = self.pipe.transformer, self.pipe.scheduler
+        self.transformer = self.pipe.transformer
+        self.scheduler: Any = self.pipe.scheduler
 
     def __call__(self, seeds: list[int], steps: int) -> torch.Tensor:
         model, latents = self.pipe.model, tiny.noise(self.pipe.model, seeds)
