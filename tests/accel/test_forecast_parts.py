@@ -105,6 +105,10 @@ def test_rates_are_learned_and_predict() -> None:
     assert history.best_order(4.5) == 1
     history.learn(4.0, [])
     assert len(history.rates) == 2
+    falling = filled(History(None, 2), {1.0: torch.zeros(1), 0.8: torch.zeros(1), 0.5: torch.zeros(1)})
+    falling.learn(0.4, [0.4, 0.06])
+    assert falling.rates == {1: pytest.approx(0.4 / (0.1 * 0.4)), 2: pytest.approx(0.06 / (0.1 * 0.4 * 0.6))}
+    assert falling.predicted_error(0.3, 1) == pytest.approx(10.0 * 0.2 * 0.5)
 
 
 def test_weights_are_those_of_the_polynomial_and_never_amplify_too_much() -> None:
@@ -216,9 +220,14 @@ def test_the_worst_stream_decides_and_no_number_is_the_worst() -> None:
         return None if error is not None and error < 0.5 else "gate"
 
     def probe(errors: dict[str, float]) -> tuple[list[bool], list[str], list[float | None], int]:
-        one = {
-            name: [SimpleNamespace(first_error=lambda *_, e=error: torch.tensor(e))] for name, error in errors.items()
-        }
+        def row(error: float) -> list[Any]:
+            return [
+                SimpleNamespace(
+                    first_error=lambda *_: torch.tensor(error), first_missed=lambda _at, _weights, told: told
+                )
+            ]
+
+        one = {name: row(error) for name, error in errors.items()}
         active = Active(
             SimpleNamespace(moment=moment(5), denoiser=SimpleNamespace(keeps=lambda _named: False), named={}), 1,  # type: ignore[arg-type]
             branch=Branch((), one),  # type: ignore[arg-type]
