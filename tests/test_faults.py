@@ -74,7 +74,7 @@ FAULTS: dict[int, tuple[str, tuple[str, ...]]] = {
         "a solver or a preset that fails inside a pipeline that it accepted",
         (
             "accel/test_solver_pipelines.py::test_it_runs_or_is_refused_at_once_as_the_table_says",
-            "accel/test_solver_specimens.py::test_every_class_under_its_schedulers",
+            "accel/test_solver_specimens.py::test_every_class_runs_or_is_refused_as_the_table_says",
             "accel/test_solver.py::test_a_preset_leaves_out_what_cannot_be",
             "accel/test_solver.py::test_image_to_image_begins_where_it_is_told",
         ),
