@@ -39,6 +39,6 @@ before = error(levelled)
 with tempfile.TemporaryDirectory() as folder:
     settings = Distillation(stages=(("joint", 12),), batch=8, average=0.5)
     distill(dense, levelled, calls, settings, Path(folder), progress=False)
-print(f"squared distance to the dense model: {before:.4f} pruned, {error(levelled):.4f} after 12 steps")
+print(f"squared error against the dense model: {before:.4f} pruned, {error(levelled):.4f} after 12 steps")
 sizes = [sum(p.numel() for p in model.parameters()) / 1e6 for model in (dense, pruned, levelled)]
 print("million parameters: {:.2f} dense, {:.2f} pruned, {:.2f} with weights by noise level".format(*sizes))
