@@ -40,6 +40,8 @@ demo: $(READY) ## pictures, a summary and out/demo/report.html, from pipelines t
 	$(BIN)/outpace generate flux --prompt "a blue circle above a yellow circle on black" \
 	  --prompt "a green square left of a red square on white" --seed 1,2 --enlarge 6 --out out/demo/made
 	$(BIN)/outpace generate wan --prompt "a white square moves up slowly" --format gif --enlarge 6 --out out/demo/made
+	$(BIN)/outpace generate photo --prompt "coffee from near" --prompt "stars from afar" --speedup 2 --steps 28 \
+	  --enlarge 3 --out out/demo/made
 	$(BIN)/outpace compare flux --methods scheduled,gated,interval,fewer-steps,dpm++ --prompts 8 --steps 28 --out out/demo
 	@echo "Pictures are in out/demo/made. Now open out/demo/report.html in a browser."
 

@@ -48,6 +48,14 @@ PLANS = {
         "fastercache-4-681,seacache-0.1,seacache-0.25,seacache-0.4,cache-dit-0.08,cache-dit-0.12,cache-dit-0.24,"
         "cache-dit-taylor-0.08,cache-dit-taylor-0.12,cache-dit-taylor-0.24"
     ),
+    # In bfloat16, as models of its kind are run: its errors are far above what that rounds away.
+    "photo": Plan(
+        methods="scheduled,gated,gated-paper,interval-order2,fewer-steps,dpm++,unipc,spectrum,easycache,teacache,"
+        "meancache,taylorseer,taylorseer-lite",
+        prompts=8,
+        steps=(50,),
+        options=("--batch", "8", "--timing-prompts", "1", "--converged-steps", "0", "--dtype", "bfloat16"),
+    ),
     "wan-long": Plan(
         methods="adaspa-0.8,adaspa-0.9,adaspa-0.95,adaspa-0.98,adaspa-sparsity-0.7,adaspa-sparsity-0.8,"
         "steps-24,steps-19,steps-15,unipc-18,gated-0.1,gated-0.33,gated+adaspa-0.9,gated+adaspa-0.95",

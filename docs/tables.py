@@ -21,6 +21,7 @@ PAGES = ROOT / "docs" / "results"
 FAMILY_PAGE = ROOT / "docs" / "families.md"
 METHOD_PAGE = ROOT / "docs" / "methods.md"
 POCKET_PAGE = ROOT / "docs" / "pockets.md"
+PHOTO_PAGE = ROOT / "docs" / "photo.md"
 MATRIX_PAGE = ROOT / "docs" / "results_matrix.md"
 KERNEL_PAGE = ROOT / "docs" / "kernels.md"
 REUSE_PAGE = ROOT / "docs" / "exact_reuse.md"
@@ -279,6 +280,12 @@ def kernel_page() -> str:
     return beside("kernel_table").page()
 
 
+def photo_page() -> str:
+    """docs/photo.md with the table of how hard the pocket is."""
+    written = PHOTO_PAGE.read_text(encoding="utf-8")
+    return rewritten(written, {"difficulty": lambda: beside("difficulty").table(comparisons())})
+
+
 def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """`text` with what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` made anew."""
     for name, table in tables.items():
@@ -292,7 +299,12 @@ def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
 def generated_pages() -> dict[Path, str]:
     """Every page of docs that is written from registries and committed results, with its text."""
     made = {INDEX: index_page(), MATRIX_PAGE: matrix_page(), KERNEL_PAGE: kernel_page()}
-    made |= {FAMILY_PAGE: family_page(), METHOD_PAGE: method_page(), POCKET_PAGE: pocket_page()}
+    made |= {
+        FAMILY_PAGE: family_page(),
+        METHOD_PAGE: method_page(),
+        POCKET_PAGE: pocket_page(),
+        PHOTO_PAGE: photo_page(),
+    }
     made[REUSE_PAGE] = rewritten(REUSE_PAGE.read_text(encoding="utf-8"), {"reuse": reuse})
     return made | {PAGES / name: text for name, text in full_pages().items()}
 

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 LARGEST_BYTES = 12_000_000
-"""What one shipped pocket may take."""
+"""What one shipped pocket may take, unless it is named in LARGER_BYTES."""
+LARGER_BYTES = {"photo": 40_000_000}
+"""The hard one is as wide as real layers need to be to show on a clock."""
 
 
 def pocket_path(name: str) -> Path:
