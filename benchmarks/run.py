@@ -50,7 +50,7 @@ PLANS = {
     ),
     # In bfloat16, as models of its kind are run: its errors are far above what that rounds away.
     "photo": Plan(
-        methods="scheduled,gated,gated-paper,interval-order2,fewer-steps,dpm++,unipc,spectrum,easycache,teacache,"
+        methods="scheduled,gated,gated-paper,interval-order2,fewer-steps,unipc,spectrum,easycache,teacache,"
         "meancache,taylorseer,taylorseer-lite",
         prompts=8,
         steps=(50,),

@@ -1,4 +1,4 @@
-"""Draws the README's picture from a finished comparison: python docs/picture.py out/demo
+"""Draws the README's picture from a finished comparison: python docs/picture.py out/demo [docs/img/other.png]
 
 Rows are the plain pipeline and, near one speed-up, ours and its rivals; columns are prompts. What is written beside a
 row comes from the comparison's results.json.
@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "docs" / "img" / "comparison.png"
-KINDS = ("gated", "interval", "fewer-steps")
+KINDS = ("scheduled", "gated", "interval", "fewer-steps")
 """Kinds of contenders shown under the plain pipeline, in this order, where the comparison has them."""
 SPEEDUP = 2.5
 COLUMNS = 8
@@ -75,6 +75,6 @@ def draw(folder: Path, picture: Path = PICTURE) -> Path:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        raise SystemExit("usage: python docs/picture.py FOLDER, where 'outpace compare --out FOLDER' was run")
-    print(draw(Path(sys.argv[1])))
+    if len(sys.argv) not in (2, 3):
+        raise SystemExit("usage: python docs/picture.py FOLDER [PICTURE], where 'outpace compare --out FOLDER' was run")
+    print(draw(Path(sys.argv[1]), *map(Path, sys.argv[2:])))

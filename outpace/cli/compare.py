@@ -188,9 +188,9 @@ def compare(
 
     for text in asked:
         parse_combination(text)
-    for told in map(read_also, also):
-        if not told.adapter:
-            find_pipeline(told.place)
+    for one in map(read_also, also):
+        if not one.adapter:
+            find_pipeline(one.place)
     read_axes(axes)
     if methods is None:
         methods = "fewer-steps,fewer-steps-slightly" if asked else "fewer-steps" if with_matrix or also else "main"
