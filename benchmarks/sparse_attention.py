@@ -10,11 +10,11 @@ on; --at-most bounds how many prompts one run adds. Writes docs/results_sparse_a
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, median, stdev
 from typing import Any
@@ -30,6 +30,7 @@ from outpace.accel.calibration.attention import AttentionCalibration
 from outpace.accel.patterns import PATTERNS
 from outpace.evaluation.atomic import write_json
 from outpace.evaluation.environment import environment
+from outpace.evaluation.pareto import at_speedup
 from outpace.files import write_text
 from outpace.pipelines import POCKETS, load_pocket
 
@@ -168,15 +169,6 @@ def rows(report: dict[str, Any]) -> list[dict[str, Any]]:
     return sorted(found, key=lambda row: row["speedup"])
 
 
-def between(curve: Sequence[dict[str, Any]], speedup: float) -> float | None:
-    """PSNR of a curve at a speed-up, on straight lines between its points; None beyond them."""
-    points = sorted((row["speedup"], row["psnr"]) for row in curve)
-    for (low, before), (high, after) in pairwise(points):
-        if low <= speedup <= high:
-            return before + (after - before) * (speedup - low) / (high - low)
-    return None
-
-
 def page(report: dict[str, Any]) -> str:
     """docs/results_sparse_attention.md."""
     table, prompts = rows(report), report["prompts"]
@@ -192,20 +184,23 @@ def page(report: dict[str, Any]) -> str:
         "says so), one thread. PSNR against the plain clip, mean and standard deviation; the speed-up is the median of "
         "ratios of process time within a prompt. Work is the share of attention that is computed, searches "
         "counted. The last two columns say what fewer steps and scheduled forecasts have at the same speed-up, on "
-        "straight lines between their points.",
+        "lines between their points that are straight over the logarithm of the speed-up.",
         "",
         "| | prompts | speed-up | PSNR, dB | attention's work | fewer steps there | scheduled there |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for row in table:
-        beside = [between(curve, row["speedup"]) for curve in (fewer, scheduled)]
+        beside = [
+            at_speedup(np.array([p["speedup"] for p in curve]), np.array([p["psnr"] for p in curve]), row["speedup"])
+            for curve in (fewer, scheduled)
+        ]
         cells = [
             row["name"],
             str(row["prompts"]),
             f"{row['speedup']:.2f}x",
             f"{row['psnr']:.1f} ± {row['spread']:.1f}",
             "" if row["work"] is None else f"{row['work']:.2f}",
-            *("" if value is None else f"{value:.1f}" for value in beside),
+            *("" if math.isnan(value) else f"{value:.1f}" for value in beside),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     if not prompts:

@@ -181,7 +181,8 @@ def verdict(results: dict[str, Any]) -> dict[str, Any]:
             time_in_words(results, cell["curve"], cell["speedup"]),
             same_picture_in_words(results, reference, cell["curve"]),
         )
-        sentences += [spoken for spoken in more if spoken]
+        # The time of a point is the same whatever its pictures are held against.
+        sentences += [spoken for spoken in more if spoken and spoken not in sentences]
     first, others = lost(results, spoken_of)
     sentences += matrix_sentences(results)
     if not sentences:

@@ -194,6 +194,13 @@ def test_the_verdict_names_value_range_and_rivals(results) -> None:
     assert "above fewer steps" in first and "below interval, order 1" in first
 
 
+def test_the_measured_time_of_a_point_is_said_once(results) -> None:
+    study, sentences = results[0]["study"], verdict(results[0])["sentences"]
+    assert len(study["references"]) > 1 and sum(s.startswith("At ") for s in sentences) == len(study["references"])
+    timed = [s for s in sentences if s.startswith("Measured at batch 1")]
+    assert timed and len(timed) == len(set(timed))
+
+
 def test_it_is_drawn_again_from_the_saved_files_alone(results) -> None:
     made, folder = results
     text = render(made, folder).read_text(encoding="utf-8")
