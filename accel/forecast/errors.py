@@ -21,7 +21,7 @@ import torch
 
 from ...kernels.forecast import combine, lagrange_weights
 from ..prediction import Prediction
-from .replay import Entry
+from .replay import Entry, belonging
 
 HIGHEST = 2
 """Orders and degrees up to this one are measured."""
@@ -79,7 +79,7 @@ def measure(prediction: Prediction, entries: Sequence[Entry], now: Entry, rows: 
         ]
         if guesses:
             kinds.append((row, False, len(guesses)))
-            products.append(_products(middle.clean[row].float(), guesses))
+            products.append(_products(middle.pair[1][row].float(), guesses))
     found: dict[int, dict[bool, Best]] = {}
     if products:
         read = torch.cat(products).tolist()
@@ -124,14 +124,13 @@ def _forecast(prediction: Prediction, nodes: Sequence[Entry], row: int, now: Ent
     """The clean picture that a forecast of the denoiser's output gives, moved to the latents held at `now`."""
     weights = lagrange_weights([float(n.step) for n in nodes], float(now.step))
     outputs = [prediction.output(n.u, n.seen[row], n.clean[row]) for n in nodes]
-    belongs = combine([n.seen[row] for n in nodes], weights).float()
-    there = prediction.clean(now.u, belongs, combine(outputs, weights))
+    there, belongs = belonging(prediction, nodes, weights, row, now.u, combine(outputs, weights))
     return there + prediction.gain(now.u) * (now.sample[row].float() - belongs)
 
 
 def _between(prediction: Prediction, nodes: Sequence[Entry], row: int, middle: Entry) -> torch.Tensor:
     """The clean picture that an interpolation puts in the place of `middle`, moved to the latents held there."""
     weights = lagrange_weights([n.u for n in nodes], middle.u)
-    belongs = combine([n.seen[row] for n in nodes], weights).float()
-    clean = combine([n.clean[row] for n in nodes], weights).float()
-    return clean + prediction.gain(middle.u) * (middle.sample[row].float() - belongs)
+    belongs = combine([n.pair[0][row] for n in nodes], weights).float()
+    clean = combine([n.pair[1][row] for n in nodes], weights).float()
+    return clean + prediction.gain(middle.u) * (middle.pair[0][row].float() - belongs)

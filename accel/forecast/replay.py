@@ -18,6 +18,12 @@ is the corrector of a predictor-corrector method (Hairer, Norsett, Wanner, Solvi
 III.1) over a run of skipped steps, written in the predicted clean picture as DPM-Solver++ is (Lu et al., 2022,
 arXiv:2211.01095). The output that ends the run moves with the latents as far as that step shows, left out of
 its own forecast. It works for any deterministic scheduler, because it is its own `step` that runs again.
+
+The computed step's own output answers the latents that were seen, not the corrected ones, and everything forecast or
+interpolated from it must belong to those. How far its clean picture follows the correction decides whether a large one
+does good: theory lets it follow whole late in a run, where a denoiser that draws what it sees back to its data follows
+by less, and then a corrected run can end further from the plain one than one that is not. What a line through the two
+computed steps before missed here, over how far off the latents were, bounds it from above for rows of `theory`.
 """
 
 from __future__ import annotations
@@ -41,6 +47,9 @@ KEPT_STEPS = 40
 LINE = 2
 """Steps that a straight line is drawn through: what departs from it is what the latents' curve did to the output."""
 
+LEAST_MOVE = 0.5
+"""Share of what theory has that a clean picture follows corrected latents by, at least."""
+
 Used = Mapping[int, tuple[list[int], list[float]]]
 """For each forecast row: the steps its forecast was made from and their weights."""
 
@@ -62,6 +71,21 @@ class Entry:
     scheduler: Any = None
     """A copy of the scheduler as it stood before the step."""
     result: torch.Tensor | None = None
+    held: torch.Tensor | None = None
+    """The clean picture at `at`, where that is not `seen`."""
+    at: torch.Tensor | None = None
+    """The latents that what is forecast or interpolated from here belongs to, where these are not `seen`."""
+
+    @property
+    def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The latents and the clean picture there that forecasts and interpolations are made from."""
+        return (self.seen if self.at is None else self.at), (self.clean if self.held is None else self.held)
+
+    def hold(self, clean: torch.Tensor, rows: list[int]) -> None:
+        """Let `rows` belong to the corrected latents from now on, with the clean pictures given."""
+        if rows:
+            at, held = self.pair
+            self.at, self.held = _with_rows(at, self.sample, rows), _with_rows(held, clean, rows)
 
 
 class Replay:
@@ -72,8 +96,9 @@ class Replay:
         degree: of the interpolation in each row; its nodes are the computed step that ends the run and those before
             it. Between 1 and 2 both are mixed; 0 replays nothing.
         observe: told of every step before it is taken: the steps before, and this one.
-        theory: rows whose forecasts are fed back by theory alone: whoever chooses their orders by what forecasts fed
-            back so would have missed, as ScheduledTaylor does, has measured already what else would be measured here.
+        theory: rows whose forecasts are fed back by theory alone, and whose corrections are held against a line:
+            whoever chooses their orders by what forecasts fed back so would have missed, as ScheduledTaylor does, has
+            measured already what else would be measured here.
     """
 
     def __init__(
@@ -141,8 +166,10 @@ class Replay:
         for (nodes, degree), picked in due.items():
             arrived = self._replay(scheduler, prediction, nodes, degree, picked, now)
             now.sample = _with_rows(now.sample, arrived, picked)
-            moved = now.clean + self._newest_gain(prediction, now, picked) * (now.sample.float() - sample.float())
+            gains = self._newest_gain(prediction, now, picked)
+            moved = now.clean + gains * (now.sample.float() - sample.float())
             output = _with_rows(output, prediction.output(u, now.sample, moved), picked)
+            now.hold(moved, [row for row in picked if self.theory(row)])
         now.scheduler = snapshot(scheduler)
         call = {**call, "model_output": output, "sample": now.sample}
         now.call = {**call, "model_output": output.clone()}  # a CUDA graph would write its next output there
@@ -191,10 +218,9 @@ class Replay:
             anchors = [by_step.get(step) for step in steps]
             if any(anchor is None for anchor in anchors):
                 continue
-            belongs = combine([a.seen[row] for a in anchors if a is not None], weights).float()
             held = now.sample[row].float()
-            # The forecast's output read at the latents it belongs to, then moved to the ones held.
-            there = prediction.clean(now.u, belongs, prediction.output(now.u, held, clean[row]))
+            output = prediction.output(now.u, held, clean[row])
+            there, belongs = belonging(prediction, [a for a in anchors if a is not None], weights, row, now.u, output)
             gain = self._gain(prediction, now.u, row, len(steps))
             clean[row] = there + gain * (held - belongs)
         return clean
@@ -221,11 +247,36 @@ class Replay:
         gains = torch.full((len(now.sample),), prediction.gain(now.u), device=now.sample.device)
         for row in rows:
             if self.theory(row):
+                gains[row] = self._followed(prediction, now, row)
                 continue
             done = [now, *(entry for entry in reversed(self.entries) if entry.computed[row])]
             measured = self._measured(prediction, done, row, LINE)
             gains[row] = gains[row] if measured is None else measured
         return gains.reshape(-1, *[1] * (now.sample.ndim - 1))
+
+    def _followed(self, prediction: Prediction, now: Entry, row: int) -> torch.Tensor | float:
+        """How far the clean picture of a row of `theory` follows: as far as a line through the two computed steps
+        before proves that it does (see `_measured`, but by step), and at least LEAST_MOVE of theory, at most all."""
+        largest, nodes = prediction.gain(now.u), self._line(now, row)
+        if not nodes:
+            return largest
+        weights = lagrange_weights([float(n.step) for n in nodes], float(now.step))
+        outputs = [prediction.output(n.u, n.seen[row], n.clean[row]) for n in nodes]
+        there, belongs = belonging(prediction, nodes, weights, row, now.u, combine(outputs, weights))
+        missing, away = now.clean[row] - there, now.seen[row].float() - belongs
+        gain = (missing * away).sum() / away.square().sum().clamp_min(1e-30)
+        return gain.clamp(LEAST_MOVE * largest, largest)
+
+    def _line(self, now: Entry, row: int) -> list[Entry]:
+        """The two newest computed steps of a row before this one, at noise levels that all differ, newest first; or
+        none, where there are not two."""
+        found: list[Entry] = []
+        for entry in reversed(self.entries):
+            if entry.computed[row] and entry.u not in (now.u, *(one.u for one in found)):
+                found.append(entry)
+                if len(found) == 2:
+                    return found
+        return []
 
     def _measured(self, prediction: Prediction, done: list[Entry], row: int, nodes: int) -> torch.Tensor | None:
         """The gain at which a forecast from `nodes` steps would have met the newest computed one.
@@ -249,9 +300,8 @@ class Replay:
         truth, before = done[0], done[1 : nodes + 1]
         weights = lagrange_weights([entry.u for entry in before], truth.u)
         outputs = [prediction.output(entry.u, entry.seen[row], entry.clean[row]) for entry in before]
-        belongs = combine([entry.seen[row] for entry in before], weights).float()
-        missing = truth.clean[row] - prediction.clean(truth.u, belongs, combine(outputs, weights))
-        return missing, truth.seen[row].float() - belongs
+        there, belongs = belonging(prediction, before, weights, row, truth.u, combine(outputs, weights))
+        return truth.clean[row] - there, truth.seen[row].float() - belongs
 
     def _nodes(self, row: int, u: float) -> tuple[int, ...]:
         """The newest entries at which `row` was computed, newest first, at noise levels that all differ."""
@@ -281,8 +331,9 @@ class Replay:
         state = run[0].sample
         for entry in run:
             weights = mixed_weights([n.u for n in nodes], entry.u, degree)
-            belongs = combine([n.seen for n in nodes], weights).float()
-            clean = combine([n.clean for n in nodes], weights) + prediction.gain(entry.u) * (state.float() - belongs)
+            belongs = combine([n.pair[0] for n in nodes], weights).float()
+            clean = combine([n.pair[1] for n in nodes], weights)
+            clean = clean + prediction.gain(entry.u) * (state.float() - belongs)
             output = _with_rows(entry.call["model_output"], prediction.output(entry.u, state, clean), rows)
             entry.sample = _with_rows(entry.sample, state, rows)
             entry.scheduler = snapshot(again)
@@ -290,6 +341,23 @@ class Replay:
             state = again.step(**{**entry.call, "sample": state})[0]
         merge_state(scheduler, again, rows, len(state))
         return state
+
+
+def belonging(
+    prediction: Prediction, nodes: Sequence[Entry], weights: Sequence[float], row: int, u: float, output: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The clean picture that a forecast gives at noise level `u`, and the latents it belongs to, both of one row.
+
+    Args:
+        nodes: the computed steps it is made from, with `weights`; the outputs there answer the latents that were seen,
+            which a replay may have corrected since.
+        output: the forecast of the denoiser's output. Shape: like a row of the latents.
+    """
+    seen = combine([n.seen[row] for n in nodes], list(weights)).float()
+    there = prediction.clean(u, seen, output)
+    if any(n.held is not None for n in nodes):
+        there = there + combine([n.pair[1][row] - n.clean[row] for n in nodes], list(weights))
+    return there, combine([n.pair[0][row] for n in nodes], list(weights)).float()
 
 
 def mixed_weights(nodes: Sequence[float], at: float, degree: float) -> list[float]:
