@@ -234,10 +234,11 @@ class Spreads:
         worst = 0.0
         for part, (count, size, mean) in self.parts.items():
             was_count, was_size, was_mean = stored[part]
-            if count != was_count or (size == abs(mean)) != (was_size == abs(was_mean)):
+            alike = math.isclose(size, abs(mean), rel_tol=NEAR)
+            if count != was_count or alike != math.isclose(was_size, abs(was_mean), rel_tol=NEAR):
                 return math.inf
-            if size == abs(mean):  # all the same number: nothing was drawn
-                worst = max(worst, math.inf if mean != was_mean else 0.0)
+            if alike:  # all the same number: nothing was drawn, and sums of it round as the processor adds
+                worst = max(worst, 0.0 if math.isclose(mean, was_mean, rel_tol=NEAR) else math.inf)
                 continue
             both = 2**0.5  # two draws, each with its own chance
             apart = abs(math.log(size / was_size)) * count**0.5, abs(mean - was_mean) / was_size * count**0.5
