@@ -257,26 +257,16 @@ class Replay:
     def _followed(self, prediction: Prediction, now: Entry, row: int) -> torch.Tensor | float:
         """How far the clean picture of a row of `theory` follows: as far as a line through the two computed steps
         before proves that it does (see `_measured`, but by step), and at least LEAST_MOVE of theory, at most all."""
-        largest, nodes = prediction.gain(now.u), self._line(now, row)
-        if not nodes:
+        largest, found = prediction.gain(now.u), self._newest(row, now.u, LINE)
+        if len(found) < LINE:
             return largest
+        nodes = [self.entries[i] for i in found]
         weights = lagrange_weights([float(n.step) for n in nodes], float(now.step))
         outputs = [prediction.output(n.u, n.seen[row], n.clean[row]) for n in nodes]
         there, belongs = belonging(prediction, nodes, weights, row, now.u, combine(outputs, weights))
         missing, away = now.clean[row] - there, now.seen[row].float() - belongs
         gain = (missing * away).sum() / away.square().sum().clamp_min(1e-30)
         return gain.clamp(LEAST_MOVE * largest, largest)
-
-    def _line(self, now: Entry, row: int) -> list[Entry]:
-        """The two newest computed steps of a row before this one, at noise levels that all differ, newest first; or
-        none, where there are not two."""
-        found: list[Entry] = []
-        for entry in reversed(self.entries):
-            if entry.computed[row] and entry.u not in (now.u, *(one.u for one in found)):
-                found.append(entry)
-                if len(found) == 2:
-                    return found
-        return []
 
     def _measured(self, prediction: Prediction, done: list[Entry], row: int, nodes: int) -> torch.Tensor | None:
         """The gain at which a forecast from `nodes` steps would have met the newest computed one.
@@ -304,13 +294,21 @@ class Replay:
         return truth.clean[row] - there, truth.seen[row].float() - belongs
 
     def _nodes(self, row: int, u: float) -> tuple[int, ...]:
-        """The newest entries at which `row` was computed, newest first, at noise levels that all differ."""
+        """The entries that a replay of `row` interpolates between, beside the step at `u` that ends its run."""
+        return self._newest(row, u, self.degree(row))
+
+    def _newest(self, row: int, u: float, most: float) -> tuple[int, ...]:
+        """The newest entries at which `row` was computed, newest first, at noise levels that all differ, from `u` too.
+
+        Args:
+            most: the entries that are wanted; a part of one counts as one.
+        """
         found: list[int] = []
-        levels, degree = {u}, self.degree(row)
+        levels = {u}
         for i in range(len(self.entries) - 1, -1, -1):
             entry = self.entries[i]
             # Solvers with two stages a step visit a level twice.
-            if entry.computed[row] and entry.u not in levels and len(found) < degree:
+            if entry.computed[row] and entry.u not in levels and len(found) < most:
                 found.append(i)
                 levels.add(entry.u)
         return tuple(found)

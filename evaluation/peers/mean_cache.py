@@ -50,19 +50,28 @@ def error_of_mean(plain: Trajectory, start: int, end: int, over: int) -> float:
     return float((forecast - (plain.states[end] - plain.states[start]) / length).abs().mean())
 
 
-def computed_steps(plain: Trajectory, budget: int) -> dict[int, int]:
-    """The `budget` computed steps of least summed powered errors; by step, over how many a slope is read after it.
+Edges = dict[tuple[int, int], tuple[float, int]]
+"""By a computed step and the next: the powered error of what is forecast between, and over how many steps."""
+
+
+def edges_of(plain: Trajectory) -> Edges:
+    """Every two steps that may be computed one after the other.
 
     Args:
         plain: of every step, with the final state and level as one more.
     """
     steps = len(plain.velocities)
-    edges: dict[tuple[int, int], tuple[float, int]] = {}
+    edges: Edges = {}
     for start in range(steps):
         for end in range(start + 1, steps + 1):
             choices = range(1, min(LONGEST, start + 1) + 1) if end > start + 1 else [1]
             error, over = min((error_of_mean(plain, start, end, over), over) for over in choices)
             edges[start, end] = (error**PEAK_POWER if end > start + 1 else 0.0, over)
+    return edges
+
+
+def computed_steps(edges: Edges, steps: int, budget: int) -> dict[int, int]:
+    """The `budget` of `steps` of least summed powered errors; by step, over how many a slope is read after it."""
     best: dict[int, tuple[float, list[int]]] = {0: (0.0, [0])}
     for _ in range(budget - 1):
         best = {
@@ -138,16 +147,16 @@ def velocities_replaced(pipe: Any, computed: dict[int, int] | None) -> Iterator[
 
 
 def calibrated(pipe: Any, steps: int, run: Any) -> dict[str, Any]:
-    """The states and velocities of one plain run, from which each budget takes its schedule."""
+    """What each budget takes its schedule from, read off one plain run."""
     with velocities_replaced(pipe, None) as plain:
         run()
-    return {"plain": plain}
+    return {"edges": edges_of(plain), "steps": len(plain.velocities)}
 
 
 @contextmanager
-def apply(pipe: Any, *, speedup: float, plain: Trajectory) -> Iterator[Any]:
+def apply(pipe: Any, *, speedup: float, edges: Edges, steps: int) -> Iterator[Any]:
     """`pipe` with one in `speedup` steps computed, the same for every sample."""
-    computed = computed_steps(plain, max(1, round(len(plain.velocities) / speedup)))
+    computed = computed_steps(edges, steps, max(1, round(steps / speedup)))
     with velocities_replaced(pipe, computed), calls_replaced(pipe, LeavingOut(computed)):
         yield pipe
 

@@ -19,6 +19,7 @@ from outpace.evaluation.peers.mean_cache import (
     PEAK_POWER,
     Trajectory,
     computed_steps,
+    edges_of,
     error_of_mean,
     velocities_replaced,
 )
@@ -174,7 +175,7 @@ def test_meancache_takes_the_best_of_all_schedules_and_keeps_to_its_budget() -> 
         return sum(min(error_of_mean(plain, a, b, over) for over in overs[a]) ** PEAK_POWER for a, b in edges)
 
     for budget in (1, 3, 4, 8):
-        found = computed_steps(plain, budget)
+        found = computed_steps(edges_of(plain), 8, budget)
         paths = [(0, *rest) for rest in itertools.combinations(range(1, 8), budget - 1)]
         assert len(found) == budget and cost(tuple(found)) == pytest.approx(min(map(cost, paths)), abs=1e-12)
 
@@ -208,9 +209,11 @@ def test_meancache_computes_its_share_and_gives_the_plain_picture_of_a_constant_
     pipe = Flow(0.0)
     made = pipe.run(12)
     assert pipe.calls == 24
+    with velocities_replaced(pipe, None) as plain:
+        pipe.run(12)
+    assert len(plain.states) == 13 and plain.levels[-1] == 0
+    assert torch.equal(plain.states[-1], made)
     needed = PEERS["meancache"].prepare(pipe, 12, lambda: pipe.run(12))
-    assert len(needed["plain"].states) == 13 and needed["plain"].levels[-1] == 0
-    assert torch.equal(needed["plain"].states[-1], made)
     with PEERS["meancache"].apply(pipe, speedup=3.0, **needed):
         again = pipe.run(12)
     assert pipe.calls == 8
