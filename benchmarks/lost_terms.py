@@ -72,7 +72,7 @@ LOST: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "accel/forecast/errors.py",
-        "return clean + prediction.gain(middle.u) * (middle.sample[row].float() - belongs)",
+        "return clean + prediction.gain(middle.u) * (middle.pair[0][row].float() - belongs)",
         "return clean",
     ),
     ("accel/forecast/errors.py", "lowest + place + at", "lowest + at"),
@@ -90,8 +90,8 @@ LOST: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "accel/forecast/replay.py",
-        "combine([n.clean for n in nodes], weights) + prediction.gain(entry.u) * (state.float() - belongs)",
-        "combine([n.clean for n in nodes], weights)",
+        "clean = clean + prediction.gain(entry.u) * (state.float() - belongs)",
+        "clean = clean + 0",
     ),
     ("accel/forecast/history.py", "math.sqrt(before * rate)", "rate"),
     ("accel/calibration/schedule.py", "if confirmed <= whole:", "if False:"),
@@ -173,7 +173,7 @@ BLIND: tuple[tuple[str, str, str], ...] = (
     ("models/phases.py", "x_BND[:, class_tokens + registers :]", "x_BND[:, class_tokens:]"),
     ("models/phases.py", "F.cosine_similarity(x, x[-1:], dim=-1)", "F.cosine_similarity(x, x[:1], dim=-1)"),
     ("models/layers/class_attention.py", "self.largest_scale / scale * flattened", "flattened"),
-    ("models/layers/generation.py", "(logits_BV.double() / temperature)", "(logits_BV.double() * temperature)"),
+    ("models/layers/generation.py", "(widened(logits_BV) / temperature)", "(widened(logits_BV) * temperature)"),
     (
         "models/block_transformer.py",
         "self.writer(self.tokens(new[-1])[:, None], inner)",
@@ -233,7 +233,7 @@ BLIND: tuple[tuple[str, str, str], ...] = (
         "twin.__dict__[name] = value",
     ),
     ("accel/forecast/replay.py", "twin.__dict__[name] = list(value)", "twin.__dict__[name] = value"),
-    ("accel/forecast/replay.py", "levels, degree = {u}, self.degree(row)", "levels, degree = set(), self.degree(row)"),
+    ("accel/forecast/replay.py", "levels = {u}", "levels = set()"),
     ("accel/forecast/replay.py", "there + gain * (held - belongs)", "there"),
     ("accel/forecast/replay.py", " and torch.equal(passed.to(sample.dtype), sample)", ""),
     ("accel/forecast/errors.py", "Best(order, least**0.5 / scale,", "Best(order, least**0.5,"),

@@ -152,6 +152,11 @@ def test_the_loss_of_every_term_that_was_written_down_is_noticed(mutation: Modul
     assert not missed
 
 
+def test_every_term_that_was_written_down_is_in_its_source(mutation: ModuleType) -> None:
+    """One that is not is left out of a run, and nobody would see it."""
+    assert mutation.moved() == []
+
+
 def test_changes_are_the_same_for_everyone(mutation: ModuleType) -> None:
     files = [ROOT / "models" / "layers" / "rotary.py", ROOT / "kernels" / "linear_attention" / "gated.py"]
     first, again = (mutation.chosen(files, 8, 0) for _ in range(2))
