@@ -102,8 +102,8 @@ LOST: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "accel/calibration/schedule.py",
-        'call["num_inference_steps"] = before if before is not None else self.total',
-        "pass",
+        "self._run(range(self.count), num_inference_steps=steps)",
+        "self._run(range(self.count))",
     ),
     ("accel/calibration/schedule.py", "(*places[:k], *(p + by for p in places[k:])),", "(*places[:k], *places[k:]),"),
     ("accel/methods/scheduled_taylor.py", "min(experts - 1, self.budget - 1)", "0"),

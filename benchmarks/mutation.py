@@ -62,6 +62,7 @@ ACCEL = (
 """Forecasts, their replay and gate, the schedule and its calibration."""
 FORECAST_TESTS = (
     "tests/accel/test_forecast_parts.py",
+    "tests/accel/test_calibration_search.py",
     "tests/kernels/test_forecast.py",
     "tests/accel/test_late_threshold.py",
     "tests/accel/test_moments.py",
@@ -401,7 +402,7 @@ def summary(rows: list[tuple[Change, str | None]], count: int, options: str) -> 
 
 
 def _ended(told: str | None) -> bool:
-    return told is not None and not told.startswith(("check ", "fast tests"))
+    return told is not None and not told.startswith(("check ", "tests "))
 
 
 if __name__ == "__main__":

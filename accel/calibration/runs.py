@@ -13,8 +13,9 @@ from ...errors import ConfigError
 from ..tap import Tap
 
 
-def caller(pipe: Any, prompts: Sequence[Any], call: dict[str, Any], seed: int) -> Callable[[Sequence[int]], object]:
-    """A function that runs `pipe` for some of the prompts, by their places, each with noise of its own.
+def caller(pipe: Any, prompts: Sequence[Any], call: dict[str, Any], seed: int) -> Callable[..., object]:
+    """A function that runs `pipe` for some of the prompts, by their places, each with noise of its own; keywords of
+    that function go before those of `call`.
 
     Raises: ConfigError where there is no prompt, or the pipeline takes none.
     """
@@ -31,9 +32,9 @@ def caller(pipe: Any, prompts: Sequence[Any], call: dict[str, Any], seed: int) -
     if "output_type" in accepted:
         given.setdefault("output_type", "np")
 
-    def run(places: Sequence[int]) -> object:
+    def run(places: Sequence[int], **changes: Any) -> object:
         noise = [torch.Generator().manual_seed(seed + i) for i in places]
-        return pipe(**{name: [prompts[i] for i in places]}, **given, generator=noise)
+        return pipe(**{name: [prompts[i] for i in places]}, **{**given, **changes}, generator=noise)
 
     return run
 

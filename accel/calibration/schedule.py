@@ -111,7 +111,7 @@ class Bench:
             "pipeline": type(pipe).__name__,
             "prompts": [str(prompt) for prompt in prompts],
             "speedup": speedup,
-            "reference": reference,
+            "reference": reference if reference == "plain" else f"{CONVERGED} times the steps",
             "seed": seed,
             "call": {key: repr(value) for key, value in call.items()},
         }
@@ -125,7 +125,7 @@ class Bench:
         self.levels, self.total = levels[:-1], len(levels) - 1
         self.budget = max(1, round(self.total / speedup))
         if reference == "converged":
-            self._plain = self._converged(call)
+            self._plain = self._converged()
 
     def found(self) -> Any:
         """The schedule that keeps pictures best."""
@@ -215,13 +215,11 @@ class Bench:
             self._keep()
         return fmean(known[str(i)] for i in prompts)
 
-    def _converged(self, call: dict[str, Any]) -> torch.Tensor:
+    def _converged(self) -> torch.Tensor:
         """The pictures of many more steps of a second-order solver."""
-        run, pipe = self._run, self.pipe
-        call["num_inference_steps"], before = CONVERGED * self.total, call.get("num_inference_steps")
-        with Acceleration(pipe, [METHODS["solver"]()]):
-            pictures, _ = made(pipe, lambda: run(range(self.count)))
-        call["num_inference_steps"] = before if before is not None else self.total
+        steps = CONVERGED * self.total
+        with Acceleration(self.pipe, [METHODS["solver"]()]):
+            pictures, _ = made(self.pipe, lambda: self._run(range(self.count), num_inference_steps=steps))
         self._pay(float(CONVERGED * self.count))
         return pictures
 

@@ -22,6 +22,7 @@ from outpace.models.layers.separation import in_best_order
 from outpace.models.mossformer import Mossformer, MossformerConfig, by_our_names
 from outpace.models.mossformer2 import Mossformer2Config, build_mossformer2
 from outpace.models.trials.voices import mixtures, voices
+from outpace.weights import LAYOUTS
 
 torch.set_num_threads(1)
 quick = settings(max_examples=15, deadline=None, database=None, derandomize=True)
@@ -160,8 +161,10 @@ def test_names_of_published_weights_are_ours_one_by_one() -> None:
         f"{memory}.conv2.weight": "blocks.1.expand.weight",
         "mask_net.pos_enc.inv_freq": "",
     }
-    found = by_our_names({name: torch.tensor([float(i)]) for i, name in enumerate(names)})
-    assert found == {ours: torch.tensor([float(i)]) for i, ours in enumerate(names.values()) if ours}
+    weights = {name: torch.tensor([float(i)]) for i, name in enumerate(names)}
+    expected = {ours: torch.tensor([float(i)]) for i, ours in enumerate(names.values()) if ours}
+    assert by_our_names(weights) == expected
+    assert LAYOUTS[Mossformer](weights, Mossformer(MossformerConfig(**SIZES))) == expected
 
 
 def test_places_are_told_in_float32_at_least() -> None:

@@ -287,6 +287,23 @@ def test_what_is_refused_says_why() -> None:
         load_published(create("predformer", "toy", layout="fac-ts"), weights)
 
 
+@torch.no_grad()
+def test_a_head_that_is_the_embedding_is_left_out_and_no_other() -> None:
+    sizes: dict[str, Any] = {"layer_types": ("gla",), "norm_eps": 1e-6}
+    own, tied = (create("hybrid", "toy", tied=tied, **sizes).eval() for tied in (False, True))
+    book, tokens = plain.Book(), words()
+    more.fla(book, tokens, kinds=("gla",), bounded=False, vocabulary=32, width=16, heads=2, hidden=24)
+    with pytest.raises(ConfigError, match="head.weight"):
+        load_published(tied, book.weights)
+    shared = {**book.weights, "lm_head.weight": book.weights["model.embeddings.weight"].clone()}
+    expected = load_published(own, shared)(tokens)
+    alone = {name: value for name, value in shared.items() if name != "lm_head.weight"}
+    for weights in (shared, alone):
+        torch.testing.assert_close(load_published(tied, weights)(tokens), expected)
+    with pytest.raises(ConfigError, match="head.weight"):
+        load_published(own, alone)
+
+
 def test_what_is_around_weights_is_taken_off() -> None:
     inner = {"module.a": torch.zeros(1), "module.b": torch.ones(1)}
     assert list(without_wrappers({"model": inner, "epoch": 3})) == ["a", "b"]

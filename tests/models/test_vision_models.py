@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 
 from outpace.errors import ConfigError, OutpaceError
+from outpace.models import create
 from outpace.models.activator import ActivatorConfig
 from outpace.models.craft import Craft, CraftConfig
 from outpace.models.crate import CrateConfig
@@ -18,7 +20,7 @@ from outpace.models.maxim import Maxim, MaximConfig
 from outpace.models.moat import MoatConfig
 from outpace.models.ninformer import NinformerConfig
 from outpace.models.predformer import PredFormer, PredFormerConfig
-from outpace.models.swin import SwinSettings
+from outpace.models.swin import KERNEL, SwinSettings, _attention
 from outpace.models.vig import Vig, VigConfig
 
 torch.set_num_threads(1)
@@ -45,6 +47,19 @@ def test_configurations_that_cannot_be_are_refused(name: str) -> None:
     make, words = BAD[name]
     with pytest.raises(OutpaceError, match=words):
         make()
+
+
+def test_windows_drop_no_weights_in_training() -> None:
+    model: Any = create("swin", "toy")
+    assert model.config._attn_implementation == KERNEL  # transformers' own gives the same, and is not what is said
+    x, layer = torch.zeros(1, 3, 32, 32), model.swin.encoder.layers[0].blocks[0].attention
+    model.train()(x)
+    layer.attention_dropout = 0.1
+    model.eval()(x)
+    q = torch.ones(1, 1, 4, 2)
+    assert _attention(layer, q, q, q, None, dropout=0.1)[0].shape == (1, 4, 1, 2)  # as some models tell it in eval, too
+    with pytest.raises(ConfigError, match="drops no weights"):
+        model.train()(x)
 
 
 def test_pictures_that_do_not_fit_are_refused() -> None:
