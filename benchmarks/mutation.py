@@ -65,6 +65,7 @@ FORECAST_TESTS = (
     "tests/accel/test_calibration_search.py",
     "tests/kernels/test_forecast.py",
     "tests/accel/test_late_threshold.py",
+    "tests/accel/test_rounding.py",
     "tests/accel/test_moments.py",
     "tests/accel/test_replay.py",
     "tests/accel/test_scheduled.py",

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .companion import MODELS, Companion, check_divides
+from .companion import MODELS, Companion, check_divides, check_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +35,7 @@ class AcmConfig:
     """A learner is worth running where the error before it is so many times the error after it."""
 
     def __post_init__(self) -> None:
-        if min(self.learners, self.gate_width) < 1:
-            raise ConfigError("learners and gate_width of an ACM must be at least 1")
+        check_sizes(self)
         if not self.temperature > 0 or not self.improvement >= 1:
             raise ConfigError("temperature of an ACM must be more than 0, and improvement at least 1")
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .companion import MODELS, Companion, Size
+from .companion import MODELS, Companion, Size, check_sizes
 from .layers.pictures import tokens_of
 from .numbers import picture_batch
 
@@ -39,10 +39,8 @@ class ActivatorConfig:
     """Logits."""
 
     def __post_init__(self) -> None:
-        for name in ("patch", "channels", "width", "hidden", "layers", "classes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of an Activator must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
+        check_sizes(self)
+        if not self.dropout < 1:
             raise ConfigError(f"dropout of an Activator must be in [0, 1), not {self.dropout}")
 
 

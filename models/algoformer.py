@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention import attend
-from .companion import MODELS, Companion, check_divides
+from .companion import MODELS, Companion, check_divides, check_sizes
 from .numbers import numbers
 
 INJECTIONS = ("none", "add")
@@ -45,9 +45,8 @@ class AlgoFormerConfig:
     """What a loop reads: "none", what the last one made (the paper's); "add", the prepared tokens added to it."""
 
     def __post_init__(self) -> None:
+        check_sizes(self, zero=("before", "after"))
         check_divides("width over heads", self.width, self.heads)
-        if min(self.inputs, self.examples, self.looped, self.loops) < 1 or min(self.before, self.after) < 0:
-            raise ConfigError("an AlgoFormer has inputs, examples, looped blocks and loops of at least 1")
         if self.injection not in INJECTIONS:
             raise ConfigError(f"injection of an AlgoFormer must be {' or '.join(INJECTIONS)}, not '{self.injection}'")
 

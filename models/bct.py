@@ -22,7 +22,7 @@ from ..kernels.quantised import (
     table_layer_norm,
     table_softmax,
 )
-from .companion import MODELS, Companion
+from .companion import MODELS, Companion, check_sizes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,8 +40,7 @@ class BlockwiseConfig:
         for name in ("weight_bits", "input_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise ConfigError(f"{name} of BCT must be 2 to 8, not {getattr(self, name)}")
-        if self.block is not None and self.block < 1:
-            raise ConfigError(f"block of BCT must be at least 1, not {self.block}")
+        check_sizes(self)
 
 
 class BlockwiseLinear(nn.Module):

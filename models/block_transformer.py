@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention import attend
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.generation import check_prompt, drawn
 from .layers.rotary import rotate
 from .numbers import tokens_for
@@ -44,9 +44,7 @@ class BlockTransformerConfig:
     """Of a head's channels, those that turn with the position."""
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "width", "block_layers", "token_layers", "heads", "block", "prefixes"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of a Block Transformer must be at least 1, not {getattr(self, name)}")
+        check_sizes(self)
         check_divides("width of a Block Transformer over heads", self.width, self.heads)
         check_divides("width of a Block Transformer over the tokens of a block", self.width, self.block)
         if not 0 <= self.rotary_share <= 1:

@@ -7,8 +7,9 @@ tests and the docs are printed from here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -137,6 +138,26 @@ def trial_of(name: str) -> Any:
     _ = MODELS[name]
     module = f"{HOME}.trials.{name}"
     return import_module(module).TRIAL if find_spec(module) is not None else None
+
+
+def check_sizes(config: Any, *, zero: tuple[str, ...] = (), signed: tuple[str, ...] = ()) -> None:
+    """That the numbers of a configuration can be, those in tuples too: whole ones at least 1, others at least 0.
+
+    Args:
+        zero: fields whose whole numbers may be 0.
+        signed: fields that any finite number may be in.
+
+    Raises: ConfigError: one that cannot be, by the name of its field.
+    """
+    for entry in fields(config):
+        value = getattr(config, entry.name)
+        least = 0 if "float" in str(entry.type) or entry.name in zero else 1
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, bool) or not isinstance(number, (int, float)):
+                continue
+            if not math.isfinite(number) or (number < least and entry.name not in signed):
+                told = "finite" if entry.name in signed else f"at least {least}"
+                raise ConfigError(f"{entry.name} of {type(config).__name__} must be {told}, not {value}")
 
 
 def check_divides(what: str, whole: int, parts: int) -> None:

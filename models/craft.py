@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention.channels import channel_attention
 from ..kernels.attention.windows import Pair, relative_bias, window_attention
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import ChannelNorm, depthwise, reflected
 from .layers.restoration import GatedConvNetwork, Residual, Upsampler, mean_colour
 from .numbers import picture_batch
@@ -43,13 +43,11 @@ class CraftConfig:
     """Whether the query among channels comes from the high frequencies; without, from the picture itself."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         check_divides("width over heads", self.width, self.heads)
         check_divides("heads over orientations of windows", self.heads, 2)
-        if min(self.scale, self.groups, self.blocks, *self.window) < 1:
-            raise ConfigError(
-                f"a CRAFT has a scale, groups, blocks and windows of at least 1, not {self.scale}, {self.groups}, "
-                f"{self.blocks} and {self.window}"
-            )
+        if len(self.window) != 2:
+            raise ConfigError(f"windows of a CRAFT have rows and columns, not {self.window}")
 
 
 class PositionNetwork(nn.Module):

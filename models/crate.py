@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention import attend
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import into_patches
 from .numbers import picture_batch
 
@@ -43,13 +43,11 @@ class CrateConfig:
     """Logits."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         check_divides("pixels of a side over patches", self.picture, self.patch)
         check_divides("width over heads", self.width, self.heads)
-        if self.layers < 1 or not self.step > 0 or not self.sparsity >= 0:
-            raise ConfigError(
-                f"a CRATE has at least 1 layer, a step above 0 and a sparsity of at least 0, not {self.layers}, "
-                f"{self.step} and {self.sparsity}"
-            )
+        if not self.step > 0:
+            raise ConfigError(f"a CRATE has a step above 0, not {self.step}")
 
 
 class SubspaceAttention(nn.Module):
@@ -180,7 +178,7 @@ CRATE = MODELS.add(
         },
         config=CrateConfig,
         toy=CrateConfig(width=16, layers=2, heads=2, picture=8, patch=4, classes=5),
-        example=lambda config: (picture_batch(config.picture),),
+        example=lambda config: (picture_batch(config.picture, channels=config.channels),),
         done=(
             "weights of the published code (`outpace.models.load_published`)",
             "the model of the published code, with the tokens after every layer",

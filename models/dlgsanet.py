@@ -15,7 +15,7 @@ from ..errors import ConfigError, UnknownNameError
 from ..kernels.attention.channels import NORMALISERS, channel_attention
 from ..kernels.convolution.dynamic import dynamic_depthwise_conv
 from ..registry import suggestion
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import ChannelNorm, depthwise
 from .layers.restoration import GatedConvNetwork, Residual, Upsampler, mean_colour
 from .numbers import picture_batch
@@ -46,6 +46,7 @@ class DlgsanetConfig:
     96, 72 and 48 at x2, x3 and x4 when it tests. The whole picture where None."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         check_divides("width over heads", self.width, self.heads)
         check_divides("width over channels of a filter", self.width, self.filter_channels)
         if self.normaliser not in NORMALISERS:
@@ -53,11 +54,8 @@ class DlgsanetConfig:
             raise UnknownNameError(
                 f"channel attention has no normaliser '{self.normaliser}'{suggestion(self.normaliser, known)}"
             )
-        if min(self.scale, self.groups, self.blocks) < 1 or self.kernel % 2 == 0 or (self.tile or 1) < 1:
-            raise ConfigError(
-                f"a DLGSANet has a scale, groups and blocks of at least 1, an odd kernel and a tile of at least 1 or "
-                f"None, not {self.scale}, {self.groups}, {self.blocks}, {self.kernel} and {self.tile}"
-            )
+        if self.kernel % 2 == 0:
+            raise ConfigError(f"a DLGSANet has an odd kernel, not {self.kernel}")
 
 
 class DynamicConv(nn.Module):

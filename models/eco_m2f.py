@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .numbers import picture_batch
 
 
@@ -57,8 +57,11 @@ class EcoM2fConfig:
     """Places of a mask that the loss looks at."""
 
     def __post_init__(self) -> None:
+        check_sizes(self, zero=("decoder_layers", "points"))
         if len(self.swin_depths) != 4 or len(self.swin_heads) != 4:
             raise ConfigError(f"a Swin has four depths and four heads, not {self.swin_depths} and {self.swin_heads}")
+        for stage, heads in enumerate(self.swin_heads):
+            check_divides(f"channels of stage {stage + 1} over heads", self.swin_width * 2**stage, heads)
         check_divides("channels over 32 groups of at least two", self.width, 64)
         check_divides("channels over heads", self.width, self.heads)
         if not 1 <= self.first_exit <= self.encoder_layers:

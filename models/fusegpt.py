@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ..errors import ConfigError
-from .companion import MODELS, Companion
+from .companion import MODELS, Companion, check_sizes
 from .hybrid import HybridLanguageModel
 
 
@@ -47,8 +47,9 @@ class FuseConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.share < 1:
             raise ConfigError(f"share of FuseGPT must be in [0, 1), not {self.share}")
-        if self.group < 2 or self.rank < 1 or self.epochs < 0:
-            raise ConfigError("group of FuseGPT must be at least 2, rank at least 1 and epochs at least 0")
+        check_sizes(self, zero=("epochs",))
+        if self.group < 2:
+            raise ConfigError(f"group of FuseGPT must be at least 2, not {self.group}")
         if not (self.rate > 0 and self.graft_rate > 0):
             raise ConfigError("rates of FuseGPT must be above 0")
 

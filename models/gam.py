@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.convolution import causal_conv
-from .companion import MODELS, Companion, Size
+from .companion import MODELS, Companion, Size, check_sizes
 from .layers.generation import Generates
 from .numbers import tokens_for
 
@@ -47,10 +47,8 @@ class GamConfig:
     """How the two paths become one: "gated" (the paper's), or for ablations "sum", "local" or "global" alone."""
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "length", "width", "layers", "memories", "kernel"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of a GAM must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
+        check_sizes(self)
+        if not self.dropout < 1:
             raise ConfigError(f"dropout of a GAM must be in [0, 1), not {self.dropout}")
         if self.fusion not in FUSIONS:
             raise ConfigError(f"fusion of a GAM must be one of {', '.join(FUSIONS)}, not '{self.fusion}'")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..registry import Registry
-from .companion import MODELS, Companion, Size
+from .companion import MODELS, Companion, Size, check_sizes
 from .numbers import numbers
 
 NORMS = ("before", "after")
@@ -131,11 +131,7 @@ class GtrxlConfig:
     """"before" sub-layers, with a ReLU behind them (the paper's), or "after" the sum, as in Transformer-XL."""
 
     def __post_init__(self) -> None:
-        for name in ("width", "layers", "heads", "head_width", "hidden"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of a GTrXL must be at least 1, not {getattr(self, name)}")
-        if self.memory < 0:
-            raise ConfigError(f"memory of a GTrXL must be at least 0, not {self.memory}")
+        check_sizes(self, zero=("memory",), signed=("gate_bias",))
         if self.width % 2:
             raise ConfigError(f"width of a GTrXL must be even for its sines and cosines, not {self.width}")
         if self.norm not in NORMS:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.convolution.recursive import recursive_gating
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import ChannelNorm, depthwise, drawn_normal
 from .numbers import picture_batch
 
@@ -40,10 +40,13 @@ class HorNetConfig:
     """Logits."""
 
     def __post_init__(self) -> None:
-        if len(self.depths) != len(self.orders) or min(self.depths + self.orders, default=0) < 1:
+        check_sizes(self)
+        if not self.depths or len(self.depths) != len(self.orders):
             raise ConfigError(f"a HorNet has a depth and an order for each stage, not {self.depths} and {self.orders}")
         for stage, order in enumerate(self.orders):
             check_divides(f"channels of stage {stage + 1} over halvings", self.width * 2**stage, 2 ** (order - 1))
+        if self.picture < 4 * 2 ** (len(self.depths) - 1):
+            raise ConfigError(f"a picture of {self.picture} pixels has nothing left at stage {len(self.depths)}")
 
 
 class GlobalLocalFilter(nn.Module):
@@ -165,7 +168,7 @@ HORNET = MODELS.add(
         },
         config=HorNetConfig,
         toy=HorNetConfig(width=16, depths=(1, 1, 1), orders=(2, 3, 3), global_filters=True, picture=32, classes=5),
-        example=lambda config: (picture_batch(config.picture),),
+        example=lambda config: (picture_batch(config.picture, channels=config.channels),),
         done=(
             "weights of the published code (`outpace.models.load_published`)",
             "the model with 7 x 7 convolutions and with global filters",

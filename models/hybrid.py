@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .companion import MODELS, Companion, Size
+from .companion import MODELS, Companion, Size, check_sizes
 from .layers.attention import AttentionConfig, SoftmaxAttention
 from .layers.feed_forward import GatedFeedForward
 from .layers.generation import Generates
@@ -61,13 +61,12 @@ class HybridConfig:
     """Whether forget gates of HGRN and HGRN-2 have lower bounds, which are learned and grow with depth."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         if not self.layer_types:
             raise ConfigError("a hybrid model needs at least one layer; give layer_types")
         for kind in self.layer_types:
             if kind != FULL:
                 _ = MIXERS[kind]
-        if min(self.width, self.vocabulary, 1 if self.hidden is None else self.hidden) < 1:
-            raise ConfigError("width, vocabulary and hidden of a hybrid model must be at least 1")
 
     @property
     def units(self) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.linear_attention import gated_linear_attention
-from .companion import MODELS, Companion
+from .companion import MODELS, Companion, check_sizes
 
 LIGER_LAYERS = ("q_proj", "k_proj", "v_proj")
 """The layers that the paper tunes."""
@@ -41,14 +41,11 @@ class LigerConfig:
     """Every how many layers one keeps its attention as it was; none does where None."""
 
     def __post_init__(self) -> None:
-        if self.window < 1:
-            raise ConfigError(f"window of Liger must be at least 1 key, not {self.window}")
+        check_sizes(self)
         if not 0 <= self.share <= 1:
             raise ConfigError(f"share of Liger's state must be in [0, 1], not {self.share}")
         if self.gate not in GATES:
             raise ConfigError(f"gate of Liger must be one of {', '.join(GATES)}, not '{self.gate}'")
-        if self.full_every is not None and self.full_every < 1:
-            raise ConfigError(f"full_every of Liger must be at least 1 layer, not {self.full_every}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

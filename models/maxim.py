@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention.windows import from_windows, into_windows
 from ..kernels.feed_forward.axis_mix import axis_mix
-from .companion import MODELS, Companion, Size
+from .companion import MODELS, Companion, Size, check_sizes
 from .numbers import picture_batch
 
 LEVELS, GROUPS, BOTTLENECKS = 3, 2, 2
@@ -38,10 +38,10 @@ class MaximConfig:
     """Sizes of pictures that every stage takes and gives: 1, or 3 as in the paper."""
 
     def __post_init__(self) -> None:
-        if self.features < 4 or self.stages < 1 or not 1 <= self.scales <= LEVELS:
+        check_sizes(self)
+        if self.features < 4 or self.scales > LEVELS:
             raise ConfigError(
-                f"a MAXIM has at least 4 features and 1 stage and from 1 to {LEVELS} scales, not {self.features}, "
-                f"{self.stages} and {self.scales}"
+                f"a MAXIM has at least 4 features and from 1 to {LEVELS} scales, not {self.features} and {self.scales}"
             )
 
 

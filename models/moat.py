@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention.windows import relative_bias, window_attention
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .numbers import picture_batch
 
 HEAD_WIDTH, EXPANSION = 32, 4
@@ -46,10 +46,13 @@ class MoatConfig:
     """Logits."""
 
     def __post_init__(self) -> None:
-        if len(self.widths) != len(self.depths) or min(self.depths, default=0) < 1:
+        check_sizes(self, zero=("attention",))
+        if not self.widths or len(self.widths) != len(self.depths):
             raise ConfigError(f"a MOAT has a width and a depth for each stage, not {self.widths} and {self.depths}")
         if not set(self.attention) <= set(range(len(self.widths))):
             raise ConfigError(f"stages with attention are among 0 to {len(self.widths) - 1}, not {self.attention}")
+        if any(width < 4 for stage, width in enumerate(self.widths) if stage not in self.attention):
+            raise ConfigError(f"stages of mobile convolutions squeeze at least 4 channels, not those of {self.widths}")
         if self.window is not None and len(self.window) != len(self.attention):
             raise ConfigError(f"give a window for each of the {len(self.attention)} stages with attention, or None")
         for stage in self.attention:
@@ -214,7 +217,7 @@ MOAT = MODELS.add(
         sizes=_sizes(),
         config=MoatConfig,
         toy=MoatConfig(stem=8, widths=(16, 32), depths=(1, 1), attention=(1,), picture=32, classes=5),
-        example=lambda config: (picture_batch(config.picture),),
+        example=lambda config: (picture_batch(config.picture, channels=config.channels),),
         done=(
             "the nine models, with and without relative positions",
             "windows for large pictures, tables resized",

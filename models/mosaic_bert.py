@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import alibi_bias, attend
 from ..kernels.packing import Packing
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.feed_forward import GatedFeedForward
 from .numbers import tokens_for
 
@@ -43,8 +43,9 @@ class MosaicBertConfig:
 
     def __post_init__(self) -> None:
         check_divides("width over heads", self.width, self.heads)
-        if min(self.vocabulary, self.layers, self.hidden) < 1 or not 0 <= self.dropout < 1:
-            raise ConfigError("vocabulary, layers and hidden are at least 1, and dropout in [0, 1)")
+        check_sizes(self)
+        if not self.dropout < 1:
+            raise ConfigError(f"dropout of a MosaicBERT must be in [0, 1), not {self.dropout}")
 
 
 class LowPrecisionLayerNorm(nn.LayerNorm):

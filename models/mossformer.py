@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention.local_global import local_global_attention
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .numbers import numbers
 
 
@@ -44,13 +44,13 @@ class MossformerConfig:
     """Share of numbers dropped in training."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         check_divides("width over halves", self.width, 2)
         check_divides("samples of a window over halves", self.window, 2)
         check_divides("width of keys over pairs", self.key_width, 2)
-        if min(self.blocks, self.speakers, self.group) < 1 or self.filter % 2 == 0 or not 0 <= self.dropout < 1:
+        if self.filter % 2 == 0 or not self.dropout < 1:
             raise ConfigError(
-                f"a MossFormer has at least one block, speaker and frame of a group, an odd filter and a dropout in "
-                f"[0, 1), not {self.blocks}, {self.speakers}, {self.group}, {self.filter} and {self.dropout}"
+                f"a MossFormer has an odd filter and a dropout in [0, 1), not {self.filter} and {self.dropout}"
             )
 
 

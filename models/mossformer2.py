@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from .companion import MODELS, Companion, Size
 from .mossformer import ConvolvedLinear, Mossformer, MossformerConfig
 from .numbers import numbers
@@ -31,11 +30,6 @@ class Mossformer2Config(MossformerConfig):
 
     def __post_init__(self) -> None:
         MossformerConfig.__post_init__(self)
-        if min(self.memory_width, self.order, self.layers) < 1:
-            raise ConfigError(
-                f"a memory has at least one channel, frame and layer, not {self.memory_width}, {self.order} and "
-                f"{self.layers}"
-            )
 
 
 class DilatedMemory(nn.Module):

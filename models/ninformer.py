@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.feed_forward.axis_mix import axis_mix
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import tokens_of
 from .numbers import picture_batch
 
@@ -40,11 +40,9 @@ class NinformerConfig:
     """Logits."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         check_divides("pixels of a side over patches", self.picture, self.patch)
-        for name in ("width", "hidden", "layers", "classes", "channels"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} of a NiNformer must be at least 1, not {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
+        if not self.dropout < 1:
             raise ConfigError(f"dropout of a NiNformer must be in [0, 1), not {self.dropout}")
 
 
@@ -126,7 +124,7 @@ NINFORMER = MODELS.add(
         },
         config=NinformerConfig,
         toy=NinformerConfig(picture=8, width=8, hidden=16, layers=2),
-        example=lambda config: (picture_batch(config.picture),),
+        example=lambda config: (picture_batch(config.picture, channels=config.channels),),
         done=("the model with its shared norm",),
         left_out=("the variants with Fourier and short convolution gates", "training on CIFAR"),
         claim="a gate made by token mixing is better than token mixing alone and than attention",

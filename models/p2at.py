@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention.axial import axial_attention
-from .companion import MODELS, Companion, Size
+from .companion import MODELS, Companion, Size, check_sizes
 from .layers.pictures import depthwise
 from .numbers import picture_batch
 
@@ -49,10 +49,9 @@ class P2atConfig:
     """Logits of a pixel."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         if len(self.stages) != 4 or len(self.depths) != 4:
             raise ConfigError(f"P2AT has four stages with a depth each, not {self.stages} and {self.depths}")
-        if min(*self.stages, *self.depths, self.width, self.layers, self.heads, self.key_width, self.classes) < 1:
-            raise ConfigError("sizes of a P2AT are at least 1: stages, depths, width, layers, heads, keys, classes")
 
 
 class PyramidPooling(nn.Module):

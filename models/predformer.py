@@ -15,7 +15,7 @@ from ..errors import ConfigError, UnknownNameError
 from ..kernels.attention import attend
 from ..kernels.feed_forward import glu
 from ..registry import suggestion
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import drawn_normal, from_patches, into_patches
 from .numbers import numbers
 
@@ -62,6 +62,9 @@ class PredFormerConfig:
     """Read patches by frame where they lie by patch, as the published code of "fac-st" does before its head."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
+        if len(self.picture) != 2:
+            raise ConfigError(f"pictures of a PredFormer have rows and columns, not {self.picture}")
         if self.layout not in LAYOUTS:
             names = list(LAYOUTS)
             raise UnknownNameError(f"a PredFormer has no layout '{self.layout}'{suggestion(self.layout, names)}")
@@ -69,11 +72,8 @@ class PredFormerConfig:
             check_divides("pixels of a side over patches", side, self.patch)
         check_divides("width over heads", self.width, self.heads)
         check_divides(f"blocks over the {self.layout} pattern", self.blocks, len(LAYOUTS[self.layout][0]))
-        if min(self.frames, self.channels, self.expansion) < 1 or not 0 <= self.dropout < 1:
-            raise ConfigError(
-                f"a PredFormer has at least one frame, channel and hidden unit and drops a share in [0, 1), not "
-                f"{self.frames}, {self.channels}, {self.expansion} and {self.dropout}"
-            )
+        if not self.dropout < 1:
+            raise ConfigError(f"dropout of a PredFormer must be in [0, 1), not {self.dropout}")
         if self.legacy_order and self.layout != "fac-st":
             raise ConfigError(f"legacy_order is of the layout 'fac-st' alone, not '{self.layout}'")
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.feed_forward import glu
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .numbers import numbers
 
 EVEN = {"class": 1.0, "registers": 1.0, "patches": 1.0}
@@ -51,11 +51,9 @@ class RaptorConfig:
 
     def __post_init__(self) -> None:
         check_divides("width over heads", self.width, self.heads)
-        if not self.lengths or min(*self.lengths, self.expansion) < 1 or min(self.class_tokens, self.registers) < 0:
-            raise ConfigError(
-                f"a Raptor has phases of at least one layer, hidden units, and no fewer than 0 tokens of a kind, not "
-                f"{self.lengths}, {self.expansion}, {self.class_tokens} and {self.registers}"
-            )
+        check_sizes(self, zero=("class_tokens", "registers"), signed=("layer_scale",))
+        if not self.lengths:
+            raise ConfigError("a Raptor has phases of at least one layer; give their lengths")
 
     @property
     def kinds(self) -> dict[str, slice]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention import attend
-from .companion import MODELS, Companion
+from .companion import MODELS, Companion, check_sizes
 from .gtrxl import RESIDUAL_GATES
 from .numbers import numbers
 
@@ -42,10 +42,7 @@ class RhnConfig:
     """Against change at the start: of the cell's gates and of the merge."""
 
     def __post_init__(self) -> None:
-        if min(self.variables, self.width, self.depth) < 1 or self.remembered < 0:
-            raise ConfigError(
-                "an RHN has at least 1 variable, a width and a depth of at least 1, and remembers 0 or more"
-            )
+        check_sizes(self, zero=("remembered",), signed=("bias",))
         if self.gating not in GATINGS:
             raise ConfigError(f"gating of an RHN must be one of {', '.join(GATINGS)}, not '{self.gating}'")
         _ = RESIDUAL_GATES[self.merge]

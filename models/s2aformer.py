@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention import attend
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import ChannelNorm, depthwise, drawn_normal, tokens_of
 from .numbers import picture_batch
 
@@ -49,10 +49,11 @@ class S2AFormerConfig:
 
     def __post_init__(self) -> None:
         lengths = {len(self.widths), len(self.depths), len(self.heads), len(self.reductions)}
-        if lengths != {4} or min(*self.depths, self.key_width, self.expansion) < 1:
+        check_sizes(self)
+        if lengths != {4}:
             raise ConfigError(
-                "an S2AFormer has four stages, a width, a depth, heads and a reduction for each, and positive sizes, "
-                f"not {self.widths}, {self.depths}, {self.heads} and {self.reductions}"
+                "an S2AFormer has four stages, a width, a depth, heads and a reduction for each, not "
+                f"{self.widths}, {self.depths}, {self.heads} and {self.reductions}"
             )
         check_divides("channels of the first stage over the stem's half", self.widths[0], 2)
         for stage, (width, heads, reduction) in enumerate(zip(self.widths, self.heads, self.reductions, strict=True)):
@@ -166,7 +167,7 @@ S2AFORMER = MODELS.add(
         },
         config=S2AFormerConfig,
         toy=S2AFormerConfig(widths=(4, 8, 16, 32), depths=(1, 1, 1, 1), classes=5),
-        example=lambda config: (picture_batch(64),),
+        example=lambda config: (picture_batch(64, channels=config.channels),),
         done=(
             "strip attention with any reduction and any number of key channels",
             "a reconstruction of the five models within 0.6 % of the printed parameters and multiplications",

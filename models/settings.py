@@ -11,6 +11,8 @@ from ..errors import ConfigError, UnknownNameError
 from ..registry import suggestion
 
 Config = TypeVar("Config")
+HELD: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+"""What a field of each plain type takes."""
 
 
 def to_data(config: Any) -> dict[str, Any]:
@@ -77,8 +79,15 @@ def _typed(value: Any, hint: Any) -> Any:
         hint = next(kind for kind in get_args(hint) if kind is not type(None))
     if dataclasses.is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
         return from_data(hint, value)
-    if get_origin(hint) is tuple and isinstance(value, (list, tuple)):
+    if get_origin(hint) is tuple:
         kinds = get_args(hint)
-        inner = kinds[0] if len(kinds) == 2 and kinds[1] is Ellipsis else None
-        return tuple(_typed(item, inner or kinds[min(place, len(kinds) - 1)]) for place, item in enumerate(value))
-    return value
+        if not isinstance(value, (list, tuple)):
+            raise TypeError(f"{value!r} is no tuple")
+        if len(kinds) == 2 and kinds[1] is Ellipsis:
+            kinds = kinds[:1] * len(value)
+        if len(kinds) != len(value):
+            raise TypeError(f"{value!r} is not of length {len(kinds)}")
+        return tuple(map(_typed, value, kinds))
+    if hint in HELD and (not isinstance(value, HELD[hint]) or isinstance(value, bool) != (hint is bool)):
+        raise TypeError(f"{value!r} is no {hint.__name__}")
+    return float(value) if hint is float else value

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.sparsity import StatisticalSoftmax, statistical_top_k
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.rotary import rotate
 from .numbers import numbers
 
@@ -38,12 +38,11 @@ class SparkConfig:
     """Keys a query is to see, about."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         check_divides("width over heads", self.width, self.heads)
         check_divides("width of a head over 4, for its halves and their rotary pairs", self.width // self.heads, 4)
-        if not 1 <= self.predictor < self.width:
+        if not self.predictor < self.width:
             raise ConfigError(f"predictor is between 1 and the width {self.width} less 1, not {self.predictor}")
-        if min(self.hidden, self.active, self.keys) < 1:
-            raise ConfigError("hidden, active and keys of a Spark layer are at least 1")
 
 
 class SparkFeedForward(nn.Module):

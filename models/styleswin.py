@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention.windows import relative_bias, window_attention
 from ..kernels.wavelets import haar
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.adversarial import FIR, ScaledConv, ScaledLinear, resampled
 from .numbers import numbers
 
@@ -42,9 +42,11 @@ class StyleSwinConfig:
     """Whether the critic looks at Haar wavelets; at pixels if not, as StyleGAN's does."""
 
     def __post_init__(self) -> None:
-        if len(self.widths) < 3 or min(self.mapping, self.style, self.colours) < 1 or self.window % 2:
+        check_sizes(self)
+        if len(self.widths) < 3 or self.window % 2:
             raise ConfigError(
-                f"a StyleSwin has at least three widths, a layer of mapping and windows of an even side, not {self}"
+                f"a StyleSwin has at least three widths and windows of an even side, not {self.widths} and "
+                f"{self.window}"
             )
         for width in self.widths:
             check_divides(f"{width} channels over quarters", width, 4)

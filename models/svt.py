@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.wavelets import dual_tree, inverse_dual_tree
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import ChannelNorm, depthwise, tokens_of
 from .numbers import picture_batch
 
@@ -51,11 +51,12 @@ class SvtConfig:
     """Logits."""
 
     def __post_init__(self) -> None:
+        check_sizes(self, zero=("scattered",))
         stages = len(self.widths)
         if not stages or any(len(part) != stages for part in (self.depths, self.heads, self.expansions)):
             raise ConfigError("an SVT has a depth, heads and an expansion for each stage's width")
-        if not 0 <= self.scattered <= stages or min(self.depths) < 1:
-            raise ConfigError(f"of {stages} stages, 0 to {stages} scatter, and each has a block, not {self}")
+        if self.scattered > stages:
+            raise ConfigError(f"of {stages} stages, 0 to {stages} scatter, not {self.scattered}")
         check_divides("pixels of a side over strides", self.picture, 2 ** (stages + 1))
         for stage, (width, heads) in enumerate(zip(self.widths, self.heads, strict=True)):
             if stage >= self.scattered:
@@ -274,7 +275,7 @@ SVT = MODELS.add(
             picture=48,
             classes=5,
         ),
-        example=lambda config: (picture_batch(config.picture),),
+        example=lambda config: (picture_batch(config.picture, channels=config.channels),),
         done=(
             "weights of the published code (`outpace.models.load_published`), for the sizes '...-released'",
             "the model with mixing over channels, and over channels and tokens (of the paper's table)",

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels.attention import attend
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .numbers import picture_batch
 
 KERNEL = "outpace_windows"
@@ -44,13 +44,11 @@ class SwinSettings:
     """Logits."""
 
     def __post_init__(self) -> None:
-        if len(self.depths) != len(self.heads) or min(self.depths, default=0) < 1:
+        check_sizes(self)
+        if not self.depths or len(self.depths) != len(self.heads):
             raise ConfigError(f"a Swin has a depth and heads for each stage, not {self.depths} and {self.heads}")
-        if self.window < 1 or not 0 <= self.drop_path < 1:
-            raise ConfigError(
-                f"windows of a Swin have at least one position and drop_path is in [0, 1), not {self.window} and "
-                f"{self.drop_path}"
-            )
+        if not self.drop_path < 1:
+            raise ConfigError(f"drop_path of a Swin must be in [0, 1), not {self.drop_path}")
         check_divides("pixels of a side over patches", self.picture, self.patch)
         for stage, heads in enumerate(self.heads):
             check_divides(f"channels of stage {stage + 1} over heads", self.width * 2**stage, heads)
@@ -137,7 +135,7 @@ SWIN = MODELS.add(
         },
         config=SwinSettings,
         toy=SwinSettings(width=12, depths=(1, 2), heads=(3, 6), window=4, picture=32, classes=5),
-        example=lambda settings: (picture_batch(settings.picture),),
+        example=lambda settings: (picture_batch(settings.picture, channels=settings.channels),),
         done=(
             "weights of the published code and of timm (`outpace.models.load_published`)",
             "our attention in transformers' Swin through its attention interface, and in any model that has one",

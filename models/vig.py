@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.feed_forward import glu
 from ..kernels.linear_attention import gated_linear_attention
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .layers.pictures import ChannelNorm, depthwise, drawn_normal, tokens_of
 from .numbers import picture_batch
 
@@ -45,7 +45,8 @@ class VigConfig:
     """Logits."""
 
     def __post_init__(self) -> None:
-        if not len(self.widths) == len(self.depths) == len(self.heads) or min(self.depths, default=0) < 1:
+        check_sizes(self)
+        if not self.depths or not len(self.widths) == len(self.depths) == len(self.heads):
             raise ConfigError(
                 f"a ViG has a width, a depth and heads for each stage, not {self.widths}, {self.depths}, {self.heads}"
             )
@@ -230,7 +231,7 @@ VIG = MODELS.add(
         },
         config=VigConfig,
         toy=VigConfig(widths=(8, 16), depths=(1, 1), heads=(1, 2), activated=False, picture=32, classes=5),
-        example=lambda config: (picture_batch(config.picture),),
+        example=lambda config: (picture_batch(config.picture, channels=config.channels),),
         done=(
             "weights of the published code (`outpace.models.load_published`): create plain models with norm_eps=1e-6",
             "plain and hierarchical models",

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels.attention import attend
 from ..kernels.moe import Experts, expert_ffn
-from .companion import MODELS, Companion, Size, check_divides
+from .companion import MODELS, Companion, Size, check_divides, check_sizes
 from .numbers import picture_batch
 
 
@@ -49,10 +49,11 @@ class WideNetConfig:
     def __post_init__(self) -> None:
         check_divides("width over heads", self.width, self.heads)
         check_divides("image over patch", self.image, self.patch)
-        if not 1 <= self.active <= self.experts:
+        check_sizes(self)
+        if not self.active <= self.experts:
             raise ConfigError(f"active of a WideNet is between 1 and its {self.experts} experts, not {self.active}")
-        if min(self.layers, self.hidden, self.classes) < 1 or not self.capacity > 0:
-            raise ConfigError("layers, hidden and classes of a WideNet are at least 1, and its capacity more than 0")
+        if not self.capacity > 0:
+            raise ConfigError(f"capacity of a WideNet must be more than 0, not {self.capacity}")
 
 
 class Routed(NamedTuple):

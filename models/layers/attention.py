@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...kernels.attention import ClippedSoftmax, attend
-from ..companion import check_divides
+from ..companion import check_divides, check_sizes
 from .rotary import rotate
 
 GATES = ("none", "channel", "head")
@@ -40,11 +40,10 @@ class AttentionConfig:
     """Of the rotary position embedding."""
 
     def __post_init__(self) -> None:
+        check_sizes(self)
         check_divides("query heads over key heads", self.heads, self.key_heads or self.heads)
         if self.gate not in GATES:
             raise ConfigError(f"gate of attention must be one of {', '.join(GATES)}, not '{self.gate}'")
-        if not self.clip >= 0:
-            raise ConfigError(f"clip of attention is alpha, at least 0, not {self.clip}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

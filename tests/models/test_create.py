@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from outpace.errors import ConfigError, InputError, UnknownNameError
+from outpace.errors import ConfigError, InputError, OutpaceError, UnknownNameError
 from outpace.models import MODELS, config_of, configuration, create, load, save
 from outpace.models.create import TOY, sizes_of
 from outpace.models.layers.generation import Generates, drawn
@@ -147,6 +148,44 @@ def test_changes_may_be_nested() -> None:
     assert next(create("gam", "toy", dtype=torch.bfloat16).parameters()).dtype == torch.bfloat16
 
 
+def odd(value: Any) -> list[Any]:
+    """Other values of a field: none, less than none, another one, no number, of another length or type."""
+    if isinstance(value, bool):
+        return [not value, 2]
+    if isinstance(value, int):
+        return [0, -1, 3 if value != 3 else 5, 1.5, "1"]
+    if isinstance(value, float):
+        return [0, -1.0, math.nan, math.inf, 1, "1"]
+    if isinstance(value, str):
+        return ["nonsense", 1]
+    if isinstance(value, tuple):
+        return [(), 4, value[:-1], value + value[-1:], *((one, *value[1:]) for one in (odd(value[0]) if value else ()))]
+    if dataclasses.is_dataclass(value):
+        return [{field.name: one} for field in dataclasses.fields(value) for one in odd(getattr(value, field.name))]
+    return []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name == "eco_m2f" else ()) for name in BUILT],
+)
+@torch.no_grad()
+def test_a_changed_field_is_refused_or_works(name: str) -> None:
+    """Whatever a toy's fields are changed to, one by one: a model that runs its example, or one clear error."""
+    plain, refused = configuration(name, TOY), 0
+    for field in dataclasses.fields(plain):
+        for value in odd(getattr(plain, field.name)):
+            try:
+                model = create(name, TOY, **{field.name: value}).eval()
+                made = flat(model(*example(name, config_of(model))))
+            except OutpaceError:
+                refused += 1
+                continue
+            assert made, f"{field.name}={value}"
+            assert from_data(type(plain), json.loads(json.dumps(to_data(config_of(model))))) == config_of(model)
+    assert refused > len(dataclasses.fields(plain))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "says"),
     [
@@ -156,7 +195,13 @@ def test_changes_may_be_nested() -> None:
         (lambda: create("hybrid"), ConfigError, "HybridConfig needs layer_types"),
         (lambda: create("hybrid", "toy", attention={"head": 3}), UnknownNameError, "did you mean 'heads'"),
         (lambda: create("acm"), ConfigError, "'acm' is a method, not a model: outpace.models.acm.adaptive"),
-        (lambda: create("vig", "toy", widths=8), ConfigError, "VigConfig cannot be made of"),
+        (lambda: create("vig", "toy", widths=8), ConfigError, "VigConfig cannot be made of .*8 is no tuple"),
+        (lambda: create("craft", "toy", window=(2,)), ConfigError, r"\(2,\) is not of length 2"),
+        (lambda: create("vig", "toy", classes=2.5), ConfigError, "2.5 is no int"),
+        (lambda: create("vig", "toy", classes=True), ConfigError, "True is no int"),
+        (lambda: create("hybrid", "toy", attention={"heads": 0}), ConfigError, "heads of AttentionConfig must be at"),
+        (lambda: create("svt", "toy", channels=0), ConfigError, "channels of SvtConfig must be at least 1, not 0"),
+        (lambda: create("gtrxl", "toy", gate_bias=math.nan), ConfigError, "gate_bias of GtrxlConfig must be finite"),
         (lambda: save(nn.Linear(2, 2), "nowhere"), ConfigError, "Linear is no model that"),
     ],
 )

@@ -24,7 +24,7 @@ def test_bad_input_ends_in_one_clear_error() -> None:
         GcabConfig(picture=30)
     with pytest.raises(ConfigError, match="at most as many tasks as gates"):
         GcabConfig(classes=(2, 2), tasks=1)
-    with pytest.raises(ConfigError, match="at least one task"):
+    with pytest.raises(ConfigError, match="classes of GcabConfig must be at least 1"):
         GcabConfig(classes=(2, 0))
     with pytest.raises(ConfigError, match="the largest scale is at least 1"):
         GcabConfig(largest_scale=0.5)

@@ -76,7 +76,7 @@ def test_bad_input_ends_in_one_clear_error() -> None:
         MossformerConfig(filter=4)
     with pytest.raises(ConfigError, match="width over halves"):
         Mossformer2Config(width=15)
-    with pytest.raises(ConfigError, match="a memory has at least one"):
+    with pytest.raises(ConfigError, match="order of Mossformer2Config must be at least 1"):
         Mossformer2Config(order=0)
     model = Mossformer(MossformerConfig(**SIZES))
     with pytest.raises(ConfigError, match="a mixture has the shape"):

@@ -293,14 +293,14 @@ def test_a_head_that_is_the_embedding_is_left_out_and_no_other() -> None:
     own, tied = (create("hybrid", "toy", tied=tied, **sizes).eval() for tied in (False, True))
     book, tokens = plain.Book(), words()
     more.fla(book, tokens, kinds=("gla",), bounded=False, vocabulary=32, width=16, heads=2, hidden=24)
-    with pytest.raises(ConfigError, match="head.weight"):
+    with pytest.raises(ConfigError, match=r"head\.weight"):
         load_published(tied, book.weights)
     shared = {**book.weights, "lm_head.weight": book.weights["model.embeddings.weight"].clone()}
     expected = load_published(own, shared)(tokens)
     alone = {name: value for name, value in shared.items() if name != "lm_head.weight"}
     for weights in (shared, alone):
         torch.testing.assert_close(load_published(tied, weights)(tokens), expected)
-    with pytest.raises(ConfigError, match="head.weight"):
+    with pytest.raises(ConfigError, match=r"head\.weight"):
         load_published(own, alone)
 
 

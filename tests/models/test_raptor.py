@@ -70,7 +70,7 @@ def test_bad_input_ends_in_one_clear_error() -> None:
         apart([x], [x, x])
     with pytest.raises(ConfigError, match="phases of at least one layer"):
         RaptorConfig(lengths=())
-    with pytest.raises(ConfigError, match="phases of at least one layer"):
+    with pytest.raises(ConfigError, match="lengths of RaptorConfig must be at least 1"):
         RaptorConfig(lengths=(3, 0))
     with pytest.raises(ConfigError, match="width over heads"):
         RaptorConfig(width=10, heads=4)

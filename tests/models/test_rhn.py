@@ -40,7 +40,7 @@ def test_every_switch_learns(gating: str, merge: str) -> None:
 def test_bad_input_ends_in_one_clear_error() -> None:
     with pytest.raises(ConfigError, match="gating of an RHN must be one of none, coupled, free"):
         RhnConfig(variables=3, gating="shut")
-    with pytest.raises(ConfigError, match="at least 1 variable"):
+    with pytest.raises(ConfigError, match="variables of RhnConfig must be at least 1"):
         RhnConfig(variables=0)
     with pytest.raises(UnknownNameError, match="residual gate"):
         RhnConfig(variables=3, merge="heighway")
