@@ -33,6 +33,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -152,8 +153,10 @@ class Replay:
         rows = len(sample)
         mask = computed * (rows // len(computed))
         now = Entry(index, u, mask, sample, prediction.clean(u, sample, output), sample, call)
-        spared = int(spares_single_forecasts(scheduler))
-        skipped = [row for row in range(rows) if not mask[row] and row in used and self._run_length(row) >= spared]
+        spares = spares_single_forecasts(scheduler)
+        skipped = [
+            row for row in range(rows) if not mask[row] and row in used and not (spares and self._alone(row, False))
+        ]
         if skipped:
             now.clean = self._feed_back(prediction, now, skipped, used)
             output = _with_rows(output, prediction.output(u, sample, now.clean), skipped)
@@ -162,8 +165,8 @@ class Replay:
         # Rows that were computed at the same steps are replayed together; a row never depends on its neighbours.
         due: dict[tuple[tuple[int, ...], float], list[int]] = {}
         for row in range(rows):
-            length = self._run_length(row) if mask[row] else 0
-            if length > spared and (nodes := self._nodes(row, u)):
+            ended = mask[row] and self.entries and not self.entries[-1].computed[row]
+            if ended and not (spares and self._alone(row, True)) and (nodes := self._nodes(row, u)):
                 due.setdefault((nodes, self.degree(row)), []).append(row)
         for (nodes, degree), picked in due.items():
             arrived = self._replay(scheduler, prediction, nodes, degree, picked, now)
@@ -295,9 +298,10 @@ class Replay:
         there, belongs = belonging(prediction, before, weights, row, truth.u, combine(outputs, weights))
         return truth.clean[row] - there, truth.seen[row].float() - belongs
 
-    def _run_length(self, row: int) -> int:
-        """How many of the newest steps were forecast in `row`."""
-        return next((n for n, entry in enumerate(reversed(self.entries)) if entry.computed[row]), len(self.entries))
+    def _alone(self, row: int, computed: bool) -> bool:
+        """Whether no two steps in a row were forecast in `row`, the current one, `computed` or not, among them."""
+        done = [*(entry.computed[row] for entry in self.entries), computed]
+        return all(a or b for a, b in pairwise(done))
 
     def _nodes(self, row: int, u: float) -> tuple[int, ...]:
         """The entries that a replay of `row` interpolates between, beside the step at `u` that ends its run."""
@@ -348,11 +352,11 @@ class Replay:
 
 
 def spares_single_forecasts(scheduler: Any) -> bool:
-    """Whether a forecast alone between two computed steps is better left as it is: PNDM that starts by Runge-Kutta.
+    """Whether forecasts that all stand alone between computed steps are better left as they are: PNDM that starts by
+    Runge-Kutta.
 
-    Errors of such forecasts come to cancel there, and what moves them or the latents after them costs 1.7 dB; spared,
-    nothing is lost and longer runs gain as much (measured, docs/solvers.md). Without a Runge-Kutta start PNDM gains by
-    being corrected everywhere.
+    Errors of successive ones come to cancel there, and what moves them or the latents after them costs 1.7 dB; longer
+    runs gain by being corrected as elsewhere (measured, docs/solvers.md).
     """
     stages = getattr(getattr(scheduler, HELD, scheduler), "prk_timesteps", None)
     return stages is not None and len(stages) > 0
