@@ -63,6 +63,7 @@ ACCEL = (
 FORECAST_TESTS = (
     "tests/accel/test_forecast_parts.py",
     "tests/accel/test_calibration_search.py",
+    "tests/accel/test_schedule_policy.py",
     "tests/kernels/test_forecast.py",
     "tests/accel/test_late_threshold.py",
     "tests/accel/test_rounding.py",

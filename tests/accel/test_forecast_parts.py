@@ -546,6 +546,7 @@ def test_psnr_and_the_largest_difference() -> None:
     one, other, peak = torch.zeros(2, 4), torch.full((2, 4), 0.1), torch.tensor([1.0, 2.0])
     assert runs.psnr(one, other, peak) == [pytest.approx(20.0), pytest.approx(20 + 20 * math.log10(2))]
     assert runs.psnr(one, torch.full((2, 4), math.nan), peak) == [-math.inf] * 2
+    assert runs.psnr(one, one, peak) == [pytest.approx(120.0), pytest.approx(120 + 20 * math.log10(2))]
     latents = torch.tensor([[[-1.0, 3.0]], [[2.0, 2.5]]])
 
     class Pipe:
@@ -598,3 +599,14 @@ def test_later_blocks_may_write_over_what_the_first_gave() -> None:
     assert [call[:2] for call in others] == [call[:2] for call in calls]
     errors = [call[2][0] for call in calls]
     assert [call[2][0] for call in others] == [None if one is None else pytest.approx(one) for one in errors]
+
+
+@pytest.mark.usefixtures("toy_family")
+def test_a_run_tells_how_long_its_parts_took() -> None:
+    pipe = ToyPipeline(FlowMatchEulerDiscreteScheduler())
+    with accelerate(pipe, GatedTaylor(threshold=20.0, gate="budget")) as handle:
+        pipe(starts(1))
+    parts, whole = dict(handle.trace.parts), sum(call.seconds for call in handle.trace.calls)
+    assert parts.pop("correction") > 0, "of the solver, between two calls"
+    assert set(parts) == {"first block", "other blocks", "gate and forecast", "embedding and head"}
+    assert min(parts.values()) > 0 and sum(parts.values()) == pytest.approx(whole)

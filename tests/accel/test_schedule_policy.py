@@ -1,0 +1,176 @@
+"""What ScheduledTaylor decides, asked of its policy itself: the steps that are computed, orders, and what is said."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from outpace.accel import ScheduledTaylor
+from outpace.accel.forecast.errors import Best, Measured
+from outpace.accel.forecast.history import History
+from outpace.accel.methods.scheduled_taylor import DENSEST, LARGE, LAST_SKIPS, SMALL, UNTRIED, SchedulePolicy, places_of
+from outpace.accel.moment import Moment
+
+
+def moment(step: int, steps: int) -> Moment:
+    return Moment(run=0, step=step, branch="0", leader=True, timestep=0.0, u=0.5, du=0.1, num_steps=steps)
+
+
+def even(steps: int) -> list[float]:
+    """Noise levels before each step, and after the last."""
+    return [1.0 - i / steps for i in range(steps + 1)]
+
+
+def begun(total: int, *, experts: int = 1, blocks: int = 1, **settings: Any) -> tuple[SchedulePolicy, list[str]]:
+    policy, notes = ScheduledTaylor(**settings).policy(), []
+    policy.begin(even(total), experts, notes.append, blocks)
+    return policy, notes
+
+
+def measured(
+    step: int, gap: int = 1, error: float = 0.2, *, order: float = 1.0, replay: float | None = None
+) -> Measured:
+    return Measured(
+        step, gap, Best(order, error, (error, error)), None if replay is None else Best(replay, 0.0, (0.0, 0.0))
+    )
+
+
+def computed(policy: SchedulePolicy, steps: int, *, besides: tuple[int, ...] = (), switch: int | None = None,
+             error: float | None = None) -> list[int]:  # fmt: skip
+    """Steps that it computes, and those that it was told had to be; the second expert takes over at `switch`."""
+    done: list[int] = []
+    for step in range(steps):
+        denoiser = "late" if switch is not None and step >= switch else "early"
+        wanted = policy.forced(moment(step, steps), History(1.0, 2, rated=False)) is not None
+        if wanted or step in besides or step == switch:
+            policy.decided(moment(step, steps), denoiser, True)
+            if error is not None and done:
+                policy.observe(measured(step, step - done[-1], error))
+            done.append(step)
+        else:
+            policy.decided(moment(step, steps), denoiser, False)
+    return done
+
+
+def test_steps_lie_evenly_with_a_shorter_last_run() -> None:
+    # 4 of 12: gaps g with 12 = 3 g + 1 + 0.35 (g - 1), g = 3.39
+    assert computed(begun(12, speedup=3.0, early=1.0)[0], 12) == [0, 3, 7, 10]
+    policy, _ = begun(12, speedup=3.0, early=1.0)
+    gap = (12 - 1 + LAST_SKIPS) / (4 - 1 + LAST_SKIPS)
+    assert policy._end() == pytest.approx(4 * gap) and policy._place_after(4, 3) == pytest.approx(4 + (4 * gap - 4) / 4)
+    policy, _ = begun(12, speedup=3.0, early=2.0)
+    assert policy._place_after(0, 3) == pytest.approx(4 * gap / 16), "dense early: end (k / K)^2"
+
+
+def test_how_dense_is_asked_of_the_first_forecast() -> None:
+    policy, _ = begun(12, speedup=3.0)
+    gap = policy._end() / policy.budget
+    assert policy.exponent() == DENSEST
+    for error, expected in (
+        (SMALL / 2, 1.0), (SMALL, 1.0), (math.sqrt(SMALL * LARGE), 1 + (DENSEST - 1) / 2), (LARGE, DENSEST),
+        (2 * LARGE, DENSEST), (0.0, 1.0),
+    ):  # fmt: skip
+        policy, _ = begun(12, speedup=3.0)
+        policy.observe(measured(2, 2, error * 2 / gap))  # over two steps
+        assert policy.exponent() == pytest.approx(expected), "to a whole gap"
+        policy.observe(measured(4, 2, 99.0))
+        assert policy.exponent() == pytest.approx(expected), "the first says it for the run"
+    assert begun(12, speedup=3.0, early=1.7)[0].exponent() == 1.7
+    dense, thin = (computed(begun(28, speedup=4.0)[0], 28, error=error) for error in (1.0, 0.001))
+    assert len(dense) == len(thin) == 7 and dense[2] < thin[2]
+
+
+def test_orders_and_degrees_are_those_that_proved_best() -> None:
+    policy, _ = begun(12, speedup=3.0)
+    assert (policy.order, policy.degree, policy.first, policy.measures) == (0.0, 1.0, None, True)
+    policy.observe(Measured(1, 1, Best(0.0, 0.2, (0.2,)), None))
+    assert (policy.order, policy.degree) == (UNTRIED, 1.0), "order 1 could not be tried yet"
+    policy.observe(measured(3, 2, order=1.25, replay=1.5))
+    assert (policy.order, policy.degree) == (1.25, 1.75)
+    for highest, order in ((1, 1.0), (2, 1.25)):
+        history = History(0.0, highest, rated=False)
+        assert policy.forced(moment(3, 12), history) is None and history.order == order
+    fixed, _ = begun(12, speedup=3.0, order=2.0, replay=1.5)
+    fixed.observe(measured(3, 2, order=1.0, replay=1.0))
+    assert (fixed.order, fixed.degree) == (2.0, 1.5) and ScheduledTaylor(speedup=1.0).policy().measures is False
+    kept = fixed.history()
+    assert (kept.order, kept.max_order, kept.rated) == (2.0, 2, False)
+    blind, _ = begun(12, speedup=3.0)
+    for step in (0, 3):
+        blind.decided(moment(step, 12), "early", True)
+        assert blind.order == float(step > 0), "order 1 where nothing can be measured, from the second computed step on"
+
+
+def test_a_step_for_each_further_expert_is_kept() -> None:
+    assert [begun(12, experts=n, speedup=3.0)[0].reserved for n in (1, 2, 3)] == [0, 1, 2]
+    assert begun(12, experts=2, speedup=12.0)[0].reserved == 0, "of one step none is left to keep"
+    policy, _ = begun(12, experts=2, speedup=3.0, early=1.0)
+    assert computed(policy, 12, switch=9) == [0, 4, 8, 9] or policy.done == 4
+    assert policy.reserved == 0
+    policy, _ = begun(12, experts=2, speedup=3.0, early=1.0)
+    late = computed(policy, 12, switch=5)
+    assert len(late) == 4 and 5 in late
+
+
+def test_a_given_schedule_is_kept_to_and_a_step_besides_takes_the_place_of_one() -> None:
+    levels = tuple(even(12)[place] for place in (0, 2, 5, 9))
+    policy, notes = begun(12, speedup=3.0, levels=levels, steps=12)
+    assert computed(policy, 12) == [0, 2, 5, 9] and notes == []
+    policy, _ = begun(12, speedup=3.0, levels=levels, steps=12)
+    assert computed(policy, 12, besides=(1,)) == [0, 1, 5, 9]
+    policy, notes = begun(24, speedup=6.0, levels=levels, steps=12)
+    assert policy.places == places_of(levels, even(24)[:-1], 4) == [0, 4, 10, 18]
+    assert notes == ["the schedule was calibrated for 12 steps and is mapped to 24 by noise level"]
+    assert begun(3, speedup=3.0, levels=levels, steps=12)[1] == [], "nothing is mapped where one step is computed"
+    assert begun(12, speedup=3.0, levels=levels)[1] == []
+
+
+def test_without_noise_levels_steps_are_counted() -> None:
+    policy, notes = ScheduledTaylor(speedup=2.5).policy(), []
+    policy.begin(None, 1, notes.append)
+    assert computed(policy, 13) == [0, 3, 5, 8, 10] and not notes and policy.total is None
+
+
+def test_the_share_that_whole_steps_miss_is_said() -> None:
+    assert begun(12, speedup=3.0)[1] == []
+    assert begun(10, speedup=3.0)[1] == [
+        "10 steps are computed in 3, which is 3.33x and the nearest to 3x that whole steps allow"
+    ]
+    assert begun(10, speedup=3.0, exact=True, blocks=3)[1] == [] and begun(50, speedup=2.95)[1] == []
+    assert "that steps of 2 blocks allow" in begun(10, speedup=3.0, exact=True, blocks=2)[1][0]
+
+
+def test_a_partial_step_lies_half_way_in_the_last_run() -> None:
+    policy, _ = begun(10, speedup=3.0, exact=True, blocks=6, early=1.0)
+    assert (policy.budget, policy.part, policy.depth) == (3, 2, 0), "3 steps and a third of a fourth"
+    done = computed(policy, 10)
+    assert done == [0, 4, 8] and policy.part_at == 9 and [s for s in range(10) if policy.partial(moment(s, 10))] == [9]
+    again, _ = begun(10, speedup=3.0, exact=True, blocks=6, early=1.0)
+    depths = []
+    for step in done:
+        again.decided(moment(step, 10), "early", True)
+        depths.append(again.depth)
+    assert depths == [2, 2, 2], "kept at the last computed steps, from which it is forecast"
+    long, _ = begun(20, speedup=3.0, exact=True, blocks=3)
+    assert long.depth == 0 and long.budget > 4
+    policy, notes = begun(10, speedup=3.0, exact=True, blocks=6)
+    policy.refuse_partial()
+    assert (policy.budget, policy.part) == (3, 0) and "whole steps allow" in notes[0]
+    policy, notes = begun(12, speedup=3.0)
+    policy.refuse_partial()
+    assert policy.budget == 4 and notes == []
+
+
+def test_a_step_is_left_for_the_partial_one() -> None:
+    last = ScheduledTaylor(speedup=1.3, exact=True).policy()
+    last.begin(even(5), 1, lambda text: None, 12)
+    assert last.part and computed(last, 5)[-1] < 4 == last.part_at
+
+
+def test_what_is_no_schedule_is_refused_and_what_is_one_is_read() -> None:
+    assert ScheduledTaylor(levels=0.5).levels == "0.5"  # pyright: ignore[reportArgumentType]
+    assert ScheduledTaylor(levels=[1.0, 0.25]).levels == "1/0.25"  # pyright: ignore[reportArgumentType]
+    assert ScheduledTaylor(levels="1/0.5/").noise_levels == (1.0, 0.5)
+    assert [ScheduledTaylor(speedup=s).correct for s in (1.0, 1.1)] == [False, True]
