@@ -238,6 +238,16 @@ def test_a_bar_shows_what_was_spent(capsys: pytest.CaptureFixture[str]) -> None:
     assert not capsys.readouterr().err
 
 
+def test_a_method_is_calibrated_with_its_own_settings() -> None:
+    pipe, target = Known(near((0, 2, 4, 9))), (0, 2, 4, 9)
+    found = ScheduledTaylor.calibrate(pipe, list("abcdef"), speedup=3.0, cost=1e9)
+    pipe.scheduler.set_timesteps(STEPS)
+    assert found.noise_levels == pytest.approx([float(pipe.scheduler.sigmas[i]) for i in target], rel=1e-5)
+    few = Known(near((0, 2, 4)))
+    ScheduledTaylor.calibrate(few, list("abcdef"))
+    assert next(len(one[0]) for one in few.asked if len(one) == 4) == 3, "4 times fewer of 12 steps"
+
+
 def test_settings_of_a_calibration_are_held_to_their_ranges() -> None:
     pipe = Known(near((0,)))
     for how, says in (({"speedup": 1.0}, "above 1"), ({"reference": "exact"}, "reference"), ({"cost": 0.5}, "cost")):

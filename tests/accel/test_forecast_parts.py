@@ -15,7 +15,7 @@ from toy import ToyPipeline, starts, toy_family
 from outpace.accel import accelerate
 from outpace.accel.calibration import runs
 from outpace.accel.forecast.active import Active, Branch
-from outpace.accel.forecast.errors import HIGHEST, _best, _products, measure
+from outpace.accel.forecast.errors import HIGHEST, _best, _between, _forecast, _products, measure
 from outpace.accel.forecast.forecaster import Forecaster, doubt
 from outpace.accel.forecast.history import LARGEST_WEIGHT_SUM, PROBE_TOKENS, History
 from outpace.accel.forecast.partial import Partial, comparable, kept, possible
@@ -25,6 +25,7 @@ from outpace.accel.methods.interval_taylor import IntervalTaylor
 from outpace.accel.moment import Moment
 from outpace.accel.prediction import Prediction
 from outpace.errors import ConfigError
+from outpace.kernels.forecast import lagrange_weights
 
 __all__ = ["toy_family"]
 torch.set_num_threads(1)
@@ -430,7 +431,69 @@ def test_what_is_measured_at_a_computed_step() -> None:
     assert measure(FLOW, [], now, [0]) == {} and measure(FLOW, known[:1], now, [0])[0].replay is None
 
 
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_forecast_and_an_interpolation_are_moved_to_the_latents_held(corrected: bool) -> None:
+    """Both belong to the latents that their weights give; those of a step that was corrected count, not those seen."""
+    clean, off = normal(1, 4), normal(1, 4, seed=5)
+    nodes = [entry(step, 1 - step / 10, clean) for step in (0, 2, 4)]
+    line = 0.4 * clean + 0.6 * normal(1, 4, seed=99)  # one noise: latents lie on a line, and forecasts give the picture
+    by = torch.zeros(1, 4)
+    if corrected:
+        nodes[2].sample, by = nodes[2].seen + 0.25, torch.full((1, 4), 0.25)
+        nodes[2].hold(clean + 0.125, [0])
+    now = Entry(4, 0.6, [True], line + off, clean, line + off, {})
+    weight = {2: -1.0, 4: 2.0}  # of a line from steps 2 and 4 at step 6
+    later = Entry(6, 0.4, [True], now.seen, clean, 0.6 * clean + 0.4 * normal(1, 4, seed=99) + off, {})
+    expected = clean + weight[4] * by / 2 + FLOW.gain(0.4) * (off - weight[4] * by)
+    torch.testing.assert_close(_forecast(FLOW, [nodes[2], nodes[1]], 0, later), expected[0])
+    between = clean + FLOW.gain(0.6) * off
+    torch.testing.assert_close(_between(FLOW, [nodes[1], nodes[0]], 0, now), between[0])
+    weights = [0.5, 0.5]
+    assert lagrange_weights([0.8, 0.4], 0.6) == pytest.approx(weights)
+    outer = [nodes[1], entry(6, 0.4, clean)]
+    if corrected:
+        outer[1].sample = outer[1].seen + 0.25
+        outer[1].hold(clean + 0.125, [0])
+    torch.testing.assert_close(_between(FLOW, outer, 0, now)[None], clean + by / 4 + FLOW.gain(0.6) * (off - by / 2))
+
+
 # What is put back
+
+
+def follows(done: list[Entry], u: float, gain: float, away: Tensor) -> Entry:
+    """A computed step off by `away` from where a line of levels through the two before would lie, whose clean picture
+    follows by `gain` from what the line of their outputs gives."""
+    newer, older = done[-1], done[-2]
+    share = (u - older.u) / (newer.u - older.u)
+    seen = share * newer.seen + (1 - share) * older.seen
+    outputs = [FLOW.output(one.u, one.seen, one.clean) for one in (newer, older)]
+    there = FLOW.clean(u, seen, share * outputs[0] + (1 - share) * outputs[1])
+    return Entry(len(done), u, [True], seen + away, there + gain * away, seen + away, {})
+
+
+@pytest.mark.parametrize(("before", "newest", "helped"), [
+    (0.4, 0.45, True), (0.0, 0.6, False), (None, 0.45, True), (None, 0.98, False), (0.4, -0.5, True),
+])  # fmt: skip
+def test_how_far_forecasts_follow_is_measured_where_that_helped(
+    before: float | None, newest: float, helped: bool
+) -> None:
+    replay, _ = replay_of()
+    done = [entry(0, 1.0, normal(1, 4)), entry(1, 0.9, normal(1, 4))]
+    if before is not None:
+        done.append(follows(done, 0.8, before, normal(1, 4, seed=3)))
+    done.append(follows(done, 0.7, newest, normal(1, 4, seed=4)))
+    skipped = entry(9, 0.65, normal(1, 4, seed=8), computed=False)
+    replay.entries = [*done, skipped]
+    measured = torch.tensor(max(newest, 0.0))
+    torch.testing.assert_close(replay._measured(FLOW, done[::-1], 0, 2), measured, rtol=1e-4, atol=1e-5)
+    expected = FLOW.carried(measured, 0.7, 0.6) if helped else torch.tensor(FLOW.largest_gain(0.6))
+    gain = replay._gain(FLOW, 0.6, 0, 2)
+    torch.testing.assert_close(torch.as_tensor(gain), expected, rtol=1e-4, atol=1e-5)
+    assert abs(float(expected) - FLOW.gain(0.6)) > 0.01
+    # theory alone: where rows go by it, and where fewer steps are known than a forecast is made of
+    assert replay._gain(FLOW, 0.6, 0, 3 + (before is not None)) == FLOW.gain(0.6)
+    replay.theory = lambda row: True
+    assert replay._gain(FLOW, 0.6, 0, 2) == FLOW.gain(0.6)
 
 
 def test_weights_between_two_degrees_are_mixed() -> None:
@@ -513,6 +576,47 @@ def test_forecasts_are_moved_to_the_latents_that_are_held() -> None:
     torch.testing.assert_close(moved, clean + FLOW.gain(0.7) * 0.3)
     now = Entry(2, 0.7, [False], held, FLOW.clean(0.7, held, output), held, {})
     torch.testing.assert_close(replay._feed_back(FLOW, now, [0], {0: ([7], [1.0])}), now.clean)
+
+
+class Euler:
+    """Steps of 0.2, and a memory of the last output."""
+
+    def __init__(self) -> None:
+        self.last = torch.full((2, 4), 7.0)
+
+    def step(self, model_output: Tensor, sample: Tensor) -> tuple[Tensor]:
+        self.last = model_output
+        return (sample - 0.2 * model_output,)
+
+
+@pytest.mark.parametrize("degree", [1.0, 2.0])
+def test_a_run_is_stepped_again_over_what_is_interpolated(degree: float) -> None:
+    replay, _ = replay_of()
+    nodes = [entry(i, u, normal(2, 4, seed=i)) for i, u in enumerate((1.0, 0.9))]
+    nodes[1].sample = nodes[1].seen + 0.1
+    nodes[1].hold(nodes[1].clean + 0.05, [0])  # row 0 was corrected at the start of the run
+    run = [entry(2 + i, u, normal(2, 4, seed=5 + i), computed=False) for i, u in enumerate((0.7, 0.5))]
+    for one in run:
+        one.call, one.scheduler = {"model_output": normal(2, 4, seed=one.step), "sample": one.sample}, Euler()
+    replay.entries, now, scheduler = [*nodes, *run], entry(4, 0.3, normal(2, 4, seed=8)), Euler()
+    before = [one.sample.clone() for one in run]
+    arrived = replay._replay(scheduler, FLOW, (1, 0)[: int(degree)], degree, [0], now)
+
+    state, ends = run[0].seen[0], [now, nodes[1], nodes[0]][: int(degree) + 1]
+    for one in run:
+        weights = lagrange_weights([end.u for end in ends], one.u)
+        at = sum(w * end.pair[0][0] for w, end in zip(weights, ends, strict=True))
+        clean = sum(w * end.pair[1][0] for w, end in zip(weights, ends, strict=True))
+        output = FLOW.output(one.u, state, clean + FLOW.gain(one.u) * (state - at))
+        torch.testing.assert_close(one.sample[0], state)
+        torch.testing.assert_close(one.call["model_output"][0], output)
+        state = state - 0.2 * output
+    torch.testing.assert_close(arrived[0], state)
+    torch.testing.assert_close(scheduler.last[0], run[-1].call["model_output"][0])
+    # the other row stays, in the steps and in what the solver remembers
+    assert [one.sample[1].tolist() for one in run] == [one[1].tolist() for one in before]
+    assert torch.equal(scheduler.last[1], torch.full((4,), 7.0))
+    assert torch.equal(run[1].scheduler.last[0], run[0].call["model_output"][0]), "as it stood before that step"
 
 
 def test_why_latents_are_not_corrected() -> None:

@@ -62,6 +62,7 @@ def test_steps_lie_evenly_with_a_shorter_last_run() -> None:
     assert policy._end() == pytest.approx(4 * gap) and policy._place_after(4, 3) == pytest.approx(4 + (4 * gap - 4) / 4)
     policy, _ = begun(12, speedup=3.0, early=2.0)
     assert policy._place_after(0, 3) == pytest.approx(4 * gap / 16), "dense early: end (k / K)^2"
+    assert policy._place_after(1, 2) == pytest.approx(4 * gap * (1 / 3 + 2 / 3 * (1 / (4 * gap)) ** 0.5) ** 2)
 
 
 def test_how_dense_is_asked_of_the_first_forecast() -> None:
