@@ -190,14 +190,15 @@ def lead_in_words(found: Standing) -> str:
 
 
 def table(comparisons: Sequence[dict[str, Any]]) -> str:
-    """The table, sisters first and the shipped ones beside them, and what it comes to. Empty where nothing is there."""
+    """The table, pipelines that nothing was chosen on first and the others beside their sisters, and what it comes to.
+    Empty where nothing is there."""
     held = [(data, found) for data in comparisons if (found := standing(data))]
     if not held:
         return ""
-    sisters = [found for data, found in held if is_sister(data)]
-    beside = {found.name: found for data, found in held if not is_sister(data)}
+    untouched = [found for data, found in held if is_untouched(data)]
+    beside = {found.name: found for data, found in held if not is_untouched(data)}
     lines = ["| " + " | ".join(HEADS) + " |", "| --- | ---: | --- |" + " ---: |" * 2 + " --- |" * 2 + " ---: |"]
-    lines += [row(found, beside.pop(found.name.replace("-sister", ""), None)) for found in sisters]
+    lines += [row(found, beside.pop(found.name.replace("-sister", ""), None)) for found in untouched]
     lines += [row(found) for found in beside.values()]
     machines = sorted({data["environment"].get("device", "") for data, _ in held})
     prompts = sorted({data["study"]["samples"] for data, _ in held})
@@ -207,7 +208,7 @@ def table(comparisons: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", " ".join([*sentences(held), measured])])
 
 
-def is_sister(data: dict[str, Any]) -> bool:
+def is_untouched(data: dict[str, Any]) -> bool:
     """Whether nothing was chosen on the pipeline."""
     return data["pipeline"]["name"].endswith("-sister") or data["pipeline"]["name"] in UNTOUCHED
 
@@ -216,8 +217,8 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
     """What the table comes to: the mean lead beside the goal, and every row that is lost."""
     said = []
     for words, rows in (
-        ("pipelines that nothing was chosen on", [found for data, found in held if is_sister(data)]),
-        ("others", [found for data, found in held if not is_sister(data)]),
+        ("pipelines that nothing was chosen on", [found for data, found in held if is_untouched(data)]),
+        ("others", [found for data, found in held if not is_untouched(data)]),
     ):
         leads = [found.lead for found in rows if found.lead is not None]
         times = [found.time_lead for found in rows if found.time_lead is not None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -52,6 +52,11 @@ class Recording:
     products: Mapping[Running, int]
     """FLOPs of products and convolutions that reached torch's operators."""
 
+    @property
+    def flops(self) -> int:
+        """Of all modules together."""
+        return sum(self.products.values()) + sum(site.flops for _, site in self.attention)
+
     def within(self, *paths: str) -> Recording:
         """What the modules at `paths` compute, with the modules they call."""
         wanted = {*paths}
@@ -72,9 +77,9 @@ class _Place:
         return tuple(self._running)
 
     @contextmanager
-    def follow(self, transformer: nn.Module) -> Iterator[None]:
+    def follow(self, *transformers: nn.Module) -> Iterator[None]:
         hooks = []
-        for path, module in transformer.named_modules():
+        for path, module in (named for transformer in transformers for named in transformer.named_modules()):
             hooks.append(module.register_forward_pre_hook(lambda *_, path=path: self._running.append(path)))
             hooks.append(module.register_forward_hook(lambda *_: self._leave()))
         try:
@@ -88,11 +93,16 @@ class _Place:
 
 
 class _AttentionRecorder(TorchFunctionMode):
-    """Notes where attention is called and its shapes, and answers it without computing anything."""
+    """Notes where attention is called and its shapes.
 
-    def __init__(self, place: _Place) -> None:
+    Args:
+        computing: the counter of products, which looks away while attention is computed: torch has formulas for some of
+            its kernels, for others none. None: attention is answered without computing anything.
+    """
+
+    def __init__(self, place: _Place, computing: _ProductCounter | None = None) -> None:
         super().__init__()
-        self.place = place
+        self.place, self.computing = place, computing
         self.shapes: Counter[tuple[Running, int, int, int, int]] = Counter()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -104,7 +114,16 @@ class _AttentionRecorder(TorchFunctionMode):
         )
         batch, heads, queries, width = query.shape
         self.shapes[self.place.running, heads, queries, key.shape[-2], width] += batch
+        if self.computing is not None:
+            with self.computing.looking_away():
+                return func(*args, **kwargs)
         return query.new_empty(*query.shape[:-1], value.shape[-1])
+
+    def found(self) -> tuple[tuple[Running, Site], ...]:
+        return tuple(
+            (running, Site(heads=heads, queries=queries, keys=keys, width=width, count=number))
+            for (running, heads, queries, keys, width), number in self.shapes.items()
+        )
 
 
 class _HidingNothing(TorchFunctionMode):
@@ -144,11 +163,20 @@ class _ProductCounter(TorchDispatchMode):
         super().__init__()
         self.place = place
         self.flops: Counter[Running] = Counter()
+        self._looks = True
+
+    @contextmanager
+    def looking_away(self) -> Iterator[None]:
+        self._looks = False
+        try:
+            yield
+        finally:
+            self._looks = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         formula = flop_registry.get(func.overloadpacket)
-        if formula is not None:
+        if formula is not None and self._looks:
             self.flops[self.place.running] += formula(*args, **(kwargs or {}), out_val=result)
         return result
 
@@ -182,10 +210,31 @@ def record_call(transformer: nn.Module, inputs: Mapping[str, Any]) -> Recording:
         raise InputError(
             f"{type(transformer).__name__} cannot be run at this size ({shapes}): {str(error).splitlines()[0]}"
         ) from error
-    return Recording(
-        attention=tuple(
-            (running, Site(heads=heads, queries=queries, keys=keys, width=width, count=number))
-            for (running, heads, queries, keys, width), number in recorder.shapes.items()
-        ),
-        products=products.flops,
+    return Recording(attention=recorder.found(), products=products.flops)
+
+
+@contextmanager
+def recording_calls(transformers: Sequence[nn.Module]) -> Iterator[list[Recording]]:
+    """While open, calls of `transformers` compute what they always do and are counted; the recording, at the end.
+
+    What runs between the calls (text encoders, decoders, solvers) is not counted.
+    """
+    from diffusers.models.attention_dispatch import AttentionBackendName, attention_backend
+
+    found: list[Recording] = []
+    place = _Place()
+    products = _ProductCounter(place)
+    recorder = _AttentionRecorder(place, products)
+    with (
+        place.follow(*transformers),
+        attention_backend(AttentionBackendName.NATIVE),
+        products,
+        recorder,
+    ):
+        yield found
+    found.append(
+        Recording(
+            attention=tuple((running, site) for running, site in recorder.found() if running),
+            products={running: flops for running, flops in products.flops.items() if running},
+        )
     )

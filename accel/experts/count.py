@@ -116,10 +116,7 @@ def count(model: Any, conversion: Conversion, **size: int | None) -> Count:
     layers = find_experts(converted)
     idle = sum(round(_matrices(layer.experts) * _idle(layer)) for layer in layers.values())
     idle += sum(round(_gathered_from(layer) * _unused(layer)) for layer in find_noise_experts(converted).values())
-    flops = []
-    for transformer in (dense, converted):
-        recording = record_call(transformer, sample.inputs)
-        flops.append(sum(recording.products.values()) + sum(site.flops for _, site in recording.attention))
+    flops = [record_call(transformer, sample.inputs).flops for transformer in (dense, converted)]
     routers = [part for name, part in converted.named_parameters() if {"router", "block_routers"} & {*name.split(".")}]
     return Count(
         model=sample.model.name,

@@ -50,8 +50,7 @@ def try_call(model: Any, conversion: Conversion, **size: int | None) -> Tried | 
     from ..estimate.sample import sample_of
 
     sample = sample_of(model, **size)
-    recording = record_call(sample.transformer, sample.inputs)
-    flops = sum(recording.products.values()) + sum(site.flops for _, site in recording.attention)
+    flops = record_call(sample.transformer, sample.inputs).flops
     if flops > MOST_FLOPS or parameter_count(sample.transformer) > MOST_PARAMETERS:
         return None
     config: Any = sample.transformer.config

@@ -11,6 +11,7 @@ import diffusers
 import pytest
 import torch
 from tiny_models import TINY_MODELS
+from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -19,6 +20,7 @@ from outpace.accel.estimate import MODELS, SIGNATURES, Account, estimate, flops
 from outpace.accel.estimate.counted import counted
 from outpace.accel.estimate.counting import ceilings
 from outpace.accel.estimate.parts import FUSED, OUTSIDE, REST, SELF
+from outpace.accel.estimate.recording import recording_calls
 from outpace.accel.estimate.source import build_on_meta, settings_of
 from outpace.accel.families import find_family
 from outpace.accel.forecast.history import History
@@ -71,6 +73,15 @@ def test_every_part_of_a_real_forward_pass_is_counted_to_the_last_flop(name: str
         assert counted == sum(piece.flops for piece in told.pieces if piece.stack == stack.path) > 0
     first = find_family(real).stacks[0].path
     assert told.first_block_flops == sum(by_module[f"{type(real).__name__}.{first}.0"].values())
+    # The same of calls as they are made, with whatever attention this machine has; what runs beside them is left out.
+    with torch.no_grad():
+        plain = real(**inputs, return_dict=False)[0]
+        with recording_calls([real]) as recordings:
+            torch.ones(4, 4) @ torch.ones(4, 4)
+            functional.scaled_dot_product_attention(*(torch.ones(1, 1, 4, 4) for _ in range(3)))
+            seen = [real(**inputs, return_dict=False)[0] for _ in range(2)]
+    assert recordings[0].flops == 2 * told.flops_per_call
+    assert all(torch.allclose(one, plain, atol=1e-5) for one in seen)
 
 
 @pytest.mark.parametrize("name", SIGNATURES)

@@ -104,6 +104,24 @@ def test_another_checkpoint_is_called_its_own_way_and_not_likened_to_the_plain_p
     assert f"{tiny_folder.name}, 2 steps" in page and f"| {tiny_folder.name}, 2 steps |" in table
 
 
+def test_a_call_counts_its_attention_for_its_blocks_to_be_worth_what_they_compute(tiny_folder: Path) -> None:
+    from outpace.accel.estimate import flops
+    from outpace.accel.estimate.parts import SELF
+    from outpace.cli.contenders.bench import Bench
+    from outpace.evaluation import Request
+    from outpace.pipelines.load import call_arguments, load_pipeline
+
+    loaded = load_pipeline(str(tiny_folder), device="cpu", progress=False)
+    bench = Bench(
+        loaded=loaded,
+        arguments=call_arguments(loaded, steps=3, guidance=1.0),
+        yardstick=Request(index=0, prompt=1, seed=0),
+    )
+    told = flops(loaded.pipe)
+    assert bench.call_flops() == told.flops_per_call
+    assert sum(piece.flops for piece in told.pieces if piece.part == SELF) > 0
+
+
 @pytest.mark.parametrize(
     ("also", "says"),
     [

@@ -89,17 +89,16 @@ class Bench:
 
     def call_flops(self) -> float:
         """FLOPs of the denoiser a call, measured once on the steps of one sample, at most two."""
-        from torch.utils.flop_counter import FlopCounterMode
+        from outpace.accel.estimate.recording import recording_calls
 
         if self.flops is None:
             if self.yardstick is None:
                 raise MeasurementError("there is no request to measure a call with")
             steps = min(2, self.steps)
-            with self.meter.counting() as calls, FlopCounterMode(display=False) as counter:
+            denoisers = [denoiser for denoiser, _ in self.meter.denoisers]
+            with self.meter.counting() as calls, recording_calls(denoisers) as recordings:
                 self.run([self.yardstick], steps)
-            counts = counter.get_flop_counts()
-            name = type(self.loaded.pipe.transformer).__name__
-            self.flops = sum(counts.get(name, {}).values()) / len(calls)
+            self.flops = recordings[0].flops / len(calls)
         return self.flops
 
     def answer(self, requests: list[Request], steps: int) -> list[Result]:
