@@ -1,14 +1,16 @@
 """What a schedule calibrated at one number of steps is worth at others, and whether measured errors say who is hard.
 
-    python benchmarks/schedules.py [mapped|hardness|power] [PIPELINE ...] [--prompts COUNT] [--steps STEPS ...]
+    python benchmarks/schedules.py [mapped|hardness|power|first] [PIPELINE ...] [--prompts COUNT] [--steps STEPS ...]
+        [--speedups SPEEDUP ...]
 
 power: laid online, beside every power schedule of equal work (step N (k / K)^s with an order and a degree of the replay
-that stay the same) on held-out prompts. mapped: calibrated at 50 steps on calibration prompts, used at 50, 40 and 28 on
-held-out ones, beside a schedule calibrated at that number of steps and one laid online. hardness: at equal work, a step
-more for the third of the samples whose forecasts proved worst in the first half of their run and a step less for the
-third where they proved best; beside the same number of steps for all, the other way round, drawn at random, and by the
-pictures themselves, which nobody has beforehand. Writes benchmarks/results/schedules.json after every row and
-schedules.md at the end.
+that stay the same) on held-out prompts. first: the second computed step after one, two or more steps and the others
+evenly behind it, on calibration prompts. mapped: calibrated at 50 steps on calibration prompts, used at 50, 40 and 28
+on held-out ones, beside a schedule calibrated at that number of steps and one laid online. hardness: at equal work, a
+step more for the third of the samples whose forecasts proved worst in the first half of their run and a step less for
+the third where they proved best; beside the same number of steps for all, the other way round, drawn at random, and by
+the pictures themselves, which nobody has beforehand. Writes benchmarks/results/schedules.json and schedules.md after
+every row, in the place of the row of the same pipeline, steps and speed-up.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -32,7 +34,8 @@ import torch
 from outpace.accel import Method, ScheduledTaylor, accelerate
 from outpace.accel.calibration.runs import caller, made, psnr
 from outpace.accel.forecast.errors import Measured
-from outpace.accel.methods.scheduled_taylor import SchedulePolicy
+from outpace.accel.levels import noise_levels
+from outpace.accel.methods.scheduled_taylor import LAST_SKIPS, SchedulePolicy
 from outpace.evaluation.environment import environment
 from outpace.pipelines import POCKETS, load_pocket
 
@@ -48,7 +51,17 @@ COUNTS = (7, 8, 9, 10, 11)
 """Computed steps of 28."""
 
 EXPONENTS, ORDERS, REPLAYS, DIALS = (1.0, 1.4, 1.8), (0.0, 1.0, 2.0), (0.0, 1.0, 2.0), (2.0, 3.0, 4.0, 4.7)
-POWER_STEPS, POWER_PROMPTS = (28, 50), 4
+POWER_STEPS, POWER_PROMPTS = (28, 50), {"dit": 8, "flux": 4, "wan": 2}
+
+KEYS = {
+    "mapped": ("pipeline", "steps"),
+    "hardness": ("pipeline", "computed"),
+    "power": ("pipeline", "steps", "speedup"),
+    "first": ("pipeline", "speedup"),
+}
+"""What a row of each table is known by."""
+
+GAPS, FIRST_PROMPTS = (1, 2, 3, 4, 5), {"dit": 8, "flux": 4, "wan": 4}
 
 
 class Bench:
@@ -162,12 +175,13 @@ def spread(made: np.ndarray, order: Sequence[int] | np.ndarray) -> dict[str, flo
     return {"mean": float(found.mean()), "worst": float(found.min())}
 
 
-def power(pipeline: str, steps: Sequence[int], prompts: int) -> list[dict[str, Any]]:
+def power(
+    pipeline: str, steps: Sequence[int], prompts: int, speedups: Sequence[float] = DIALS
+) -> Iterator[dict[str, Any]]:
     """Mean and worst PSNR of the dial and of every power schedule at each speed-up."""
-    rows = []
     for count in steps:
         bench = Bench(pipeline, "held_out", prompts, count)
-        for speedup in DIALS:
+        for speedup in speedups:
             online = bench.psnr(ScheduledTaylor(speedup=speedup))
             row: dict[str, Any] = {"pipeline": pipeline, "steps": count, "speedup": speedup, "prompts": prompts}
             row["online"] = {"mean": fmean(online), "worst": min(online)}
@@ -177,8 +191,37 @@ def power(pipeline: str, steps: Sequence[int], prompts: int) -> list[dict[str, A
                 found = bench.psnr(method)
                 of = {"early": early, "order": order, "replay": replay}
                 row["power"].append({**of, "mean": fmean(found), "worst": min(found)})
-            rows.append(row)
-    return rows
+            yield row
+
+
+def first(pipeline: str, speedups: Sequence[float] = DIALS) -> Iterator[dict[str, Any]]:
+    """Mean and worst PSNR by the length of the first gap, the other steps evenly behind it, at 28 steps."""
+    bench = Bench(pipeline, "calibration", FIRST_PROMPTS[pipeline], 28)
+    levels = noise_levels(bench.pipe.scheduler)
+    assert levels is not None
+    for speedup in speedups:
+        count = round(28 / speedup)
+        online = bench.psnr(ScheduledTaylor(speedup=speedup))
+        row: dict[str, Any] = {"pipeline": pipeline, "speedup": speedup, "prompts": len(online)}
+        row["online"] = {"mean": fmean(online), "worst": min(online)}
+        row["first"] = []
+        for gap in GAPS:
+            places = after(gap, count, 28)
+            if places[1] - places[0] <= places[2] - places[1]:
+                method = ScheduledTaylor(speedup=28 / count, levels=tuple(levels[place] for place in places))  # pyright: ignore[reportArgumentType]
+                found = bench.psnr(method)
+                row["first"].append({"gap": gap, "places": places, "mean": fmean(found), "worst": min(found)})
+        yield row
+
+
+def after(gap: int, count: int, steps: int) -> list[int]:
+    """`count` computed steps: the first, one `gap` behind it, and the others evenly, the last run of forecasts shorter.
+
+    >>> after(2, 6, 28), after(5, 6, 28)
+    ([0, 2, 8, 14, 19, 25], [0, 5, 10, 15, 20, 26])
+    """
+    even = (steps - gap - 1.0 + LAST_SKIPS) / (count - 2.0 + LAST_SKIPS)
+    return [0, *(round(gap + k * even) for k in range(count - 1))]
 
 
 def best_power(row: dict[str, Any]) -> dict[str, Any]:
@@ -223,6 +266,7 @@ def page(held: dict[str, Any]) -> str:
         "",
         *gains(held["hardness"]),
         *beside_power(held.get("power", [])),
+        *by_first(held.get("first", [])),
     ]
     return "\n".join(lines) + "\n"
 
@@ -257,6 +301,33 @@ def beside_power(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def by_first(rows: list[dict[str, Any]]) -> list[str]:
+    """The fourth table; nothing where it was not measured."""
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## By the first gap",
+        "",
+        "28 steps; the second computed step lies so many steps behind the first, the others evenly behind it.",
+        "Calibration prompts; orders and replay as measured online.",
+        "",
+        f"| | speed-up | prompts | laid online | {' | '.join(map(str, GAPS))} |",
+        "| --- | ---: | ---: | ---: |" + " ---: |" * len(GAPS),
+    ]
+    for row in rows:
+        by_gap = {one["gap"]: f"{one['mean']:.1f} ({one['worst']:.1f})" for one in row["first"]}
+        cells = (
+            row["pipeline"],
+            f"{row['speedup']:g}x",
+            f"{row['prompts']}",
+            f"{row['online']['mean']:.1f} ({row['online']['worst']:.1f})",
+            *(by_gap.get(gap, "") for gap in GAPS),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def gains(rows: list[dict[str, Any]]) -> list[str]:
     """The second table in sentences."""
     if not rows:
@@ -272,16 +343,41 @@ def gains(rows: list[dict[str, Any]]) -> list[str]:
     ]
 
 
+def placed(rows: Sequence[dict[str, Any]], fresh: dict[str, Any], key: Sequence[str]) -> list[dict[str, Any]]:
+    """`rows` with `fresh` in the place of the one that has the same `key`, pipelines in their order.
+
+    >>> rows = [{"pipeline": "dit", "steps": 50}]
+    >>> [row["steps"] for row in placed(rows, {"pipeline": "dit", "steps": 28}, KEYS["mapped"])]
+    [50, 28]
+    """
+    same = [i for i, row in enumerate(rows) if all(row[name] == fresh[name] for name in key)]
+    kept = [fresh if i in same else row for i, row in enumerate(rows)]
+    in_order = [*kept, *([] if same else [fresh])]
+    return sorted(
+        in_order,
+        key=lambda row: (
+            PIPELINES.index(row["pipeline"]),
+            *(row[name] for name in ("steps", "speedup") if "speedup" in row and name in row),
+        ),
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=[], help="mapped, hardness, power, pipelines; all unless told")
-    parser.add_argument("--prompts", type=int, default=POWER_PROMPTS, help="held-out prompts of power")
+    parser.add_argument(
+        "what", nargs="*", default=[], help="mapped, hardness, power, first, pipelines; all unless told"
+    )
+    parser.add_argument("--prompts", type=int, help="held-out prompts of power")
     parser.add_argument("--steps", type=int, nargs="+", default=POWER_STEPS, help="of power")
+    parser.add_argument("--speedups", type=float, nargs="+", default=DIALS, help="of power and first")
     options = parser.parse_args()
-    measures: dict[str, Callable[[str], list[dict[str, Any]]]] = {
+    measures: dict[str, Callable[[str], Iterable[dict[str, Any]]]] = {
         "mapped": mapped,
         "hardness": hardness,
-        "power": lambda pipeline: power(pipeline, options.steps, options.prompts),
+        "power": lambda pipeline: power(
+            pipeline, options.steps, options.prompts or POWER_PROMPTS[pipeline], options.speedups
+        ),
+        "first": lambda pipeline: first(pipeline, options.speedups),
     }
     torch.set_num_threads(1)
     held: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
@@ -292,20 +388,11 @@ def main() -> None:
         for pipeline in PIPELINES:
             if part not in parts or pipeline not in pipelines:
                 continue
-            rows = measures[part](pipeline)
-            fresh = {(row["pipeline"], row.get("steps")) for row in rows}
-            kept = [
-                row
-                for row in held[part]
-                if row["pipeline"] != pipeline or (part == "power" and (pipeline, row["steps"]) not in fresh)
-            ]
-            held[part] = sorted(
-                [*kept, *rows],
-                key=lambda row: (PIPELINES.index(row["pipeline"]), row["steps"] if part == "power" else 0),
-            )
-            held["environment"] = {**environment("cpu"), "load": os.getloadavg()[0]}
-            RESULTS.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
-            RESULTS.with_suffix(".md").write_text(page(held), encoding="utf-8")
+            for row in measures[part](pipeline):
+                held[part] = placed(held[part], row, KEYS[part])
+                held["environment"] = {**environment("cpu"), "load": os.getloadavg()[0]}
+                RESULTS.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
+                RESULTS.with_suffix(".md").write_text(page(held), encoding="utf-8")
     print(page(held))
 
 
