@@ -13,6 +13,14 @@ from ..layers.attention import SoftmaxAttention
 from ..layers.mixers import MIXERS
 
 
+@check("hybrid", "units are 8 D / 3, rounded up to a multiple of 256, where none are given")
+def units() -> float:
+    widths = [1, 95, 96, 97, 288, 289, 512, 768, 1024, 1025, 2048, 4096]
+    given = [HybridConfig(layer_types=("gla",), width=width).units for width in widths]
+    rounded = [min(n for n in range(256, 12_000, 256) if 3 * n >= 8 * width) for width in widths]
+    return max(abs(a - b) for a, b in zip(given, rounded, strict=True))
+
+
 def model_of(*kinds: str, **attention: object) -> HybridLanguageModel:
     """A small model in float64, so that only a mistake is larger than rounding."""
     torch.manual_seed(0)
