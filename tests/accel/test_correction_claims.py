@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import outpace
-from outpace.accel import IntervalTaylor, accelerate
+from outpace.accel import GatedTaylor, IntervalTaylor, Method, accelerate
 
 pytestmark = pytest.mark.slow
 
@@ -29,11 +29,13 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "DEIS": ("DEISMultistepScheduler", {}),
     "SASolver": ("SASolverScheduler", {}),
 }
-SETTINGS: dict[str, dict[str, Any]] = {
-    "every 2nd, order 1": {"interval": 2, "order": 1},
-    "every 3rd, order 1": {"interval": 3, "order": 1},
-    "every 3rd, order 2": {"interval": 3, "order": 2},
-    "every 4th, order 1": {"interval": 4, "order": 1},
+SETTINGS: dict[str, Callable[[bool], Method]] = {
+    "every 2nd, order 1": lambda correct: IntervalTaylor(interval=2, order=1, correct=correct),
+    "every 3rd, order 1": lambda correct: IntervalTaylor(interval=3, order=1, correct=correct),
+    "every 3rd, order 2": lambda correct: IntervalTaylor(interval=3, order=2, correct=correct),
+    "every 4th, order 1": lambda correct: IntervalTaylor(interval=4, order=1, correct=correct),
+    "gate at 0.1": lambda correct: GatedTaylor(threshold=0.1, correct=correct),
+    "gate at 0.2": lambda correct: GatedTaylor(threshold=0.2, correct=correct),
 }
 
 
@@ -41,11 +43,11 @@ STEPS = (20, 28, 30, 40)
 """Whether a schedule's own errors happen to cancel depends on its number of steps: one alone says little."""
 
 
-def gains(run: Callable[[], torch.Tensor], pipe: Any, settings: dict[str, Any]) -> list[float]:
+def gains(run: Callable[[], torch.Tensor], pipe: Any, setting: str) -> list[float]:
     """By how many dB each request is nearer to the plain pipeline's for being corrected."""
     plain, found = run(), []
     for correct in (False, True):
-        with accelerate(pipe, IntervalTaylor(**settings, correct=correct)):
+        with accelerate(pipe, SETTINGS[setting](correct)):
             errors = (run() - plain).flatten(1).square().mean(1).clamp_min(1e-12)
         found.append(-10.0 * errors.log10())
     return (found[1] - found[0]).tolist()
@@ -68,7 +70,7 @@ def test_corrected_is_not_further_from_plain_on_dit(name: str, setting: str) -> 
             made = pipe([*range(8)], guidance_scale=1.0, num_inference_steps=steps, output_type="np", generator=seeds)
             return torch.as_tensor(made.images)
 
-        told += gains(run, pipe, SETTINGS[setting])
+        told += gains(run, pipe, setting)
     assert statistics.median(told) >= -0.3, f"{statistics.median(told):+.2f} dB by correction"
 
 
@@ -84,6 +86,6 @@ def test_flows_gain(pocket: str, least: float) -> None:
         seeds = [torch.Generator().manual_seed(100 + i) for i in range(2)]
         return torch.as_tensor(pipe(prompts, num_inference_steps=30, output_type="np", generator=seeds, **call)[0])
 
-    for settings in ({"interval": 2, "order": 1}, {"interval": 3, "order": 1}, {"interval": 3, "order": 2}):
-        gained = statistics.median(gains(run, pipe, settings))
-        assert gained >= least, f"{settings}: {gained:+.2f} dB by correction"
+    for setting in ("every 2nd, order 1", "every 3rd, order 1", "every 3rd, order 2"):
+        gained = statistics.median(gains(run, pipe, setting))
+        assert gained >= least, f"{setting}: {gained:+.2f} dB by correction"
