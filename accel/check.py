@@ -17,7 +17,6 @@ import torch
 from torch import nn
 
 from ..errors import OutpaceError
-from .conditioning import MOVING
 from .families import Family, Stack, find_family
 from .forecast import Forecaster, History
 from .handle import Acceleration
@@ -164,11 +163,24 @@ def findings_of(transformer: nn.Module, inputs: Inputs, rounding: float) -> Iter
 
     yield tried("threshold 0 gives the plain result bit for bit", zero)
     yield tried("the same inputs again, all forecast, give the same result", skipped)
+    yield tried("latents and time have the names that the family says", lambda: named_right(transformer, inputs))
     yield tried("arguments of blocks carry the batch where the family says", lambda: arguments(transformer, inputs))
     yield tried("the same inputs again, some samples forecast, give the same result", mixed)
     yield tried("three samples together are the three alone", alone)
     yield tried("what the family names constant is given the same at another step", unchanging)
     yield tried("nothing is left behind", restored)
+
+
+def named_right(transformer: nn.Module, inputs: Inputs) -> str:
+    """Whether `latents` and `time` name arguments that are given, and the former carries the batch."""
+    family, site = find_family(transformer), inspect.signature(transformer.forward)
+    calls = [site.bind(*args, **kwargs).arguments for args, kwargs in (inputs(SEEDS[:count]) for count in (2, 3))]
+    named = {"latents": family.latents, "time": family.time}
+    wrong = [f"{field} = '{name}' is not given" for field, name in named.items() if name and name not in calls[0]]
+    if family.latents in calls[0] and not one_sample_a_call(family):
+        rows = [len(call[family.latents]) for call in calls]
+        wrong += [] if rows == [2, 3] else [f"'{family.latents}' has {rows[0]} rows for 2 samples and {rows[1]} for 3"]
+    return "; ".join(wrong)
 
 
 def arguments(transformer: nn.Module, inputs: Inputs) -> str:
@@ -198,23 +210,31 @@ def arguments(transformer: nn.Module, inputs: Inputs) -> str:
 
 
 def constant(transformer: nn.Module, inputs: Inputs) -> str:
-    """Which modules of `Family.constant` are given something else at other latents and times; seen by calling so."""
+    """Which modules of `Family.constant` are given something else at other latents and times, seen by calling so, and
+    whose results the model writes to, so that they cannot be handed out again."""
     family = find_family(transformer)
     site = inspect.signature(transformer.forward)
     given: list[dict[str, list[torch.Tensor]]] = []
+    made: list[tuple[str, torch.Tensor, int]] = []
     for factor in (1.0, 0.75):
         args, kwargs = inputs(SEEDS)
         named = site.bind(*args, **kwargs).arguments
-        moved = {name: scaled(named[name], factor) for name in MOVING.union(family.moving) if name in named}
+        moved = {name: scaled(named[name], factor) for name in family.moves if name in named and name != family.cache}
         found: dict[str, list[torch.Tensor]] = {}
+        watched = constant_modules(transformer, family.constant)
         handles = [
+            module.register_forward_hook(
+                lambda _m, _a, output, path=path: made.extend((path, leaf, leaf._version) for leaf in leaves(output))
+            )
+            for path, module in watched.items()
+        ] + [
             module.register_forward_pre_hook(
                 lambda _, args, kwargs, path=path, found=found: found.setdefault(path, []).extend(
                     leaf.clone() for leaf in leaves([list(args), dict(kwargs)])
                 ),
                 with_kwargs=True,
             )
-            for path, module in constant_modules(transformer, family.constant).items()
+            for path, module in watched.items()
         ]
         try:
             transformer(**{**named, **moved})
@@ -230,7 +250,9 @@ def constant(transformer: nn.Module, inputs: Inputs) -> str:
         for path, before in one.items()
         if len(before) != len(other.get(path, ())) or not all(map(torch.equal, before, other[path]))
     ]
-    return f"others are given to {', '.join(wrong)}" if wrong else ""
+    written = list(dict.fromkeys(path for path, leaf, version in made if leaf._version != version))
+    said = [f"others are given to {', '.join(wrong)}"] if wrong else []
+    return "; ".join([*said, *([f"the model writes to what {', '.join(written)} gave"] if written else [])])
 
 
 def scaled(value: Any, factor: float) -> Any:

@@ -14,17 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LATENTS = (
-    *("hidden_states", "x", "latents", "audio_hidden_states", "bb_ca", "local_latents"),
-    *("vision_tokens", "sound_tokens", "action_tokens"),
-)
-TIMES = (
-    *("timestep", "t", "timesteps", "timestep_r", "r_timestep", "target_timestep", "sigma"),
-    *("audio_timestep", "audio_sigma", "bb_ca_time", "local_latents_time"),
-    *("vision_timesteps", "sound_timesteps", "action_timesteps"),
-)
-MOVING = frozenset({*LATENTS, *TIMES})
-"""Arguments that are another at every step: latents and times."""
+from .families import Family
 
 FEWEST_VALUES, MOST_VALUES = 256, 4096
 """Values of a tensor that are compared: all up to so many, else one of every row and at least the former."""
@@ -72,6 +62,8 @@ class Seen:
 class Residuals:
     """A ControlNet's residuals at the step before."""
 
+    name: str
+    """The argument that carries them."""
     acts: bool
     values: Tensor
     moved: float | None = None
@@ -107,9 +99,9 @@ class Conditioning:
         denoiser: str,
         branch: str,
         named: Mapping[str, Any],
+        family: Family,
         state: tuple[Any, ...] = (),
         others: Sequence[str] = (),
-        moving: Sequence[str] = (),
     ) -> tuple[str, int, str]:
         """The branch that this call belongs to, the generation of what it is given, and what changed in it.
 
@@ -117,12 +109,12 @@ class Conditioning:
             denoiser: name of the transformer that is called.
             branch: the branch by its name, or by its place in the step.
             named: the call's arguments.
+            family: of the transformer; it names those that are others at every step by themselves.
             state: what is set on the transformer itself.
             others: branches that it may be instead, where places name them: guidance that starts or stops inside a run
                 moves the places of the others.
-            moving: arguments of this model that are others at every step by themselves.
         """
-        plain, tensors, residuals = taken_apart(named, MOVING.union(moving))
+        plain, tensors, residuals = taken_apart(named, family)
         record = self._records.get((denoiser, branch))
         changed = [] if record is None else differences(record, plain, tensors, state)
         if record is None or changed:
@@ -153,10 +145,10 @@ class Conditioning:
     def _control(self, record: Record, residuals: dict[str, Tensor]) -> str:
         """The name of a ControlNet's residuals that began, ended or jumped; one read of the device."""
         before = record.residuals
-        name = next(iter(residuals), "controlnet").split(".")[0]
         if not residuals:
             record.residuals = None
-            return name if before is not None and before.acts else ""
+            return before.name if before is not None and before.acts else ""
+        name = next(iter(residuals)).split(".")[0]
         device = next(iter(residuals.values())).device
         values = torch.cat([some_values(tensor).to(device, torch.float32) for tensor in residuals.values()])
         acts = torch.stack([tensor.any().to(device) for tensor in residuals.values()]).any()
@@ -165,7 +157,7 @@ class Conditioning:
         if before is not None and comparable:
             measured.append((values - before.values).abs().mean())
         read = torch.stack(measured).tolist()
-        now = Residuals(bool(read[0]), values)
+        now = Residuals(name, bool(read[0]), values)
         record.residuals = now
         if before is None:
             return name if now.acts else ""
@@ -204,9 +196,7 @@ def differences(record: Record, plain: Leaves, tensors: Mapping[str, Tensor], st
     return found
 
 
-def taken_apart(
-    named: Mapping[str, Any], moving: frozenset[str] = MOVING
-) -> tuple[Leaves, dict[str, Tensor], dict[str, Tensor]]:
+def taken_apart(named: Mapping[str, Any], family: Family) -> tuple[Leaves, dict[str, Tensor], dict[str, Tensor]]:
     """Plain values, tensors, and a ControlNet's residuals among the arguments of a call, each by its path."""
     plain: Leaves = {}
     tensors: dict[str, Tensor] = {}
@@ -214,14 +204,13 @@ def taken_apart(
     for name, value in named.items():
         if value is None:
             continue
-        if name in moving:
+        if name in family.moves:
             plain[name] = True  # that it is given counts, not what it is
             continue
-        follows_latents = "controlnet" in name
         for path, leaf in leaves(name, value):
             if not isinstance(leaf, Tensor):
                 plain[path] = leaf
-            elif follows_latents:
+            elif name in family.residuals:
                 residuals[path] = leaf
             else:
                 tensors[path] = leaf

@@ -173,7 +173,7 @@ class Conductor:
         context = denoiser.context.name if denoiser.context is not None else None
         context = context if context is not None else self._guider.name
         clock = shared.clock
-        moment = clock.tick(clock.foreseen(timestep_of(named)), context)
+        moment = clock.tick(clock.foreseen(timestep_of(named, denoiser.family)), context)
         if clock.astray:
             trace.warn(
                 "the pipeline's scheduler does not step with the denoiser's timesteps: noise levels are read off "
@@ -226,9 +226,8 @@ class Conductor:
         self._check_request(denoiser, named, compare=placed or moment.branch in self._taken)
         others = [str(place) for place in range(MOST_BRANCHES) if str(place) not in self._taken] if placed else []
         family = denoiser.family
-        moving = family.moving if family.cache is None else (*family.moving, family.cache)
         branch, generation, changed = self._conditioning.look(
-            denoiser.name, moment.branch, named, denoiser.adapters.state(), others, moving
+            denoiser.name, moment.branch, named, family, denoiser.adapters.state(), others
         )
         self._taken.add(branch)
         sigma = moment.u if self.shared.clock.levels is not None else None
@@ -236,7 +235,7 @@ class Conductor:
 
     def _check_request(self, denoiser: Denoiser, named: dict[str, Any], *, compare: bool) -> None:
         try:
-            self._one.check(denoiser.name, named, compare=compare)
+            self._one.check(denoiser.name, named.get(denoiser.family.latents), compare=compare)
         except ConflictError:
             self.shared.clock.begin_run()  # what comes next goes on with neither of them
             raise

@@ -6,43 +6,33 @@ from typing import Any
 
 import torch
 
+from .families import Family
+from .families.family import Named
 from .reads import Reads
 
-TIMESTEPS = ("timestep", "t", "timesteps", "vision_timesteps", "bb_ca_time")
-"""What transformers call the argument that tells the noise level."""
 
-
-def timestep_of(named: dict[str, Any]) -> float | torch.Tensor:
+def timestep_of(named: Named, family: Family) -> float | torch.Tensor:
     """The call's timestep, as a number or a tensor of one; the largest where samples or tokens have their own."""
-    for name in TIMESTEPS:
-        value = named.get(name)
-        if isinstance(value, torch.Tensor) and value.numel():
-            return value.max() if value.numel() > 1 else value
-        if isinstance(value, (int, float)):
-            return float(value)
-    return 0.0
+    value = named.get(family.time)
+    if isinstance(value, torch.Tensor) and value.numel():
+        return value.max() if value.numel() > 1 else value
+    return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def latents_of(named: dict[str, Any]) -> Any:
-    """The noisy latents among a transformer's arguments: a tensor, a list of tensors, or None."""
-    for name in ("hidden_states", "x", "latents", "bb_ca"):
-        if named.get(name) is not None:
-            return named[name]
-    return None
+def tied_rows(latents: Any, reads: Reads) -> int:
+    """How many rows carry the same latents: 2 with guidance batched in one tensor, 3 with two guidances, else 1.
 
-
-def tied_rows(named: dict[str, Any], reads: Reads) -> int:
-    """How many rows carry the same latents: 2 with guidance batched in one tensor, 3 with two guidances, else 1."""
-    latents = latents_of(named)
+    Args:
+        latents: a tensor, a list of tensors, or None.
+    """
     batch = 1 if latents is None else len(latents)
     possible = [parts for parts in (3, 2) if batch >= parts and batch % parts == 0]
-    found = reads.read([agreement(named, parts) for parts in possible])
+    found = reads.read([agreement(latents, parts) for parts in possible])
     return next((parts for parts, agrees in zip(possible, found, strict=True) if agrees), 1)
 
 
-def agreement(named: dict[str, Any], parts: int) -> torch.Tensor:
+def agreement(latents: Any, parts: int) -> torch.Tensor:
     """Whether the latents are the same so many times over: a number that is not 0 where they are, not read yet."""
-    latents = latents_of(named)
     size = len(latents) // parts
     chunks = [_tensors(latents[i * size : (i + 1) * size]) for i in range(parts)]
     same = torch.ones((), dtype=torch.bool, device=chunks[0][0].device)

@@ -16,7 +16,6 @@ from ..errors import ConflictError
 from .clock import Clock
 from .denoiser import Denoiser, Proceed, Rows, Site
 from .families import Stack
-from .inputs import latents_of
 from .moment import Moment
 from .multistep import Multistep
 from .trace import Call, Trace
@@ -49,8 +48,12 @@ class Current:
     @property
     def batch(self) -> int:
         """Rows of the batch."""
-        latents = latents_of(self.named)
-        return len(latents) if latents is not None else 1
+        return len(self.latents) if self.latents is not None else 1
+
+    @property
+    def latents(self) -> Any:
+        """What is denoised: a tensor, a list of tensors, or None."""
+        return self.named.get(self.denoiser.family.latents)
 
     def signature(self, hidden: torch.Tensor) -> tuple[Any, ...]:
         """What must stay the same for what is remembered to hold: the tokens' kind, and what is asked for."""

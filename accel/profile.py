@@ -16,7 +16,7 @@ from ..errors import ConfigError, InputError, OutpaceError
 from ..files import read_bytes, write_text
 from ..registry import suggestion
 from .denoiser import denoisers_of
-from .inputs import latents_of
+from .families import find_family
 from .methods import Method, check_combination
 from .part import Current, Part, Shared
 
@@ -190,7 +190,7 @@ class Expectation(Part):
                 f"the profile was tuned for {steps} steps and this run has {current.moment.num_steps}: "
                 "nothing is promised of it"
             )
-        shape = shape_of_sample(current.named)
+        shape = shape_of_sample(current.latents)
         if sample and shape and shape != sample:
             warn(
                 f"the profile was tuned for samples of {'x'.join(map(str, sample))} and these are "
@@ -238,9 +238,8 @@ def weights_digest(module: nn.Module) -> str | None:
     return digest.hexdigest()[:16]
 
 
-def shape_of_sample(named: Mapping[str, Any]) -> tuple[int, ...]:
-    """Shape of one sample's latents among a transformer's arguments; empty where there is no such thing."""
-    latents = latents_of(dict(named))
+def shape_of_sample(latents: Any) -> tuple[int, ...]:
+    """Shape of one sample among latents, a tensor or a list of tensors; empty where there are none."""
     if isinstance(latents, (list, tuple)) and latents:
         return tuple(latents[0].shape)
     return tuple(latents.shape[1:]) if isinstance(latents, torch.Tensor) else ()
@@ -250,11 +249,11 @@ def observed_sample(module: nn.Module, run: Callable[[], object]) -> tuple[int, 
     """Shape of one sample as `module` is handed it during `run`."""
     import inspect
 
-    signature, seen = inspect.signature(type(module).forward), []
+    signature, name, seen = inspect.signature(type(module).forward), find_family(module).latents, []
 
     def look(module: nn.Module, args: Any, kwargs: Any) -> None:
         if not seen:
-            seen.append(shape_of_sample(signature.bind_partial(module, *args, **kwargs).arguments))
+            seen.append(shape_of_sample(signature.bind_partial(module, *args, **kwargs).arguments.get(name)))
 
     handle = module.register_forward_pre_hook(look, with_kwargs=True)
     try:

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ..errors import ConflictError
 from .conditioning import Seen, leaves, some_values
-from .inputs import latents_of
 
 MOSTLY = 0.01
 """Latents of which at most this share is the same belong to two requests; guidance may blank a part of them."""
@@ -115,12 +114,12 @@ class OneRequest:
         """The next call is the first of a step."""
         self._latents.clear()
 
-    def check(self, denoiser: str, named: dict[str, Any], *, compare: bool) -> None:
+    def check(self, denoiser: str, latents: Any, *, compare: bool) -> None:
         """Note the latents of a call; where one is to `compare` them, they must be those of the step's first.
 
         Raises: ConflictError where they are those of another request.
         """
-        given = [leaf for _, leaf in leaves("", latents_of(named)) if isinstance(leaf, Tensor)]
+        given = [leaf for _, leaf in leaves("", latents) if isinstance(leaf, Tensor)]
         first = self._latents.get(denoiser)
         if first is None:
             self._latents[denoiser] = [Seen.of(tensor) for tensor in given]

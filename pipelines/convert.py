@@ -59,6 +59,7 @@ def convert_pipeline(
     from ..accel.denoiser import denoisers_of
     from ..accel.experts import Layout, convert, level_borders, level_importance, start_experts, start_groups
     from ..accel.experts.calls import record_calls
+    from ..accel.families import find_family
 
     if start not in STARTS:
         raise ConfigError(f"experts and routers start {' or '.join(STARTS)}, not '{start}'")
@@ -96,7 +97,8 @@ def convert_pipeline(
             conversion = replace(conversion, dropped=_least_missed(transformer, calls, drop))
         stage("importance of hidden units")
         if weights:
-            conversion = replace(conversion, borders=level_borders(calls, levels) if levels > 1 else ())
+            borders = level_borders(calls, levels, find_family(transformer).time) if levels > 1 else ()
+            conversion = replace(conversion, borders=borders)
             scores = _importance(transformer, order, calls, seed)
         elif levels > 1:
             measured = level_importance(transformer, calls, levels, seed=seed)

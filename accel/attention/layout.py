@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from ..families import Family
-from ..inputs import latents_of
 
 Grid = tuple[int, int, int]
 """Tokens of a video along time, height and width; a picture has one frame."""
@@ -46,7 +46,7 @@ def _taken(x: Tensor, order: Tensor) -> Tensor:
 
 def token_grid(transformer: nn.Module, family: Family, named: dict[str, Any]) -> Grid | None:
     """The grid of the picture's tokens in a call of `transformer`; None where the arguments do not tell."""
-    latents, config = latents_of(named), getattr(transformer, "config", {})
+    latents, config = named.get(family.latents), getattr(transformer, "config", {})
     if isinstance(latents, (list, tuple)):
         latents = latents[0][None] if latents and isinstance(latents[0], Tensor) else None
     if not isinstance(latents, Tensor):
@@ -59,21 +59,8 @@ def token_grid(transformer: nn.Module, family: Family, named: dict[str, Any]) ->
         return (frames // patch[0] or 1, height // patch[1], width // patch[2])
     if latents.ndim == 4:
         return (1, latents.shape[2] // patch[1], latents.shape[3] // patch[2])
-    ids, shapes = named.get("img_ids"), named.get("img_shapes")
-    if isinstance(ids, Tensor) and ids.shape[-1] >= 3:
-        axes = ids.reshape(-1, ids.shape[-1])[:, :3].long()  # a fourth axis tells text tokens apart
-        return _product_of(latents, (axes.amax(0) - axes.amin(0) + 1).tolist())
-    if isinstance(shapes, (list, tuple)) and shapes:
-        first = shapes[0]
-        if isinstance(first, (list, tuple)) and len(first) == 1:
-            first = first[0]
-        # Several pictures in one sample, as with references beside the one that is made, are no single grid.
-        if isinstance(first, (list, tuple)) and len(first) == 3 and all(isinstance(side, int) for side in first):
-            return _product_of(latents, list(first))
-    sizes = [named.get(name) for name in ("num_frames", "height", "width")]
-    if all(isinstance(size, int) for size in sizes):
-        return _product_of(latents, sizes)
-    return None
+    sizes = None if family.grid is None else family.grid(named)
+    return None if sizes is None else _product_of(latents, sizes)
 
 
 def _patch(config: Any) -> tuple[int, int, int]:
@@ -89,7 +76,7 @@ def _patch(config: Any) -> tuple[int, int, int]:
     return (one(in_time or 1), one(size), one(size))
 
 
-def _product_of(latents: Tensor, sizes: list[Any]) -> Grid | None:
+def _product_of(latents: Tensor, sizes: Sequence[int]) -> Grid | None:
     """`sizes` as a grid where they account for the packed tokens (B, N, C)."""
     grid = (int(sizes[0]), int(sizes[1]), int(sizes[2]))
     return grid if grid[0] * grid[1] * grid[2] == latents.shape[1] else None

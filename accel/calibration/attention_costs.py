@@ -134,7 +134,7 @@ class SparseProbe:
         """One call of the transformer, and what is asked aside."""
         named = site.named(args, kwargs)
         context = denoiser.context.name if denoiser.context is not None else None
-        moment = self.clock.tick(float(timestep_of(named)), context)
+        moment = self.clock.tick(float(timestep_of(named, denoiser.family)), context)
         engine, shared = self._engine, self._engine.shared
         shared.current = Current(denoiser, moment, named, moment.u)
         looked = moment.leader and moment.step in self._steps

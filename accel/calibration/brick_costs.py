@@ -132,7 +132,7 @@ class Probe:
     def call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """One call of the transformer, and what is asked aside."""
         context = denoiser.context.name if denoiser.context is not None else None
-        moment = self.clock.tick(float(timestep_of(site.named(args, kwargs))), context)
+        moment = self.clock.tick(float(timestep_of(site.named(args, kwargs), denoiser.family)), context)
         if self.clock.levels is None:
             raise UnsupportedModelError("the pipeline's scheduler does not tell the noise levels of its steps")
         self._levels = [float(level) for level in self.clock.levels[:-1]]

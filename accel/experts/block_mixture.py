@@ -25,9 +25,6 @@ from .scores import ROUTER_DEVIATION, score
 from .settings import Conversion
 from .sites import find_sites
 
-_GLOBAL = ("temb", "temb_mod", "temb_mod_img", "adaln_input", "emb", "timestep")
-"""What diffusers' blocks call the embedding of timestep, guidance and pooled text, or, last, the timestep itself."""
-
 _TEXT = "encoder_hidden_states"
 
 
@@ -54,18 +51,18 @@ class GroupRouter(nn.Module):
         self.tokens = nn.Parameter(torch.empty(size, 2 * width).normal_(std=ROUTER_DEVIATION))
         self.conditioning = nn.Parameter(torch.empty(size, embedding).normal_(std=ROUTER_DEVIATION))
 
-    def forward(self, named: dict[str, Any], hidden_BND: Tensor) -> Tensor:
+    def forward(self, named: dict[str, Any], stack: Stack) -> Tensor:
         """Scores (B, blocks) in float32, from the first block's arguments."""
-        tokens, conditioning = self.features(named, hidden_BND)
+        tokens, conditioning = self.features(named, stack)
         return score(tokens, self.tokens) + score(conditioning, self.conditioning)
 
-    def features(self, named: dict[str, Any], hidden_BND: Tensor) -> tuple[Tensor, Tensor]:
+    def features(self, named: dict[str, Any], stack: Stack) -> tuple[Tensor, Tensor]:
         """What the two matrices see (B, 2 width) and (B, embedding), weighted already; nothing is seen as zeros."""
         text = named.get(_TEXT)
-        image_BD = _normalised(hidden_BND.float().mean(1))
+        image_BD = _normalised(named[stack.hidden].float().mean(1))
         text_BD = _normalised(text.float().mean(1)) if isinstance(text, Tensor) else torch.zeros_like(image_BD)
         tokens = self.alpha * torch.cat([image_BD, text_BD], -1)
-        y = next((named[name] for name in _GLOBAL if isinstance(named.get(name), Tensor)), None)
+        y = next((named[name] for name in stack.conditioning if isinstance(named.get(name), Tensor)), None)
         if y is None:
             return tokens, tokens.new_zeros(len(tokens), self.embedding)
         return tokens, (1 - self.alpha) * self._embedded(y).expand(len(tokens), -1)
@@ -112,7 +109,7 @@ class MixedGroup:
         choice = self.choice
         # A guidance that leaves layers out may pass over the first block of the group.
         if place == 0 or choice is None or len(choice.runs_BM) != len(hidden):
-            choice = self.choice = self._decide(named, hidden)
+            choice = self.choice = self._decide(named)
             if self.listener is not None:
                 self.listener(self, choice)
         if hidden.is_meta:  # values decide nothing there: the first `active` stand for any as many
@@ -129,8 +126,8 @@ class MixedGroup:
             result = self._straight_through(choice, place, result, named)
         return result
 
-    def _decide(self, named: dict[str, Any], hidden: Tensor) -> Choice:
-        probabilities = self.router(named, hidden).softmax(-1)
+    def _decide(self, named: dict[str, Any]) -> Choice:
+        probabilities = self.router(named, self.stack).softmax(-1)
         chosen = probabilities.detach().topk(self.active, dim=-1).indices
         runs = torch.zeros_like(probabilities, dtype=torch.bool).scatter_(1, chosen, True)
         return Choice(probabilities, runs)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...kernels.feed_forward import gated_unit
-from ..inputs import TIMESTEPS
+from ..families import find_family
 from .dense import Dense
 from .fused import linear_of, parameter_of
 from .integers import IntegerLinear
@@ -41,17 +41,19 @@ class NoiseLevels:
     def note(self, transformer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Read the timesteps of a call; a hook that runs before `transformer`."""
         named = {**dict(zip(inspect.signature(transformer.forward).parameters, args, strict=False)), **kwargs}
-        times = timesteps_of(named) if self.borders else None
+        times = timesteps_of(named.get(find_family(transformer).time)) if self.borders else None
         found = (0,) if times is None else tuple(bisect_right(self.borders, time) for time in times)
         self.levels = found[:1] if len(set(found)) == 1 else found
 
 
-def timesteps_of(named: Mapping[str, Any]) -> list[float] | None:
+def timesteps_of(value: Any) -> list[float] | None:
     """The timestep of every sample of a call, a mean where tokens or frames have their own; None where none has values.
 
     Reading them waits for the device, once a call.
+
+    Args:
+        value: what the call was told: a number, a tensor with the samples in front, or None.
     """
-    value = next((named[name] for name in TIMESTEPS if named.get(name) is not None), None)
     if isinstance(value, (int, float)):
         return [float(value)]
     if not isinstance(value, Tensor) or value.is_meta or not value.numel():

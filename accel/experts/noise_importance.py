@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError
+from ..families import find_family
 from .by_noise import timesteps_of
 from .importance import output_change, taylor_importance
 
@@ -41,7 +42,8 @@ def level_importance(
     Raises: ConfigError for more levels than there are timesteps; InputError where no call tells one; as
         `taylor_importance`.
     """
-    times, borders = _times(calls), level_borders(calls, levels)
+    time = find_family(transformer).time
+    times, borders = _times(calls, time), level_borders(calls, levels, time)
     generator = torch.Generator().manual_seed(seed)
     scores: dict[str, list[Tensor]] = {}
     for level in range(levels):
@@ -56,16 +58,21 @@ def level_importance(
     return LevelImportance(borders, {path: torch.stack(rows) for path, rows in scores.items()})
 
 
-def level_borders(calls: Sequence[Mapping[str, Any]], levels: int) -> tuple[float, ...]:
+def level_borders(calls: Sequence[Mapping[str, Any]], levels: int, time: str = "timestep") -> tuple[float, ...]:
     """Timesteps between `levels` noise levels that hold equally many of the samples of `calls`, ascending.
+
+    Args:
+        calls: a transformer's arguments by name.
+        levels: how many; 1 has no border.
+        time: the argument that tells the timestep, see `Family.time`.
 
     Raises: ConfigError for more levels than there are timesteps; InputError where a call tells none.
     """
-    return _borders([time for told in _times(calls) for time in told], levels)
+    return _borders([one for told in _times(calls, time) for one in told], levels)
 
 
-def _times(calls: Sequence[Mapping[str, Any]]) -> list[list[float]]:
-    times = [timesteps_of(call) for call in calls]
+def _times(calls: Sequence[Mapping[str, Any]], time: str) -> list[list[float]]:
+    times = [timesteps_of(call.get(time)) for call in calls]
     told = [some for some in times if some is not None]
     if len(told) < len(times):
         raise InputError("the calls tell no timestep; choose a layout without noise levels")

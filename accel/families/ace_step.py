@@ -7,6 +7,7 @@ register_family(
         name="ace_step",
         transformers=("AceStepTransformer1DModel",),
         stacks=(Stack(path="layers", attention=("self_attn",), shared=("position_embeddings", "attention_mask")),),
+        moving=("timestep_r",),
         constant=(
             "condition_embedder",
             *keys_of("layers.*.cross_attn"),

@@ -7,6 +7,7 @@ register_family(
         name="anyflow",
         transformers=("AnyFlowTransformer3DModel",),
         stacks=(Stack(path="blocks"),),
+        moving=("r_timestep",),
         frames_first=True,
         constant=(
             "condition_embedder.text_embedder",
@@ -19,6 +20,7 @@ register_family(
         name="anyflow_far",
         transformers=("AnyFlowFARTransformer3DModel",),
         stacks=(Stack(path="blocks", attention=(), dense="it takes a mask that only FlexAttention reads"),),
+        moving=("r_timestep",),
         frames_first=True,
         cache="kv_cache",
         fills=lambda call: bool((call.get("kv_cache_flag") or {}).get("is_cache_step")),

@@ -1,6 +1,7 @@
 """Bria FIBO: double, then single blocks, each with text of its own; FIBO 2: one stack, text let in at some blocks."""
 
 from .family import TEXT_THEN_IMAGE, Family, Stack, keys_of, register_family
+from .grids import by_positions
 
 register_family(
     Family(
@@ -10,6 +11,7 @@ register_family(
             Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
             Stack(path="single_transformer_blocks"),
         ),
+        grid=by_positions,
         constant=(
             "context_embedder",
             "caption_projection.*",
@@ -20,7 +22,9 @@ register_family(
     Family(
         name="bria_fibo2",
         transformers=("BriaFibo2Transformer2DModel",),
-        stacks=(Stack(path="layers", hidden="x", returns=("x",), attention=("attention",)),),
+        stacks=(
+            Stack(path="layers", hidden="x", returns=("x",), attention=("attention",), conditioning=("adaln_input",)),
+        ),
         constant=(
             "perceiver",
             *keys_of("layers.*.cross_attention"),

@@ -1,6 +1,7 @@
 """Chroma: FLUX's double and single blocks, single blocks on one concatenated sequence."""
 
 from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .grids import by_positions
 
 register_family(
     Family(
@@ -10,6 +11,7 @@ register_family(
             Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
             Stack(path="single_transformer_blocks"),
         ),
+        grid=by_positions,
         constant=("context_embedder",),
     )
 )

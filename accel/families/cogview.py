@@ -6,7 +6,7 @@ register_family(
     Family(
         name="cogview",
         transformers=("CogView3PlusTransformer2DModel", "CogView4Transformer2DModel"),
-        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
+        stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, conditioning=("temb", "emb")),),
         constant=("patch_embed.text_proj",),
     )
 )

@@ -40,5 +40,8 @@ register_family(
                 axes={"und_seq": None, "gen_seq": None},
             ),
         ),
+        latents="",  # none with a batch
+        time="vision_timesteps",
+        moving=("vision_tokens", "sound_tokens", "action_tokens", "sound_timesteps", "action_timesteps"),
     )
 )

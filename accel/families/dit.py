@@ -6,6 +6,6 @@ register_family(
     Family(
         name="dit",
         transformers=("DiTTransformer2DModel",),
-        stacks=(Stack(path="transformer_blocks"),),
+        stacks=(Stack(path="transformer_blocks", conditioning=("timestep",)),),
     )
 )

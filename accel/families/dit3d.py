@@ -6,6 +6,6 @@ register_family(
     Family(
         name="dit3d",
         transformers=("DiT3DTransformerModel",),
-        stacks=(Stack(path="transformer_blocks"),),
+        stacks=(Stack(path="transformer_blocks", conditioning=("timestep",)),),
     )
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,9 @@ class Stack:
     """Arguments whose tensors carry the batch along another axis than the first: {"x": 1} for (tokens, batch, width).
     None: they carry none, and a call is one sample."""
 
+    conditioning: tuple[str, ...] = ("temb",)
+    """What the blocks call the embedding of timestep, guidance and pooled text, or the timestep itself."""
+
     folded: bool = False
     """True where a sample is several rows of the block's batch, one after the other: its frames, or its patches."""
 
@@ -86,9 +89,26 @@ class Family:
     interleaved: bool = False
     """True where the stacks take turns: the first block of each, then the second of each."""
 
+    latents: str = "hidden_states"
+    """The argument of the transformer with what is denoised, one entry a row of the batch."""
+
+    time: str = "timestep"
+    """The one with the noise level. Where samples or tokens have their own, the largest counts."""
+
     moving: tuple[str, ...] = ()
-    """Arguments of the transformer, besides latents and times, that are others at every step by themselves: they say
+    """Others that are different at every step by themselves, latents and times of further streams among them: they say
     nothing about what the pipeline is asked for."""
+
+    residuals: tuple[str, ...] = (
+        "controlnet_block_samples",
+        "controlnet_single_block_samples",
+        "block_controlnet_hidden_states",
+    )
+    """Those with residuals of a ControlNet, which follow the latents."""
+
+    grid: Callable[[Named], Sequence[int] | None] | None = None
+    """Where latents come packed as (batch, tokens, channels): frames, height and width of the tokens, read off the
+    transformer's arguments; see families/grids.py. Other latents tell by their shape."""
 
     frames_first: bool = False
     """True where latents of five dimensions are (batch, frames, channels, height, width)."""
@@ -110,6 +130,12 @@ class Family:
     def __post_init__(self) -> None:
         if not self.transformers or not self.stacks:
             raise ConfigError(f"family '{self.name}' needs at least one transformer class name and one stack of blocks")
+
+    @property
+    def moves(self) -> frozenset[str]:
+        """Every argument that is another at each step, and what is kept between calls."""
+        kept = () if self.cache is None else (self.cache,)
+        return frozenset({self.latents, self.time, *self.moving, *kept})
 
     def blocks(self, transformer: nn.Module) -> list[tuple[Stack, nn.Module]]:
         """Every block of `transformer` with its stack, in execution order.

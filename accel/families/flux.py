@@ -1,6 +1,7 @@
 """FLUX.1 and the models built like it (Bria, LongCat-Image, Ovis-Image): double, then single blocks."""
 
 from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .grids import by_positions
 
 register_family(
     Family(
@@ -15,6 +16,7 @@ register_family(
             Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),
             Stack(path="single_transformer_blocks", returns=TEXT_THEN_IMAGE),
         ),
+        grid=by_positions,
         constant=(
             "context_embedder_norm",
             "context_embedder",

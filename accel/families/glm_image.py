@@ -11,7 +11,6 @@ register_family(
         fills=lambda call: call.get("kv_caches") is not None and call["kv_caches"][0].mode == "write",
         constant=(
             "glyph_projector",
-            "prior_token_embedding",
             "prior_projector",
         ),
     )

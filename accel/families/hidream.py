@@ -12,6 +12,7 @@ register_family(
             ),
             Stack(path="single_stream_blocks", attention=("block.attn1",), text="end", shared=()),
         ),
+        time="timesteps",
         constant=("caption_projection.*",),
     )
 )

@@ -14,6 +14,7 @@ register_family(
             Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),
             Stack(path="single_transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),
         ),
+        moving=("timestep_r",),
         constant=(
             "time_text_embed.text_embedder",
             "context_embedder.proj_in",
@@ -26,6 +27,7 @@ register_family(
         name="hunyuan15",
         transformers=("HunyuanVideo15Transformer3DModel",),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, text="end"),),
+        moving=("timestep_r",),
         constant=(
             "context_embedder.proj_in",
             "context_embedder_2",

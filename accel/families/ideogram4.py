@@ -6,7 +6,7 @@ register_family(
     Family(
         name="ideogram4",
         transformers=("Ideogram4Transformer2DModel",),
-        stacks=(Stack(path="layers", attention=("attention",), shared=()),),
+        stacks=(Stack(path="layers", attention=("attention",), shared=(), conditioning=("adaln_input",)),),
         constant=(
             "llm_cond_norm",
             "llm_cond_proj",

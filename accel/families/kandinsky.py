@@ -36,6 +36,7 @@ register_family(
                 shared=("vis_rope", "aud_rope"),
             ),
         ),
+        moving=("audio_hidden_states",),
         frames_first=True,
         constant=(
             "video_text_embeddings",

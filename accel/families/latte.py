@@ -7,8 +7,8 @@ register_family(
         name="latte",
         transformers=("LatteTransformer3DModel",),
         stacks=(
-            Stack(path="transformer_blocks", folded=True),
-            Stack(path="temporal_transformer_blocks", folded=True),
+            Stack(path="transformer_blocks", conditioning=("timestep",), folded=True),
+            Stack(path="temporal_transformer_blocks", conditioning=("timestep",), folded=True),
         ),
         interleaved=True,
         constant=(

@@ -1,6 +1,7 @@
 """LTX-Video: one stack; LTX-2: a video and its sound in every block, each read by the other."""
 
 from .family import Family, Stack, keys_of, register_family
+from .grids import by_sizes
 
 register_family(
     Family(
@@ -8,6 +9,7 @@ register_family(
         transformers=("LTXVideoTransformer3DModel",),
         # Its rotary embedding carries the batch.
         stacks=(Stack(path="transformer_blocks", shared=()),),
+        grid=by_sizes,
         constant=(
             "caption_projection",
             *keys_of("transformer_blocks.*.attn2"),
@@ -27,6 +29,8 @@ register_family(
                 shared=(),
             ),
         ),
+        moving=("audio_hidden_states", "sigma", "audio_timestep", "audio_sigma"),
+        grid=by_sizes,
         constant=(
             "caption_projection",
             "audio_caption_projection",

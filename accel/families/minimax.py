@@ -22,6 +22,7 @@ register_family(
         stacks=(
             Stack(path="transformer_blocks", split=video_and_sound, shared=("temb", "adaln_indices", "rotary_emb")),
         ),
+        moving=("audio_hidden_states",),
         constant=(
             "context_embedder",
             "token_refiner",

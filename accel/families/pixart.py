@@ -6,7 +6,7 @@ register_family(
     Family(
         name="pixart",
         transformers=("PixArtTransformer2DModel",),
-        stacks=(Stack(path="transformer_blocks"),),
+        stacks=(Stack(path="transformer_blocks", conditioning=("timestep",)),),
         constant=(
             "caption_projection",
             *keys_of("transformer_blocks.*.attn2"),

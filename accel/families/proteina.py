@@ -15,6 +15,9 @@ register_family(
                 dense="it is biased by pairs of residues",
             ),
         ),
+        latents="bb_ca",
+        time="bb_ca_time",
+        moving=("local_latents", "local_latents_time"),
         # Recycling runs all blocks again inside one call, on what they gave before.
         always=lambda call: (call.get("recycle_depth") or 0) > 1,
     )

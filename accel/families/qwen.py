@@ -1,12 +1,14 @@
 """Qwen-Image: joint blocks all the way; Qwen-Image 2.1: one sequence of text, references and picture over a cache."""
 
 from .family import TEXT_THEN_IMAGE, Family, Stack, register_family
+from .grids import by_shapes
 
 register_family(
     Family(
         name="qwen",
         transformers=("QwenImageTransformer2DModel",),
         stacks=(Stack(path="transformer_blocks", returns=TEXT_THEN_IMAGE),),
+        grid=by_shapes,
         constant=(
             "txt_norm",
             "txt_in",
@@ -22,6 +24,7 @@ register_family(
         ),
         cache="kv_cache",
         always=lambda call: call.get("kv_cache_mode") == "extract",
+        grid=by_shapes,
         constant=("txt_in",),
     )
 )

@@ -6,7 +6,7 @@ register_family(
     Family(
         name="sana",
         transformers=("SanaTransformer2DModel", "SanaVideoTransformer3DModel"),
-        stacks=(Stack(path="transformer_blocks", dense="it is linear"),),
+        stacks=(Stack(path="transformer_blocks", conditioning=("timestep",), dense="it is linear"),),
         constant=(
             "caption_projection",
             "caption_norm",

@@ -6,6 +6,6 @@ register_family(
     Family(
         name="vdt",
         transformers=("VDTTransformer3DModel",),
-        stacks=(Stack(path="transformer_blocks", shared=("positions",)),),
+        stacks=(Stack(path="transformer_blocks", shared=("positions",), conditioning=("timestep",)),),
     )
 )

@@ -6,7 +6,19 @@ register_family(
     Family(
         name="z_image",
         transformers=("ZImageTransformer2DModel",),
-        stacks=(Stack(path="layers", hidden="x", returns=("x",), attention=("attention",), text="end", shared=()),),
+        stacks=(
+            Stack(
+                path="layers",
+                hidden="x",
+                returns=("x",),
+                attention=("attention",),
+                text="end",
+                shared=(),
+                conditioning=("adaln_input",),
+            ),
+        ),
+        latents="x",
+        time="t",
         constant=(
             "cap_embedder",
             "context_refiner.*",

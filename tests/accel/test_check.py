@@ -35,7 +35,7 @@ SECONDS_EACH = ("AnyFlowFARTransformer3DModel", "Kandinsky6SRTransformer3DModel"
 )
 def test_every_class_passes_the_check(cls: str) -> None:
     findings = check_specimen(SPECIMENS[cls])
-    assert len(findings) == 7
+    assert len(findings) == 8
     assert [found.line() for found in findings if found.passed is False] == []
     assert [found.passed for found in findings].count(None) <= (1 if SPECIMENS[cls].apart else 3)
     if find_family(SPECIMENS[cls].build()).constant:
@@ -91,6 +91,26 @@ def test_right_data_under_another_name_passes(planted: Any) -> None:
 )
 def test_wrong_data_is_caught(planted: Any, cls: str, wrong: dict[str, Any], says: str) -> None:
     found = planted(cls, **wrong)
+    assert any(says in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("cls", "wrong", "says"),
+    [
+        ("ZImageTransformer2DModel", {"latents": "hidden_states"}, "latents = 'hidden_states' is not given"),
+        ("HiDreamImageTransformer2DModel", {"time": "timestep"}, "time = 'timestep' is not given"),
+        ("FluxTransformer2DModel", {"latents": "img_ids"}, "'img_ids' has 16 rows for 2 samples and 16 for 3"),
+        (
+            "GlmImageTransformer2DModel",
+            {"constant": ("prior_token_embedding",)},
+            "writes to what prior_token_embedding",
+        ),
+    ],
+)
+def test_wrong_names_of_arguments_and_modules_are_caught(
+    planted: Any, cls: str, wrong: dict[str, Any], says: str
+) -> None:
+    found = planted(cls, family=wrong)
     assert any(says in line for line in found), found
 
 

@@ -11,10 +11,11 @@ from tiny import AdapterLayer, TinyPipeline, noise, texts
 from torch.overrides import TorchFunctionMode
 
 import outpace
-from outpace.accel import AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, accelerate
+from outpace.accel import FAMILIES, AdaSpa, BrickSkipping, GatedTaylor, IntervalTaylor, accelerate
 from outpace.accel.conditioning import MOST_VALUES, Conditioning, some_values
 
 FLUX, WAN = "FluxTransformer2DModel", "WanTransformer3DModel"
+ASKED = FAMILIES["flux"]
 EVERYTHING = GatedTaylor(threshold=1e6, gate="paper", warmup=3, cooldown=0, max_skips=100)
 AFTER_A_CHANGE = [True] * 3 + [False] * 3 + [True] * 3 + [False] * 2
 """Of 11 steps, with a change before the seventh: a history begun anew, with a warm-up of its own."""
@@ -220,10 +221,12 @@ def test_an_ordinary_call_reads_nothing_and_another_reads_once() -> None:
     given["attention_kwargs"] = {"ip_adapter_image_embeds": [torch.randn(1, 4, 16)], "scale": 0.7}
     for rebuilt in (False, True):
         known = Conditioning()
-        known.look("transformer", "0", {**given, "hidden_states": torch.randn(1, 4, 4)})
+        known.look("transformer", "0", {**given, "hidden_states": torch.randn(1, 4, 4)}, ASKED)
         again = {k: v.clone() if rebuilt and isinstance(v, torch.Tensor) else v for k, v in given.items()}
         with Reads() as reads:
-            _, generation, changed = known.look("transformer", "0", {**again, "hidden_states": torch.randn(1, 4, 4)})
+            _, generation, changed = known.look(
+                "transformer", "0", {**again, "hidden_states": torch.randn(1, 4, 4)}, ASKED
+            )
         assert (generation, changed) == (1, "")
         assert reads.count == int(rebuilt)
 
@@ -256,38 +259,42 @@ def other_values(value: Any) -> Any:
 )
 def test_whatever_is_asked_for_counts(name: str, value: Any) -> None:
     known = Conditioning()
-    assert known.look("transformer", "0", {name: value}) == ("0", 1, "")
-    assert known.look("transformer", "0", {name: value}) == ("0", 1, "")
-    assert known.look("transformer", "0", {name: other_values(value)}) == ("0", 2, f"{name} changed")
-    assert known.look("transformer", "0", {name: None}) == ("0", 3, f"{name} changed")
+    assert known.look("transformer", "0", {name: value}, ASKED) == ("0", 1, "")
+    assert known.look("transformer", "0", {name: value}, ASKED) == ("0", 1, "")
+    assert known.look("transformer", "0", {name: other_values(value)}, ASKED) == ("0", 2, f"{name} changed")
+    assert known.look("transformer", "0", {name: None}, ASKED) == ("0", 3, f"{name} changed")
 
 
 def test_what_moves_by_itself_does_not_count() -> None:
     known = Conditioning()
     for step in range(3):
         given = {"hidden_states": torch.ones(1) * step, "timestep": torch.ones(1) * step, "shift": (step, 1)}
-        assert known.look("transformer", "0", given, moving=("shift",)) == ("0", 1, "")
-    assert known.look("transformer", "0", {**given, "shift": None}, moving=("shift",))[2] == "shift changed"
+        assert known.look("transformer", "0", given, FAMILIES["lego"]) == ("0", 1, "")
+    assert known.look("transformer", "0", {**given, "shift": None}, FAMILIES["lego"])[2] == "shift changed"
 
 
 def test_memory_that_torch_does_not_watch_is_compared_by_value() -> None:
     known = Conditioning()
     with torch.inference_mode():
         text = torch.randn(1, 5, 8)
-        known.look("transformer", "0", {"encoder_hidden_states": text})
-        assert known.look("transformer", "0", {"encoder_hidden_states": text})[2] == ""
+        known.look("transformer", "0", {"encoder_hidden_states": text}, ASKED)
+        assert known.look("transformer", "0", {"encoder_hidden_states": text}, ASKED)[2] == ""
         text.neg_()
-        assert known.look("transformer", "0", {"encoder_hidden_states": text})[2] == "encoder_hidden_states changed"
+        assert (
+            known.look("transformer", "0", {"encoder_hidden_states": text}, ASKED)[2] == "encoder_hidden_states changed"
+        )
 
 
 def test_views_of_the_same_memory_are_the_same() -> None:
     known, text = Conditioning(), torch.randn(2, 5, 8)
-    known.look("transformer", "0", {"encoder_hidden_states": text[:1]})
+    known.look("transformer", "0", {"encoder_hidden_states": text[:1]}, ASKED)
     with Reads() as reads:
-        assert known.look("transformer", "0", {"encoder_hidden_states": text[:1]})[2] == ""
+        assert known.look("transformer", "0", {"encoder_hidden_states": text[:1]}, ASKED)[2] == ""
     assert reads.count == 0
     text[0, 3, 2] += 1.0
-    assert known.look("transformer", "0", {"encoder_hidden_states": text[:1]})[2] == "encoder_hidden_states changed"
+    assert (
+        known.look("transformer", "0", {"encoder_hidden_states": text[:1]}, ASKED)[2] == "encoder_hidden_states changed"
+    )
 
 
 def test_every_row_of_a_large_tensor_is_looked_at() -> None:

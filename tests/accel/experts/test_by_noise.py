@@ -14,7 +14,7 @@ from tiny import TinyPipeline, noise, texts
 from tiny_models import TINY_MODELS
 from torch import nn
 
-from outpace.accel import GatedTaylor, accelerate
+from outpace.accel import GatedTaylor, accelerate, find_family
 from outpace.accel.experts import (
     Conversion,
     Experts,
@@ -40,7 +40,7 @@ LAYOUT = "1S12E2A2N"
 
 def told(model: nn.Module, time: float) -> float:
     """What the tiny call at `time` tells the transformer: families scale and turn timesteps."""
-    seen = timesteps_of(recorded(model, (time,))[0])
+    seen = timesteps_of(recorded(model, (time,))[0].get(find_family(model).time))
     assert seen is not None
     return sum(seen) / len(seen)
 
