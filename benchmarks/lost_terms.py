@@ -205,20 +205,20 @@ BLIND: tuple[tuple[str, str, str], ...] = (
         "self.reach, self.skipped = self.skipped, 0",
     ),
     ("accel/forecast/history.py", "        self.rates.clear()\n", ""),
-    ("accel/forecast/forecaster.py", "else min(1, history.gate_order)", "else history.gate_order"),
+    ("accel/forecast/deciding.py", "else min(1, history.gate_order)", "else history.gate_order"),
     (
-        "accel/forecast/forecaster.py",
+        "accel/forecast/deciding.py",
         "key=lambda value: math.inf if value != value else value",
         "key=lambda value: value",
     ),
     (
-        "accel/forecast/forecaster.py",
+        "accel/forecast/deciding.py",
         "poorer = not self._decided[s] and len(history.anchors) < min(2, (self._orders[s] or 0) + 1)",
         "poorer = False",
     ),
     (
-        "accel/forecast/forecaster.py",
-        "                self.replay.clear()  # what was computed before answers another question\n",
+        "accel/forecast/deciding.py",
+        "                self.inputs_changed()\n",
         "                pass\n",
     ),
     (

@@ -27,7 +27,7 @@ from .redirect import Attended, Redirect, hidden_keys, native_backend
 from .search import Found, attend_and_weigh, index_of, search
 from .selection import Selection
 from .state import Call, Hidden, Kept, Layer, LayerState, RowState
-from .wanted import Wanted
+from .wanted import Wanted, unfit
 from .watch import Watch
 
 FEWEST_SPARSE = 4
@@ -271,19 +271,12 @@ class AttentionEngine(Part):
 
     def _doubt(self, attended: Attended, rows: list[int]) -> tuple[list[Hidden], str]:
         """The keys hidden from every row, and why an attention cannot be made sparse; empty where it can."""
+        doubt, mask = unfit(attended, self.settings), attended.attn_mask
         q, k = attended.query, attended.key
-        if q.ndim != 4:
-            return [], f"queries of {q.ndim} dimensions do not tell heads from batch"
-        if q.shape[2] < self.settings.min_tokens:
-            return [], f"{q.shape[2]} tokens are fewer than min_tokens={self.settings.min_tokens}"
-        if attended.is_causal or attended.dropout_p > 0:
-            return [], "it is causal or drops out"
-        ranges = self.settings.ranges
-        if ranges and len(ranges[0].layers[0]) != q.shape[1]:
-            return [], f"there are {q.shape[1]} heads and the schedule of densities is for {len(ranges[0].layers[0])}"
-        if q.shape[0] != len(rows):
-            return [], f"its batch of {q.shape[0]} is not that of the block, {len(rows)}"
-        mask = attended.attn_mask
+        if not doubt and q.shape[0] != len(rows):
+            doubt = f"its batch of {q.shape[0]} is not that of the block, {len(rows)}"
+        if doubt:
+            return [], doubt
         if mask is None:
             return [()] * len(rows), ""
         if id(mask) not in self._masks:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ..densities import Densities
+from .redirect import Attended
 
 
 class Target(Protocol):
@@ -56,3 +57,18 @@ class Wanted(Protocol):
     def min_gain(self) -> float: ...
     @property
     def backend(self) -> str: ...
+
+
+def unfit(attended: Attended, settings: Wanted) -> str:
+    """Why an attention cannot be made sparse as the settings want it, or an empty string."""
+    q = attended.query
+    if q.ndim != 4:
+        return f"queries of {q.ndim} dimensions do not tell heads from batch"
+    if q.shape[2] < settings.min_tokens:
+        return f"{q.shape[2]} tokens are fewer than min_tokens={settings.min_tokens}"
+    if attended.is_causal or attended.dropout_p > 0:
+        return "it is causal or drops out"
+    heads = len(settings.ranges[0].layers[0]) if settings.ranges else q.shape[1]
+    if heads != q.shape[1]:
+        return f"there are {q.shape[1]} heads and the schedule of densities is for {heads}"
+    return ""

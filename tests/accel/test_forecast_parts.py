@@ -15,8 +15,9 @@ from toy import ToyPipeline, starts, toy_family
 from outpace.accel import accelerate
 from outpace.accel.calibration import runs
 from outpace.accel.forecast.active import Active, Branch
+from outpace.accel.forecast.deciding import doubt
 from outpace.accel.forecast.errors import HIGHEST, _best, _between, _forecast, _products, measure
-from outpace.accel.forecast.forecaster import Forecaster, doubt
+from outpace.accel.forecast.forecaster import Forecaster
 from outpace.accel.forecast.history import LARGEST_WEIGHT_SUM, PROBE_TOKENS, History
 from outpace.accel.forecast.partial import Partial, comparable, kept, possible
 from outpace.accel.forecast.replay import Entry, Replay, merge_state, mixed_weights, named_call, snapshot
@@ -265,7 +266,7 @@ def test_other_inputs_begin_anew_and_clear_what_was_replayed() -> None:
     cleared: list[int] = []
     stub: Any = SimpleNamespace(
         _branches={},
-        replay=SimpleNamespace(clear=lambda: cleared.append(1)),
+        inputs_changed=lambda: cleared.append(1),
         _fresh_history=lambda _policy: History(1, 1),
     )
 
@@ -399,7 +400,8 @@ def test_a_step_of_the_solver_is_corrected_where_forecasts_were_made() -> None:
 
 def test_what_is_forgotten_of_a_run_and_of_a_transformer() -> None:
     cleared: list[int] = []
-    stub: Any = SimpleNamespace(
+    stub: Any = object.__new__(Forecaster)
+    vars(stub).update(
         _branches={("transformer", "0"): 1, ("transformer", "1"): 2, ("transformer_2", "0"): 3}, _ties={1: 2},
         _policies=[object()], _decided=[True], replay=SimpleNamespace(clear=lambda: cleared.append(1)), _experts=set(),
     )  # fmt: skip
