@@ -61,7 +61,7 @@ DIFFUSERS_TESTS ?=
 .PHONY: fixtures
 fixtures: $(READY) ## pipelines of diffusers' own tests: make fixtures DIFFUSERS_TESTS=CHECKOUT; some minutes
 	$(BIN)/python -m pip install -q $(PIP_OPTIONS) --no-deps --upgrade --target build/fixtures \
-	  ftfy wcwidth torchsde trampoline boltons parameterized opencv-python-headless
+	  ftfy wcwidth torchsde trampoline boltons parameterized opencv-python-headless torchvision==0.28.0
 	PYTHONPATH=build/fixtures DIFFUSERS_TESTS="$(DIFFUSERS_TESTS)" $(BIN)/python -m pytest -m fixtures -rs tests/fixtures
 
 .PHONY: support

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from PIL import Image
 
 from outpace.cli import main
 from outpace.cli.options.pipeline import OPTIONS
 from outpace.pipelines.media import read_recipe
-from outpace.pipelines.setup import read_lora
+from outpace.pipelines.setup import Setup, read_lora, set_up
 
 CIRCLE = "a blue circle above a yellow circle on black"
 SQUARE = "a red square left of a green square on white"
@@ -122,8 +123,42 @@ def test_compare_takes_them_too_and_goes_on_where_it_stopped(picture: Path, tmp_
 
 @pytest.mark.skipif(importlib.util.find_spec("torchao") is None, reason="torchao is not installed (extra 'int8')")
 def test_weights_are_quantised(tmp_path: Path) -> None:
-    ran = run("generate", "flux", "--prompt", SQUARE, "--quantize", "int8", "--out", tmp_path / "x.png", *QUICK)
-    assert ran.exit_code == 0, ran.output
+    """The picture is another, as no weight is what it was, and near; a forecast goes with it."""
+    found = []
+    for more in (("--plain",), ("--plain", "--quantize", "int8"), ("--speedup", 2, "--quantize", "int8")):
+        ran = run("generate", "flux", "--prompt", SQUARE, "--out", tmp_path / "x.png", *QUICK[:-1], *more)
+        assert ran.exit_code == 0, ran.output
+        found.append(made(tmp_path / "x.png"))
+    plain, quantised, fast = found
+    assert 0 < np.abs(quantised - plain).mean() < 1.0, "levels of 255"
+    assert 0 < np.abs(fast - quantised).mean() < 8.0
+
+
+class Noted:
+    """A pipeline that notes how it was put on a device."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *args, **kwargs: self.calls.append((name, args or tuple(kwargs.items())))
+
+
+@pytest.mark.parametrize(
+    ("offload", "asked"),
+    [
+        (None, ("to", (torch.device("cuda"),))),
+        ("model", ("enable_model_cpu_offload", (("device", torch.device("cuda")),))),
+        (
+            "group",
+            ("enable_group_offload", (("onload_device", torch.device("cuda")), ("offload_type", "leaf_level"))),
+        ),
+    ],
+)
+def test_on_a_gpu_offloading_is_what_diffusers_does(offload: str | None, asked: tuple[str, Any]) -> None:
+    pipe = Noted()
+    set_up(pipe, Setup(offload=offload), torch.device("cuda"))
+    assert pipe.calls == [asked]
 
 
 @pytest.mark.parametrize(("package", "option", "value"), [("torchao", "--quantize", "int8"), ("peft", "--lora", "a/b")])
