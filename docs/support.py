@@ -2,8 +2,8 @@
 docs/families.md.
 
 With DIFFUSERS_TESTS=CHECKOUT the pipelines of diffusers' own tests are tried too; without, what is known of them stays.
-`python docs/support.py classes`, `fixtures` or `new` (fixtures that have not passed yet) tries a part, and
-`new wan sana` those of them whose names begin so.
+`python docs/support.py classes`, `changed` (classes whose family's data are others now), `fixtures` or `new` (fixtures
+that have not passed yet) tries a part, and `new wan sana` those of them whose names begin so.
 Every class is tried on a tiny model of it, and what is said of it is stamped with its family's data: a family that was
 changed since has to be tried again.
 """
@@ -226,17 +226,20 @@ def main(words: Sequence[str]) -> None:
 
     torch.set_num_threads(1)
     record: dict[str, Any] = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {"fixtures": None}
-    if not words or "classes" in words:
-        classes = {}
-        for _, family in FAMILIES.items():
-            for name in family.transformers:
+    if not words or "classes" in words or "changed" in words:
+        named = {name: stamp(family) for _, family in FAMILIES.items() for name in family.transformers}
+        known = record.get("classes", {}) if "changed" in words else {}
+        classes = {name: known[name] for name in named if name in known}
+        for name in named:
+            if name not in known or known[name]["data"] != named[name]:
                 classes[name] = try_class(name)
                 print(name, flush=True)
+                record["classes"] = dict(sorted(classes.items()))
+                save(record)
         record["versions"] = {"torch": torch.__version__.split("+")[0], "diffusers": diffusers.__version__}
-        record["classes"] = dict(sorted(classes.items()))
         save(record)
     if not words or "fixtures" in words or "new" in words:
-        begin = tuple(word for word in words if word not in ("classes", "fixtures", "new"))
+        begin = tuple(word for word in words if word not in ("classes", "changed", "fixtures", "new"))
         for so_far in try_fixtures(record["fixtures"], again="new" not in words, begin=begin or ("",)):
             record["fixtures"] = so_far
             save(record)
