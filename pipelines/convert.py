@@ -36,6 +36,7 @@ def convert_pipeline(
     prompts: Sequence[Any] = (),
     arguments: Mapping[str, Any] | None = None,
     start: str = "fitted",
+    spread: bool = True,
     drop: int = 0,
     seed: int = 0,
     progress: bool = False,
@@ -47,7 +48,9 @@ def convert_pipeline(
         conversion: what is done to every transformer of it.
         order: one of ORDERS. "taylor" runs the pipeline on `prompts` and asks how far its calls move with each unit.
         start: one of STARTS. "fitted" goes by what the pipeline does on `prompts`; without any, "random" is what is
-            left.
+            left: routers know nothing, and weights of noise levels begin as those of all.
+        spread: of a layout by noise level, over layers and levels, where Taylor tells what experts are worth. False:
+            as many experts in every layer and at every level.
         drop: so many blocks are dropped for good, those without which the output moves least on `prompts`.
         prompts: as the pipeline takes them; prompts that nothing is judged by later.
         arguments: of the pipeline's call, from `call_arguments`.
@@ -57,7 +60,16 @@ def convert_pipeline(
     Raises: UnsupportedModelError, ConfigError: before anything is changed; InputError where Taylor has no prompts.
     """
     from ..accel.denoiser import denoisers_of
-    from ..accel.experts import Layout, convert, level_borders, level_importance, start_experts, start_groups
+    from ..accel.experts import (
+        Layout,
+        convert,
+        level_borders,
+        level_importance,
+        spread_experts,
+        start_experts,
+        start_groups,
+        start_levels,
+    )
     from ..accel.experts.calls import record_calls
     from ..accel.families import find_family
 
@@ -96,13 +108,16 @@ def convert_pipeline(
         if drop:
             conversion = replace(conversion, dropped=_least_missed(transformer, calls, drop))
         stage("importance of hidden units")
-        if weights:
+        if levels and order == "taylor":
+            measured = level_importance(transformer, calls, levels, seed=seed)
+            scores, conversion = measured.scores, replace(conversion, borders=measured.borders)
+            if spread and conversion.experts is not None:
+                counts = spread_experts(transformer, measured, conversion.experts.layout)
+                conversion = replace(conversion, spread=counts)
+        elif weights:
             borders = level_borders(calls, levels, find_family(transformer).time) if levels > 1 else ()
             conversion = replace(conversion, borders=borders)
             scores = _importance(transformer, order, calls, seed)
-        elif levels > 1:
-            measured = level_importance(transformer, calls, levels, seed=seed)
-            conversion, scores = replace(conversion, borders=measured.borders), measured.scores
         else:
             scores = _importance(transformer, order, calls, seed) if layers else None
         stage("converting weights")
@@ -111,6 +126,8 @@ def convert_pipeline(
         if calls and start == "fitted":
             if conversion.experts is not None and not levels:
                 start_experts(converted[name], calls, seed=seed)
+            if weights:
+                start_levels(converted[name], calls, seed=seed)
             if conversion.groups:
                 start_groups(converted[name], calls)
     bar.close()

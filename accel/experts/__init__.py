@@ -1,21 +1,24 @@
 """From a dense diffusion transformer to a mixture of experts and of blocks (Dense2MoE), exact before it is trained."""
 
 from . import kinds as kinds  # registers how each class keeps its matrices
+from .active import layers_with_experts, set_active
 from .block_mixture import MixedGroup, find_groups
 from .by_noise import NoiseFeedForward, find_noise_experts
 from .convert import conversion_of, convert
 from .count import Count, active_parameters, count, parameter_count
 from .features import block_outputs, feature_loss, group_ends, held_blocks, kept_blocks
-from .feed_forward import ExpertFeedForward, find_experts, layers_with_experts, set_active
+from .feed_forward import ExpertFeedForward, find_experts
 from .importance import output_change, random_importance, taylor_importance, weight_importance
 from .integers import IntegerLinear, find_integers, weight_bytes
 from .layout import Layout
+from .level_start import start_levels
 from .load import load_transformer
 from .noise_importance import LevelImportance, level_borders, level_importance
 from .pruned import CutFeedForward, block_effects, drop_blocks
 from .routing import Routing, watch
-from .settings import BlockGroup, Conversion, Experts, Integers, Modulation
+from .settings import BlockGroup, Conversion, Experts, Integers, LayerExperts, Modulation
 from .sites import SITE_KINDS, Site, SiteKind, find_sites
+from .spread import spread_experts
 from .start import start_experts, start_groups
 from .tried import Tried, choose_layout, try_call
 
@@ -29,6 +32,7 @@ __all__ = [
     "Experts",
     "IntegerLinear",
     "Integers",
+    "LayerExperts",
     "Layout",
     "LevelImportance",
     "MixedGroup",
@@ -63,8 +67,10 @@ __all__ = [
     "parameter_count",
     "random_importance",
     "set_active",
+    "spread_experts",
     "start_experts",
     "start_groups",
+    "start_levels",
     "taylor_importance",
     "try_call",
     "watch",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
 from .block_mixture import mix_blocks
-from .by_noise import NoiseFeedForward, NoiseLevels
+from .by_noise import NoiseFeedForward
 from .feed_forward import ExpertFeedForward
 from .importance import level_orders_of, orders_of
 from .integers import to_integers
 from .layout import Layout
 from .modulation import compress_modulation
+from .noise_levels import NoiseLevels
 from .pruned import CutFeedForward, drop_blocks
 from .settings import Conversion, Experts
 from .sites import find_sites
+from .spread import worth_of
 
 
 def apply_conversion(
@@ -30,7 +33,7 @@ def apply_conversion(
     if conversion.modulation is not None:
         compress_modulation(transformer, conversion.modulation)
     if conversion.experts is not None and conversion.levels:
-        _by_noise(transformer, conversion.experts, conversion.borders, importance)
+        _by_noise(transformer, conversion, importance)
     elif conversion.experts is not None or conversion.width is not None:
         sites = find_sites(transformer)
         orders = orders_of(sites, importance)
@@ -45,13 +48,23 @@ def apply_conversion(
         to_integers(transformer, conversion.integers)
 
 
-def _by_noise(
-    transformer: nn.Module, experts: Experts, borders: Sequence[float], importance: Mapping[str, Tensor] | None
-) -> None:
-    layout, noise = Layout.parse(experts.layout), NoiseLevels(borders)
-    sites = find_sites(transformer)
-    orders = level_orders_of(sites, importance, layout)
+def _by_noise(transformer: nn.Module, conversion: Conversion, importance: Mapping[str, Tensor] | None) -> None:
+    experts, noise = conversion.experts or Experts(), NoiseLevels(conversion.borders)
+    layout, sites = Layout.parse(experts.layout), find_sites(transformer)
+    spread = {layer.path: layer for layer in conversion.spread}
+    if spread and set(spread) != {site.path for site in sites}:
+        raise ConfigError(
+            f"experts are spread over layers that {type(transformer).__name__} does not have, or not over all"
+        )
+    orders = level_orders_of(sites, importance, layout, spread=bool(spread))
     for site in sites:
-        layer = NoiseFeedForward(site.read(), orders[site.path], experts, noise)
+        order, own = orders[site.path], spread.get(site.path)
+        if own is None:
+            layer = NoiseFeedForward(site.read(), order, experts, noise)
+        else:
+            # What a loaded model's experts are worth comes with its weights.
+            scores = torch.zeros(1, order.shape[1]) if importance is None else importance[site.path].cpu()
+            worth = worth_of(scores, order, layout)
+            layer = NoiseFeedForward(site.read(), order, experts, noise, own.active, worth, own.tokens)
         site.place(transformer, layer.train(transformer.training))
     transformer.register_forward_pre_hook(noise.note, with_kwargs=True)

@@ -6,9 +6,8 @@ level needs is known when a step begins: its hidden units are gathered once and 
 
 from __future__ import annotations
 
-import inspect
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, cast
 
@@ -17,52 +16,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...kernels.feed_forward import gated_unit
-from ..families import find_family
 from .dense import Dense
 from .fused import linear_of, parameter_of
 from .integers import IntegerLinear
 from .layout import Layout
+from .noise_levels import NoiseLevels
 from .settings import Experts
 
-
-class NoiseLevels:
-    """At which noise level each sample of the call under way is; the layers of one transformer share it.
-
-    Args:
-        borders: timesteps that part the levels, as the transformer is told them, ascending; a border belongs to the
-            level above it. Without any there is one level.
-    """
-
-    def __init__(self, borders: Sequence[float]) -> None:
-        self.borders = tuple(borders)
-        self.levels: tuple[int, ...] | None = None
-        """Of the samples; one where all are alike. None: nothing was called yet."""
-
-    def note(self, transformer: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Read the timesteps of a call; a hook that runs before `transformer`."""
-        named = {**dict(zip(inspect.signature(transformer.forward).parameters, args, strict=False)), **kwargs}
-        times = timesteps_of(named.get(find_family(transformer).time)) if self.borders else None
-        found = (0,) if times is None else tuple(bisect_right(self.borders, time) for time in times)
-        self.levels = found[:1] if len(set(found)) == 1 else found
-
-
-def timesteps_of(value: Any) -> list[float] | None:
-    """The timestep of every sample of a call, a mean where tokens or frames have their own; None where none has values.
-
-    Reading them waits for the device, once a call.
-
-    Args:
-        value: what the call was told: a number, a tensor with the samples in front, or None.
-    """
-    if isinstance(value, (int, float)):
-        return [float(value)]
-    if not isinstance(value, Tensor) or value.is_meta or not value.numel():
-        return None
-    return value.detach().float().reshape(len(value) if value.ndim else 1, -1).mean(1).tolist()
+MOST_BYTES = 4_000_000
+"""Of a layer's matrices over all levels that stay laid out. Laying larger ones out anew when the level changes takes
+little of a call, and they would take much memory."""
 
 
 class Change(nn.Module):
-    """What a noise level adds to the matrices of a layer's units; nothing before it is trained.
+    """What a noise level adds to the matrices of a layer's units, and to its output; nothing before it is fitted.
 
     Args:
         dense: the layer whose units they are.
@@ -72,23 +39,45 @@ class Change(nn.Module):
     def __init__(self, dense: Dense, units: int) -> None:
         super().__init__()
 
-        def nothing(like: Tensor) -> nn.Linear:
-            return linear_of(torch.zeros_like(like).requires_grad_(like.requires_grad))
+        def nothing(like: Tensor, bias: Tensor | None = None) -> nn.Linear:
+            held = None if bias is None else torch.zeros_like(bias).requires_grad_(like.requires_grad)
+            return linear_of(torch.zeros_like(like).requires_grad_(like.requires_grad), held)
 
         self.up = nothing(dense.up_HD[:units])
         self.gate = None if dense.gate_HD is None else nothing(dense.gate_HD[:units])
-        self.down = nothing(dense.down_OH[:, :units])
+        self.down = nothing(dense.down_OH[:, :units], dense.down_OH[:, 0])
+
+
+Weights = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor, Tensor | None]
+"""Into the units, its bias, their gate, its bias, out of them, its bias."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaidOut:
+    """The matrices of one noise level, and what they were made from."""
+
+    told: tuple[Any, ...]
+    sources: tuple[tuple[dict[str, Any], str, Tensor, int, int], ...]
+    """Where a tensor was held, under which name, the tensor, its place in memory and its version."""
+    weights: Weights
+
+    def holds(self, told: tuple[Any, ...]) -> bool:
+        """Whether they are what would be laid out now. It is asked at every call of every layer."""
+        return self.told == told and all(
+            held[name] is tensor and tensor._version == version and tensor.data_ptr() == pointer
+            for held, name, tensor, pointer, version in self.sources
+        )
 
 
 class NoiseFeedForward(nn.Module):
     """A dense feed-forward layer of which every noise level runs its own share of the hidden units.
 
-    Or, where the layout says so (4W), all run the same share, and each adds a trained change of its own to the
+    Or, where the layout says so (4W), all run the same units, and each adds a trained change of its own to the
     matrices: no level has to learn what all need from its own samples alone.
 
     `active` may be changed at any time as in `ExpertFeedForward`: 0 leaves the shared units alone, "all" is the dense
-    layer. Samples of a batch at several levels are computed level by level. A call that cannot be taken apart so
-    (tokens of several samples in one row) runs every unit.
+    layer; several numbers are those of the levels. Samples of a batch at several levels are computed level by level. A
+    call that cannot be taken apart so (tokens of several samples in one row) runs every unit.
 
     Source: importance by Taylor over timesteps as in Dense2MoE (Zheng et al., ICCV 2025, arXiv:2510.09094).
 
@@ -101,86 +90,128 @@ class NoiseFeedForward(nn.Module):
         order_LH: for every level its hidden units, most important first; the shared ones lead each of them.
         settings: the layout.
         noise: knows the level of the call under way.
+        active: experts that each level runs; None: as many as the layout says.
+        worth_LE: what each expert is worth at each level, for `set_active` to choose by; None where it is not known.
+        tokens: that the layer sees of one sample, for what an expert costs.
     """
 
     order: Tensor
     """(L, H)."""
 
-    def __init__(self, dense: Dense, order_LH: Tensor, settings: Experts, noise: NoiseLevels) -> None:
+    def __init__(
+        self,
+        dense: Dense,
+        order_LH: Tensor,
+        settings: Experts,
+        noise: NoiseLevels,
+        active: Sequence[int] | None = None,
+        worth_LE: Tensor | None = None,
+        tokens: float = 1.0,
+    ) -> None:
         super().__init__()
         self.layout = Layout.parse(settings.layout)
-        self.active: int | Literal["all"] = self.layout.active
+        self.active: int | Literal["all"] | tuple[int, ...] = self.layout.active if active is None else tuple(active)
         self.activation, self.noise = dense.activation, noise
+        self.cost = tokens * dense.matrix_weights / dense.hidden
+        """Multiplications of one hidden unit for one sample."""
         self.up = linear_of(dense.up_HD, dense.up_bias_H)
         self.gate = None if dense.gate_HD is None else linear_of(dense.gate_HD, dense.gate_bias_H)
         self.down = linear_of(dense.down_OH)
         self.bias = None if dense.bias_O is None else parameter_of(dense.bias_O)
         self.register_buffer("order", order_LH.to(dense.up_HD.device))
+        self.register_buffer("worth", None if worth_LE is None else worth_LE.to(dense.up_HD.device))
         self.changes = nn.ModuleList()
         if self.layout.weights:
-            self.changes.extend(Change(dense, self.kept) for _ in range(self.layout.levels))
-        self._gathered: tuple[Any, tuple[Any, ...]] | None = None
+            self.changes.extend(Change(dense, self.units(level)) for level in range(self.layout.levels))
+        self._laid_out: dict[int | None, LaidOut] = {}
+
+    def units(self, level: int) -> int:
+        """Hidden units that a sample at `level` goes through."""
+        hidden = self.order.shape[1]
+        if self.active == "all":
+            return hidden
+        shared, each = self.layout.widths(hidden)
+        return shared + each * (self.active[level] if isinstance(self.active, tuple) else self.active)
 
     @property
-    def kept(self) -> int:
-        """Hidden units that a sample goes through."""
-        hidden = self.order.shape[1]
-        shared, each = self.layout.widths(hidden)
-        return hidden if self.active == "all" else shared + self.active * each
+    def fraction(self) -> float:
+        """Share of the hidden units that a sample goes through, the mean over the levels."""
+        levels = self.layout.levels
+        return sum(self.units(level) for level in range(levels)) / (levels * self.order.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
         levels = self.noise.levels
-        dense = self.active == "all" or (self.kept == self.order.shape[1] and not self.changes)
-        if levels is None or dense:
-            return self._run(x, self._weights(x, None))
+        if levels is None or self.active == "all":
+            return self._run(x, None)
         if len(levels) == 1:
-            return self._run(x, self._weights(x, levels[0]))
+            return self._run(x, levels[0])
         each, left = divmod(len(x), len(levels))
         if left or x.ndim < 3:
-            return self._run(x, self._weights(x, None))
+            return self._run(x, None)
         rows = [[r for r in range(len(x)) if levels[r // each] == level] for level in sorted(set(levels))]
         parts = [
-            self._run(x[torch.tensor(some, device=x.device)], self._weights(x, level))
+            self._run(x[torch.tensor(some, device=x.device)], level)
             for level, some in zip(sorted(set(levels)), rows, strict=True)
         ]
         back = torch.tensor(list(chain.from_iterable(rows)), device=x.device).argsort()
         return torch.cat(parts)[back]
 
-    def _run(self, x: Tensor, weights: tuple[Any, ...]) -> Tensor:
-        up, up_bias, gate, gate_bias, down = weights
+    def _run(self, x: Tensor, level: int | None) -> Tensor:
+        up, up_bias, gate, gate_bias, down, bias = self._weights(level, x.dtype)
         value = functional.linear(x, up, up_bias)
         gated = None if gate is None else functional.linear(x, gate, gate_bias)
-        return functional.linear(gated_unit(value, gated, self.activation), down, self.bias)
+        return functional.linear(gated_unit(value, gated, self.activation), down, bias)
 
-    def _weights(self, x: Tensor, level: int | None) -> tuple[Any, ...]:
-        """Matrices and biases of a level's units, or of all; gathered anew only when level or weights change."""
-        change = cast(Change, self.changes[level]) if level is not None and self.changes else None
-        layers = [part for one in (self, change) if one is not None for part in (one.up, one.gate, one.down)]
-        layers = [part for part in layers if part is not None]
-        held = [part for layer in layers for part in (_source(layer), layer.bias) if part is not None]
-        fixed = level is not None and not (torch.is_grad_enabled() or any(part.is_inference() for part in held))
-        told = (level, self.kept, x.dtype, *((id(p), p.data_ptr(), p._version) for p in held)) if fixed else None
-        if self._gathered is not None and self._gathered[0] == told:
-            return self._gathered[1]
-        up, down = _matrix(self.up, x.dtype), _matrix(self.down, x.dtype)
-        gate = None if self.gate is None else _matrix(self.gate, x.dtype)
+    def _weights(self, level: int | None, dtype: torch.dtype) -> Weights:
+        """Matrices and biases of a level's units, or of all; laid out anew only when level or weights change."""
+        if torch.is_grad_enabled():
+            return self._lay_out(level, dtype)
+        told, held = (level, self.active, dtype), self._laid_out.get(level)
+        if held is None or not held.holds(told):
+            held = self._keep(level, told, self._lay_out(level, dtype))
+        return held.weights
+
+    def _keep(self, level: int | None, told: tuple[Any, ...], weights: Weights) -> LaidOut:
+        """Hold on to what was laid out: of a small layer, or else of the levels that the call under way is at."""
+        modules = [self, self.up, self.gate, self.down]
+        modules += [] if level is None or not self.changes else list(self.changes[level].modules())
+        sources = [
+            (held, name, tensor)
+            for module in modules
+            if module is not None
+            for held in (module._parameters, module._buffers)
+            for name, tensor in held.items()
+            if tensor is not None
+        ]
+        made = LaidOut(told, (), weights)
+        if not any(tensor.is_inference() for _, _, tensor in sources):  # versions of which are not counted
+            seen = tuple((held, name, tensor, tensor.data_ptr(), tensor._version) for held, name, tensor in sources)
+            made = LaidOut(told, seen, weights)
+            now = {*(self.noise.levels or ()), None}
+            small = self.layout.levels * sum(one.nbytes for one in weights if one is not None) <= MOST_BYTES
+            self._laid_out = {k: one for k, one in self._laid_out.items() if small or k in now} | {level: made}
+        return made
+
+    def _lay_out(self, level: int | None, dtype: torch.dtype) -> Weights:
+        up, down = _matrix(self.up, dtype), _matrix(self.down, dtype)
+        gate = None if self.gate is None else _matrix(self.gate, dtype)
         up_bias, gate_bias = self.up.bias, None if self.gate is None else self.gate.bias
-        if level is None:
-            return up, up_bias, gate, gate_bias, down
-        units = self.order[level, : self.kept]
+        if level is None or (not self.changes and self.units(level) == len(up)):
+            return up, up_bias, gate, gate_bias, down, self.bias
+        units, bias = self.order[level, : self.units(level)], self.bias
 
         def rows(part: Tensor | None) -> Tensor | None:
             return None if part is None else part.index_select(0, units)
 
-        made_up, made_gate, made_down = rows(up), rows(gate), down.index_select(1, units)
-        if change is not None:
-            made_up = _plus(cast(Tensor, made_up), _matrix(change.up, x.dtype), 0)
+        made_up, made_gate, made_down = cast(Tensor, rows(up)), rows(gate), down.index_select(1, units)
+        if self.changes:
+            change = cast(Change, self.changes[level])
+            made_up = _plus(made_up, _matrix(change.up, dtype), 0)
             if made_gate is not None and change.gate is not None:
-                made_gate = _plus(made_gate, _matrix(change.gate, x.dtype), 0)
-            made_down = _plus(made_down, _matrix(change.down, x.dtype), 1)
-        made = (made_up, rows(up_bias), made_gate, rows(gate_bias), made_down)
-        self._gathered = None if told is None else (told, made)
-        return made
+                made_gate = _plus(made_gate, _matrix(change.gate, dtype), 0)
+            made_down = _plus(made_down, _matrix(change.down, dtype), 1)
+            bias = change.down.bias if bias is None else bias + change.down.bias
+        return made_up, rows(up_bias), made_gate, rows(gate_bias), made_down, bias
 
     def extra_repr(self) -> str:
         return f"{self.layout}, active={self.active}"
@@ -192,10 +223,6 @@ def _plus(units: Tensor, change: Tensor, axis: int) -> Tensor:
     changed = units.narrow(axis, 0, both) + change.narrow(axis, 0, both)
     rest = units.shape[axis] - both
     return torch.cat([changed, units.narrow(axis, both, rest)], axis) if rest else changed
-
-
-def _source(layer: nn.Module) -> Tensor:
-    return layer.codes if isinstance(layer, IntegerLinear) else cast(Tensor, layer.weight)
 
 
 def _matrix(layer: nn.Module, dtype: torch.dtype) -> Tensor:

@@ -20,7 +20,8 @@ from .sites import find_sites
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Count:
-    """A transformer before and after a conversion. FLOPs are of one call for one sample, two for a multiplication."""
+    """A transformer before and after a conversion. FLOPs are of one call for one sample, two for a multiplication;
+    where noise levels run unequal parts, of the mean call."""
 
     model: str
     transformer: str
@@ -116,7 +117,13 @@ def count(model: Any, conversion: Conversion, **size: int | None) -> Count:
     layers = find_experts(converted)
     idle = sum(round(_matrices(layer.experts) * _idle(layer)) for layer in layers.values())
     idle += sum(round(_gathered_from(layer) * _unused(layer)) for layer in find_noise_experts(converted).values())
-    flops = [record_call(transformer, sample.inputs).flops for transformer in (dense, converted)]
+
+    def flops_of(transformer: Any, level: int = 0) -> int:
+        for layer in find_noise_experts(transformer).values():
+            layer.noise.untold = level
+        return record_call(transformer, sample.inputs).flops
+
+    levels = range(max(1, conversion.levels))  # which hold equally many of the calls
     routers = [part for name, part in converted.named_parameters() if {"router", "block_routers"} & {*name.split(".")}]
     return Count(
         model=sample.model.name,
@@ -132,8 +139,8 @@ def count(model: Any, conversion: Conversion, **size: int | None) -> Count:
         parameters=parameter_count(converted),
         active_parameters=active_parameters(converted),
         routers=sum(part.numel() for part in routers),
-        dense_flops=flops[0],
-        flops=flops[1],
+        dense_flops=flops_of(dense),
+        flops=round(sum(flops_of(converted, level) for level in levels) / len(levels)),
         dense_bytes=2 * parameter_count(dense),
         bytes=weight_bytes(converted, torch.bfloat16),
     )
@@ -164,7 +171,7 @@ def _idle(layer: Any) -> float:
 
 
 def _unused(layer: NoiseFeedForward) -> float:
-    return 1 - layer.kept / layer.order.shape[1]
+    return 1 - layer.fraction
 
 
 def _own(layer: NoiseFeedForward) -> int:

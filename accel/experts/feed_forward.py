@@ -8,11 +8,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from ...errors import ConfigError
 from ...kernels.feed_forward import gated_unit
 from ...kernels.moe import Experts as PackedExperts
 from ...kernels.moe import expert_ffn
-from .by_noise import NoiseFeedForward, find_noise_experts
 from .dense import Dense
 from .fused import linear_of, parameter_of
 from .layout import Layout
@@ -150,30 +148,6 @@ class ExpertFeedForward(nn.Module):
 def find_experts(transformer: nn.Module) -> dict[str, ExpertFeedForward]:
     """The expert layers of a transformer by path, in execution order of its blocks."""
     return {path: module for path, module in transformer.named_modules() if isinstance(module, ExpertFeedForward)}
-
-
-def layers_with_experts(transformer: nn.Module) -> dict[str, ExpertFeedForward | NoiseFeedForward]:
-    """Every layer of which a part is active, whatever chooses it, by path."""
-    return {**find_experts(transformer), **find_noise_experts(transformer)}
-
-
-def set_active(transformer: nn.Module, active: int | Literal["all"]) -> None:
-    """Choose how many routed experts a token, or a step of a noise level, goes through from now on, in every layer.
-
-    Args:
-        active: 0 runs the shared expert alone; more is closer to the dense model and slower; "all" gives every expert
-            the gate 1: before training, the dense model.
-
-    Raises: ConfigError where the transformer has no experts, or not as many.
-    """
-    layers = layers_with_experts(transformer)
-    if not layers:
-        raise ConfigError(f"{type(transformer).__name__} has no experts; convert it first")
-    fewest = min(layer.layout.experts for layer in layers.values())
-    if active != "all" and not (isinstance(active, int) and 0 <= active <= fewest):
-        raise ConfigError(f"active experts must be 0 to {fewest} or 'all', not {active!r}")
-    for layer in layers.values():
-        layer.active = active
 
 
 def _packed(parts: list[Tensor | None]) -> nn.Parameter | None:

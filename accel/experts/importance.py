@@ -111,13 +111,17 @@ def random_importance(transformer: nn.Module, seed: int = 0) -> dict[str, Tensor
     return {site.path: torch.rand(site.read().hidden, generator=generator) for site in find_sites(transformer)}
 
 
-def level_orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None, layout: Layout) -> dict[str, Tensor]:
+def level_orders_of(
+    sites: list[Site], importance: Mapping[str, Tensor] | None, layout: Layout, *, spread: bool = False
+) -> dict[str, Tensor]:
     """For every site and noise level its hidden units (levels, H), the shared ones first, then the most important.
 
     Shared are the units that matter most over all levels; where levels differ by their weights, that order is for all.
 
     Args:
         importance: scores (levels, H), or (H) for all levels alike.
+        spread: a level where the output moves further counts for more, for more units will run there. Else levels count
+            alike.
 
     Raises: ConfigError as `orders_of`.
     """
@@ -127,7 +131,8 @@ def level_orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None, 
             scores = importance.get(site.path)
             if scores is not None and scores.ndim == 2 and len(scores) != layout.levels:
                 raise ConfigError(f"importance of {site.path} is of {len(scores)} noise levels, {layout} has others")
-    means = None if importance is None else {path: _alike(scores).mean(0) for path, scores in importance.items()}
+    mean = _mean_square if spread else _alike_mean
+    means = None if importance is None else {path: mean(scores) for path, scores in importance.items()}
     orders = {}
     for path, order in orders_of(sites, means).items():
         shared, _ = layout.widths(len(order))
@@ -138,6 +143,14 @@ def level_orders_of(sites: list[Site], importance: Mapping[str, Tensor] | None, 
         scores[:, order[:shared]] = torch.inf
         orders[path] = scores.argsort(descending=True, stable=True, dim=1)
     return orders
+
+
+def _mean_square(scores: Tensor) -> Tensor:
+    return scores.reshape(-1, scores.shape[-1]).square().mean(0)
+
+
+def _alike_mean(scores: Tensor) -> Tensor:
+    return _alike(scores).mean(0)
 
 
 def _alike(scores: Tensor) -> Tensor:

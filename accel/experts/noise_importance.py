@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError
 from ..families import find_family
-from .by_noise import timesteps_of
 from .importance import output_change, taylor_importance
+from .noise_levels import timesteps_of
+from .sites import find_sites
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class LevelImportance:
     """Timesteps between the levels, ascending."""
     scores: dict[str, Tensor]
     """Path of a layer -> importance of its hidden units at every level (levels, H)."""
+    tokens: dict[str, float]
+    """Path of a layer -> tokens that it sees of one sample."""
 
 
 def level_importance(
@@ -46,6 +49,7 @@ def level_importance(
     times, borders = _times(calls, time), level_borders(calls, levels, time)
     generator = torch.Generator().manual_seed(seed)
     scores: dict[str, list[Tensor]] = {}
+    tokens = _tokens(transformer, calls[0])
     for level in range(levels):
         asked = []
         for call, told in zip(calls, times, strict=True):
@@ -55,7 +59,7 @@ def level_importance(
         found = taylor_importance(transformer, asked, partial(_change, generator))
         for path, one in found.items():
             scores.setdefault(path, []).append(one)
-    return LevelImportance(borders, {path: torch.stack(rows) for path, rows in scores.items()})
+    return LevelImportance(borders, {path: torch.stack(rows) for path, rows in scores.items()}, tokens)
 
 
 def level_borders(calls: Sequence[Mapping[str, Any]], levels: int, time: str = "timestep") -> tuple[float, ...]:
@@ -77,6 +81,32 @@ def _times(calls: Sequence[Mapping[str, Any]], time: str) -> list[list[float]]:
     if len(told) < len(times):
         raise InputError("the calls tell no timestep; choose a layout without noise levels")
     return told
+
+
+def _tokens(transformer: nn.Module, call: Mapping[str, Any]) -> dict[str, float]:
+    """Tokens of one sample that each layer sees, counted in a call."""
+    seen: dict[str, float] = {}
+    hooks = []
+    for site in find_sites(transformer):
+        weights: list[Tensor] = []
+        site.read(lambda weight, own=weights: own.append(weight) or weight)
+        linear = next(
+            part
+            for part in site.module.modules()
+            if isinstance(part, nn.Linear) and any(part.weight is weight for weight in weights)
+        )
+
+        def note(module: nn.Linear, args: tuple[Any, ...], path: str = site.path) -> None:
+            seen[path] = seen.get(path, 0.0) + args[0].numel() / module.in_features
+
+        hooks.append(linear.register_forward_pre_hook(note))
+    try:
+        with torch.no_grad():
+            output = transformer(**{**call, "return_dict": False})[0]
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {path: tokens / len(output) for path, tokens in seen.items()}
 
 
 def _change(generator: torch.Generator, model: nn.Module, asked: tuple[Mapping[str, Any], Tensor | None]) -> Tensor:

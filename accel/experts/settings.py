@@ -39,6 +39,24 @@ class Experts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LayerExperts:
+    """How many experts of one layer each noise level runs."""
+
+    path: str
+    """Of the layer: "transformer_blocks.0.ff"."""
+    active: tuple[int, ...]
+    """For every level."""
+    tokens: float
+    """That the layer sees of one sample, by which what it costs is known."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "active", tuple(self.active))
+        for count in self.active:
+            whole("active", count, 0)
+        number("tokens", self.tokens, 0.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BlockGroup:
     """Consecutive blocks of which only some run, chosen for each sample at each call."""
 
@@ -108,6 +126,9 @@ class Conversion:
     borders: tuple[float, ...] = ()
     """Timesteps that part the noise levels of a layout, ascending, as the transformer is told them; measured by
     `level_importance`. Empty: every step is at the first level."""
+    spread: tuple[LayerExperts, ...] = ()
+    """Experts of every layer that each noise level runs, measured by `spread_experts`: as many on average as the layout
+    says, more where they matter more. Empty: the layout's number in all."""
     width: float | None = None
     """Share of every feed-forward layer's hidden units that is kept, the most important; 0..1. Instead of experts: what
     they are compared with."""
@@ -138,6 +159,12 @@ class Conversion:
             raise ConfigError(f"{levels} noise levels have {max(0, levels - 1)} borders, ascending, not {self.borders}")
         if self.integers is not None and self.experts is not None and (not levels or self.integers.inputs):
             raise ConfigError("experts of tokens hold no 8-bit codes; give experts or integers, not both")
+        experts = 0 if self.experts is None else Layout.parse(self.experts.layout).experts
+        for layer in self.spread:
+            if len(layer.active) != levels or max(layer.active) > experts:
+                raise ConfigError(
+                    f"{layer.path} has {levels} noise levels that run 0 to {experts} experts each, not {layer.active}"
+                )
         if self.width is not None:
             number("width", self.width, 0.0, 1.0)
             if self.experts is not None:
@@ -163,7 +190,7 @@ class Conversion:
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads again."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
-        lists = {key: list(given[key]) for key in ("groups", "dropped", "borders") if key in given}
+        lists = {key: list(given[key]) for key in ("groups", "dropped", "borders", "spread") if key in given}
         return {"version": 1, **given, **lists}
 
     @staticmethod
@@ -174,11 +201,12 @@ class Conversion:
         if version != 1:
             raise ConfigError(f"this conversion has version {version}; this outpace reads version 1")
         parts: dict[str, Any] = {"experts": Experts, "modulation": Modulation, "integers": Integers}
+        several: dict[str, Any] = {"groups": BlockGroup, "spread": LayerExperts}
         for key, value in held.items():
             if key in parts:
                 held[key] = _filled(parts[key], value)
-            elif key == "groups":
-                held[key] = tuple(_filled(BlockGroup, group) for group in value)
+            elif key in several:
+                held[key] = tuple(_filled(several[key], one) for one in value)
             elif key in ("dropped", "borders"):
                 held[key] = tuple(value)
         return _filled(Conversion, held)

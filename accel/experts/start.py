@@ -17,8 +17,9 @@ from torch.nn import functional
 from ...errors import ConfigError, InputError
 from ...kernels.feed_forward import gated_unit
 from ..families import find_family
+from .active import set_active
 from .block_mixture import find_groups
-from .feed_forward import ExpertFeedForward, find_experts, set_active
+from .feed_forward import ExpertFeedForward, find_experts
 from .pruned import block_effects
 
 TOKENS = 1024

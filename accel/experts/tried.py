@@ -20,7 +20,7 @@ from .convert import convert
 from .count import parameter_count
 from .settings import Conversion, Experts
 
-LAYOUTS = ("1S12E2A", "0S8E3A4N")
+LAYOUTS = ("1S12E2A", "0S16E6A4W")
 """What `choose_layout` chooses among, both with 0.375 of the matrices: the paper's where a call cannot be tried."""
 REPETITIONS = 9
 """Pairs of calls; the ratio is their median."""

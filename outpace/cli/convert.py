@@ -22,7 +22,7 @@ Examples:
   outpace convert flux --out out/flux-fast
   outpace convert flux.1 --modulation low_rank:48 --count
   outpace convert flux --layout 1S12E2A --out out/flux-moe
-  outpace convert flux --layout 0S8E3A2N --out out/flux-by-noise
+  outpace convert flux --layout 0S16E6A4W --out out/flux-by-noise
   outpace convert owner/model --prompts prompts.txt --group 20-27:4 --out out/moe
   outpace convert flux --to width --keep 0.375 --out out/flux-narrow
   outpace convert flux --to int8 --out out/flux-int8
@@ -32,13 +32,14 @@ Examples:
 \b
 A layout is 1S12E2A: 1 quarter of the hidden units for the shared expert, 12 routed experts for the rest, 2 of them
 active for each token. With 2N behind it, as in 0S8E3A2N, experts are chosen by the noise level instead, here for each
-of 2, and run as one dense layer without a router; with 2W all levels run the same, each with weights of its own that
-begin alike. A group is 20-27:4: of blocks 20 to 27 (counted from 0), 4 run for
-each sample.
+of 2, and run as one dense layer without a router; with 2W all levels take the same first and each has weights of its
+own. Layers and levels where units are worth more run more of them, the others fewer, unless --even. A group is
+20-27:4: of blocks 20 to 27 (counted from 0), 4 run for each sample.
 
 \b
-Fitted, hidden units that answer to the same tokens go to one expert, and routers begin as the linear prediction of
-what each expert or block adds on PROMPTS. Random is as in the paper: dealt in turn, routers know nothing yet.
+Fitted, hidden units that answer to the same tokens go to one expert, routers begin as the linear prediction of what
+each expert or block adds on PROMPTS, and weights by noise level as the least squares fit of the dense layer. Random is
+as in the paper: dealt in turn, routers know nothing yet; weights by noise level begin alike.
 
 \b
 The result starts from the dense weights and has not been trained: until it is distilled it is worse than the dense
@@ -50,7 +51,8 @@ whole numbers round what the weights are multiplied with, too. 'docs/int8.md' ha
 """
 
 GOAL_OF = {
-    "layout": "moe", "scores": "moe", "scaling": "moe", "keep": "width", "drop": "depth", "products": "int8",
+    "layout": "moe", "even": "moe", "scores": "moe", "scaling": "moe", "keep": "width", "drop": "depth",
+    "products": "int8",
 }  # fmt: skip
 """Options that mean something for one goal only."""
 TOKEN_LAYOUT = "1S12E2A"
@@ -108,6 +110,7 @@ TOKEN_LAYOUT = "1S12E2A"
     show_default=True,
     help="Of experts and routers, see below.",
 )
+@click.option("--even", is_flag=True, help="For layouts by noise level: as many experts in every layer.")
 @click.option(
     "--prompts",
     default="16",
@@ -269,6 +272,7 @@ def _convert(
     *,
     order: str,
     start: str,
+    even: bool,
     drop: int,
     auto: bool,
     prompts: str,
@@ -314,6 +318,7 @@ def _convert(
         prompts=prompts_of(loaded, wanted) if goes_by_prompts(conversion, order, start, drop) else (),
         arguments=call_arguments(loaded, steps=steps, **size),
         start=start,
+        spread=not even,
         drop=drop,
         seed=seed,
         progress=progress,

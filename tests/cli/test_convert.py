@@ -54,8 +54,8 @@ def test_weights_by_noise_level_are_made_from_borders_that_calls_tell(tiny_folde
     assert all(len(layer.changes) == 2 and layer.noise.borders == tuple(borders) for layer in layers.values())
     pruned = weight_importance(load_pipeline(str(tiny_folder), device="cpu", progress=False).pipe.transformer)
     for path, layer in layers.items():
-        best = pruned[path].argsort(descending=True, stable=True)[: layer.kept]
-        assert all(torch.equal(order[: layer.kept], best) for order in layer.order)
+        best = pruned[path].argsort(descending=True, stable=True)[: layer.units(0)]
+        assert all(torch.equal(order[: layer.units(0)], best) for order in layer.order)
 
 
 def test_counting_needs_no_weights() -> None:
@@ -63,29 +63,32 @@ def test_counting_needs_no_weights() -> None:
     assert result.exit_code == 0, result.output
     assert "0.375 of it" in result.output and "24 feed-forward layers" in result.output
     assert "layout 1S12E2A" in result.output and "tried here with random weights" in result.output
-    data = json.loads(run("dit", "--modulation", "low_rank:8", "--count", "--json").stdout)
+    smaller = ("--layout", "1S12E2A", "--modulation", "low_rank:8")
+    data = json.loads(run("dit", *smaller, "--count", "--json").stdout)
     assert data["active_fraction"] == 0.375 and data["parameters"] < data["dense_parameters"]
+    data = json.loads(run("dit", "--count", "--json").stdout)
+    assert data["active_fraction"] == 0.375 and data["active_parameters"] < data["dense_parameters"]
     assert data["layout"] in LAYOUTS and data["seconds"] > 0 and data["dense_seconds"] > 0
 
 
 def test_the_layout_that_runs_fastest_is_taken_unless_tokens_have_to_choose(
     tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seconds = {"1S12E2A": 2.0, "0S8E3A4N": 0.9}
+    seconds = {"1S12E2A": 2.0, "0S16E6A4W": 0.9}
 
     def tried(_: object, conversion: Conversion, **__: object) -> Tried:
         assert conversion.experts is not None
         return Tried(dense_seconds=1.0, seconds=seconds[conversion.experts.layout])
 
     monkeypatch.setattr("outpace.accel.experts.tried.try_call", tried)
-    assert run("dit", "--count").output.count("layout 0S8E3A4N") == 1
+    assert run("dit", "--count").output.count("layout 0S16E6A4W") == 1
     assert run("dit", "--count", "--order", "weights").output.count("layout 1S12E2A") == 1
     seconds["1S12E2A"] = 0.5
     assert choose_layout("dit") == "1S12E2A", "where routing pays it is the paper's"
     seconds["1S12E2A"] = 2.0
     (tmp_path / "prompts.txt").write_text("1\n2\n")
     result = run(tiny_folder, "--prompts", tmp_path / "prompts.txt", "--steps", 4, "--out", tmp_path / "fast")
-    assert result.exit_code == 0 and "converted to 0S8E3A4N" in result.output, result.output
+    assert result.exit_code == 0 and "converted to 0S16E6A4W" in result.output, result.output
     card = json.loads((tmp_path / "fast" / "card.json").read_text())
     assert len(card["conversion"]["borders"]) == 3, "the card says what was measured"
 

@@ -30,8 +30,8 @@ from outpace.accel.experts import (
     set_active,
     taylor_importance,
 )
-from outpace.accel.experts.by_noise import timesteps_of
 from outpace.accel.experts.calls import record_calls
+from outpace.accel.experts.noise_levels import timesteps_of
 from outpace.errors import ConfigError
 
 every_model = pytest.mark.parametrize("cls", CONVERTIBLE)
@@ -100,8 +100,8 @@ def test_a_level_is_the_dense_layer_of_its_units() -> None:
     full = dense.get_submodule(path)
     hidden = full.net[0](x)  # pyright: ignore
     mask = torch.zeros(hidden.shape[-1])
-    mask[layer.order[1, : layer.kept]] = 1.0
-    assert layer.kept == 24 and hidden.shape[-1] == 64
+    mask[layer.order[1, : layer.units(0)]] = 1.0
+    assert layer.units(0) == 24 and hidden.shape[-1] == 64
     assert_same_but_rounding(layer(x), full.net[2](hidden * mask))  # pyright: ignore
 
 
@@ -126,7 +126,7 @@ def test_units_of_every_level_learn_from_its_samples() -> None:
         run(model, time=100.0).square().mean().backward()
     for layer in find_noise_experts(model).values():
         touched = layer.up.weight.grad.abs().sum(1) > 0  # pyright: ignore
-        assert touched.nonzero().flatten().tolist() == sorted(layer.order[0, : layer.kept].tolist())
+        assert touched.nonzero().flatten().tolist() == sorted(layer.order[0, : layer.units(0)].tolist())
 
 
 def test_fewer_and_more_may_be_active() -> None:

@@ -94,15 +94,16 @@ def test_a_level_is_the_dense_layer_of_its_units_with_its_change(active: int) ->
     path, layer = next(iter(find_noise_experts(model).items()))
     x = torch.randn(2, 5, layer.up.in_features, generator=torch.Generator().manual_seed(0))
     full, level = dense.get_submodule(path), layer.changes[1]
-    changed, held = layer.order[1, : min(layer.kept, 24)], layer.order[1, : layer.kept]
+    changed, held = layer.order[1, : min(layer.units(0), 24)], layer.order[1, : layer.units(0)]
     up, down = full.net[0].proj.weight.clone(), full.net[2].weight.clone()  # pyright: ignore
     up[changed] += level.up.weight[: len(changed)]  # pyright: ignore
     down[:, changed] += level.down.weight[:, : len(changed)]  # pyright: ignore
     hidden = nn.functional.gelu(x @ up.T + full.net[0].proj.bias, approximate=full.net[0].approximate)  # pyright: ignore
     mask = torch.zeros(len(up))
     mask[held] = 1.0
-    assert layer.kept == {0: 16, 2: 24, 5: 36, 12: 64}[active]
-    assert_same_but_rounding(layer(x), (hidden * mask) @ down.T + full.net[2].bias)  # pyright: ignore
+    assert layer.units(0) == {0: 16, 2: 24, 5: 36, 12: 64}[active]
+    bias = full.net[2].bias + level.down.bias  # pyright: ignore
+    assert_same_but_rounding(layer(x), (hidden * mask) @ down.T + bias)  # pyright: ignore
 
 
 def test_a_level_learns_its_change_from_its_samples_and_units_from_all() -> None:
@@ -112,7 +113,7 @@ def test_a_level_learns_its_change_from_its_samples_and_units_from_all() -> None
         run(model, time=900.0).square().mean().backward()
     for layer in find_noise_experts(model).values():
         touched = layer.up.weight.grad.abs().sum(1) > 0  # pyright: ignore
-        assert touched.nonzero().flatten().tolist() == sorted(layer.order[0, : layer.kept].tolist())
+        assert touched.nonzero().flatten().tolist() == sorted(layer.order[0, : layer.units(0)].tolist())
         first, second = layer.changes
         assert all(part.grad is None or not part.grad.any() for part in first.parameters())
         assert all(part.grad is not None and part.grad.any() for part in second.parameters())
@@ -163,6 +164,7 @@ def test_parameters_are_those_of_every_level_and_used_are_those_of_one() -> None
     pruned = convert(dense, Conversion(width=0.375), importance=scores)
     changes = sum(parameter_count(layer.changes) for layer in find_noise_experts(model).values())
     kept = sum(24 * (layer.up.in_features + layer.down.out_features) for layer in find_noise_experts(model).values())
+    kept += sum(layer.down.out_features for layer in find_noise_experts(model).values())  # of the output's bias
     assert changes == 2 * kept and parameter_count(model) == parameter_count(dense) + changes
     assert active_parameters(model) == parameter_count(pruned)
 
