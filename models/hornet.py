@@ -44,7 +44,9 @@ class HorNetConfig:
         if not self.depths or len(self.depths) != len(self.orders):
             raise ConfigError(f"a HorNet has a depth and an order for each stage, not {self.depths} and {self.orders}")
         for stage, order in enumerate(self.orders):
-            check_divides(f"channels of stage {stage + 1} over halvings", self.width * 2**stage, 2 ** (order - 1))
+            filtered = self.global_filters and stage >= 2  # in halves, the narrowest gate's channels too
+            halvings = order if filtered else order - 1
+            check_divides(f"channels of stage {stage + 1} over halvings", self.width * 2**stage, 2**halvings)
         if self.picture < 4 * 2 ** (len(self.depths) - 1):
             raise ConfigError(f"a picture of {self.picture} pixels has nothing left at stage {len(self.depths)}")
 

@@ -26,6 +26,10 @@ from outpace.models.vig import Vig, VigConfig
 torch.set_num_threads(1)
 BAD: dict[str, tuple[Callable[[], object], str]] = {
     "hornet": (lambda: HorNetConfig(orders=(2, 3)), "a depth and an order for each stage"),
+    "hornet filtered halves": (
+        lambda: HorNetConfig(width=8, depths=(1, 1, 1), orders=(1, 3, 6), global_filters=True),
+        "channels of stage 3",
+    ),
     "hornet halves": (lambda: HorNetConfig(width=20, orders=(4, 3, 4, 5)), "channels of stage 1"),
     "moat": (lambda: MoatConfig(attention=(4,)), "stages with attention"),
     "moat windows": (lambda: MoatConfig(window=(14,)), "a window for each of the 2 stages"),
