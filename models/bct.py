@@ -87,7 +87,7 @@ class BlockwiseLayer(nn.Module):
         q, k, v = (self.codes(part).dequantised() for part in (parts[0], parts[1], parts[2].mT))
         weights = table_softmax(self.codes(q @ k.mT * q.shape[-1] ** -0.5), block=self.config.block)
         mixed = weights.dequantised().to(v.dtype) @ v.mT
-        return self.out(mixed.transpose(1, 2).flatten(-2))
+        return self.out(mixed.transpose(1, 2).flatten(-2)).to(x_BTD.dtype)
 
     def feed_forward(self, x_BTD: Tensor) -> Tensor:
         """Up, GELU by table, down."""

@@ -9,9 +9,12 @@ import sys
 
 import pytest
 import torch
+from torch import nn
 
 from outpace.errors import ConfigError, UnknownNameError
 from outpace.models import MODELS, Check, checks_of, companion, trial_of
+from outpace.models.bct import BlockwiseConfig, blockwise
+from outpace.models.numbers import fill, numbers
 from outpace.models.remember import GRADIENTS, STRUCTURE
 
 torch.set_num_threads(1)
@@ -51,6 +54,18 @@ def test_checking_everything_takes_less_than_a_minute_of_one_processor() -> None
     assert set(found) == set(MODELS) and all(one["held"] for checks in found.values() for one in checks)
     seconds = after.children_user + after.children_system - before.children_user - before.children_system
     assert seconds < 60, f"{seconds:.0f} s of processor time"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+@torch.no_grad()
+def test_encoders_in_codes_keep_the_type_they_are_given(dtype: torch.dtype) -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, activation="gelu", batch_first=True)
+    encoder = fill(nn.TransformerEncoder(layer, 1, nn.LayerNorm(16), enable_nested_tensor=False)).eval()
+    x = numbers((2, 5, 16), dtype=torch.float32)
+    expected, small = blockwise(encoder, BlockwiseConfig())(x), blockwise(encoder.to(dtype), BlockwiseConfig())
+    found = small(x.to(dtype))
+    assert found.dtype == dtype == small[0].feed_forward(x.to(dtype)).dtype == small[1](x.to(dtype)).dtype
+    assert float((found.double() - expected.double()).abs().mean()) < 0.1 * float(expected.abs().mean())
 
 
 def test_a_check_that_does_not_hold_is_seen() -> None:
