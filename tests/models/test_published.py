@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -285,6 +286,40 @@ def test_what_is_refused_says_why() -> None:
         names = ("space_transformer", "st_space_transformer")
         weights = {f"blocks.0.{name}.norm.weight": torch.zeros(16) for name in names}
         load_published(create("predformer", "toy", layout="fac-ts"), weights)
+
+
+OTHER_NAMES: dict[str, tuple[str, list[tuple[str, Any]], dict[str, Tensor]]] = {
+    # timm counts the halving of a grid to the stage after it, and has a layer inside its head
+    "swin of timm": ("swin", [
+        (r"^layers\.(\d)\.downsample", lambda found: f"layers.{int(found[1]) + 1}.downsample"),
+        (r"^head\.", "head.fc."),
+    ], {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(16, 16)}),
+    "mosaic_bert in composer": ("mosaic_bert", [(r"^", "model.")], {
+        "model.bert.pooler.dense.weight": torch.zeros(16, 16), "model.bert.embeddings.position_ids": torch.zeros(1, 9),
+    }),
+    "a head's bias beside its matrix": ("mosaic_bert", [(r"predictions\.decoder\.bias", "predictions.bias")], {}),
+    "gla with the words of transformers": ("gla of flash-linear-attention", [
+        (r"^model\.embeddings", "model.embed_tokens"), (r"\.g_norm\.", ".g_norm_swish_gate."),
+    ], {}),
+    "gla without its head": ("gla of flash-linear-attention", [(r"^model\.", "")], {}),
+    "maxim's parameters": ("maxim", [(r"^", "params/")], {"state/step": torch.zeros(())}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES)
+@torch.no_grad()
+def test_other_names_in_use_are_taken_too(name: str) -> None:
+    case, rules, beside = OTHER_NAMES[name]
+    model, inputs, book, expected = book_of(case)
+    weights = {}
+    for key, value in book.weights.items():
+        for pattern, made in rules:
+            key = re.sub(pattern, made, key)
+        weights[key] = value
+    assert weights.keys() != book.weights.keys()
+    found = load_published(model.eval(), weights | beside)(*inputs)
+    found = found if isinstance(found, Tensor) else found.logits
+    assert float((found - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
 
 
 @torch.no_grad()
