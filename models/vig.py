@@ -7,7 +7,9 @@ Shapes: B batch, C channels, Y X grid, N tokens row by row, D width, H heads.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -107,14 +109,14 @@ class BidirectionalMixer(nn.Module):
 class ChannelRms(nn.RMSNorm):
     """RMS norm over the channels of (B, C, Y, X)."""
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, eps: float) -> None:
         super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
-Norm = type[ChannelNorm] | type[ChannelRms]
+Norm = Callable[[int], nn.Module]
 
 
 class VigBlock(nn.Module):
@@ -159,7 +161,7 @@ class Vig(nn.Module):
         side = config.picture // 16
         positions = None if config.hierarchical else nn.Parameter(torch.randn(1, first, side, side) * 0.02)
         self.positions = positions
-        norm: Norm = ChannelNorm if config.hierarchical else ChannelRms
+        norm: Norm = ChannelNorm if config.hierarchical else partial(ChannelRms, eps=config.norm_eps)
         layers: list[nn.Module] = []
         for stage, (width, depth, heads) in enumerate(zip(config.widths, config.depths, config.heads, strict=True)):
             if stage:
@@ -170,9 +172,6 @@ class Vig(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.norm = norm(last)
         self.head = nn.Linear(last, config.classes)
-        for part in self.modules():
-            if isinstance(part, ChannelRms):
-                part.eps = config.norm_eps
         self.apply(_draw)
 
     def forward(self, x_BCYX: Tensor) -> Tensor:

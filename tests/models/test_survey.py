@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import diffusers
@@ -12,6 +13,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from outpace.errors import ConfigError, UnknownNameError
 from outpace.models.survey import ARCHITECTURES, AXES, MACHINES, TECHNIQUES, Table, Technique, cost, least_seconds
 from outpace.models.survey.architectures import dit, flux
+from outpace.models.survey.cost import Matrix
+from outpace.models.survey.techniques import matrices
 
 EVERY_STREAM = {"tokens": 4096, "patches": 4095, "image": 4096, "text": 512}
 
@@ -94,6 +97,20 @@ def test_experts_that_nobody_chose_are_not_read() -> None:
     one, many = cost(parts, 1), cost(parts, 4096)
     assert one.moved_bytes - one.cache_bytes < 0.3 * one.weight_bytes
     assert many.moved_bytes - many.cache_bytes > 0.99 * many.weight_bytes
+
+
+def test_what_is_changed_is_every_matrix_of_a_layer_by_name_and_no_other() -> None:
+    parts = tuple(Matrix(name=name, inputs=4, outputs=4, layers=n) for name, n in (("q", 2), ("up", 3), ("head", 1)))
+    parts += (Table(name="norms", numbers=3, layers=3),)
+    assert matrices(parts, bits=4) == (replace(parts[0], bits=4), replace(parts[1], bits=4), *parts[2:])
+    assert matrices(parts, ("up", "head"), bits=4) == (parts[0], replace(parts[1], bits=4), *parts[2:])
+
+
+@pytest.mark.parametrize("how", [{"batch": 0}, {"cached": -1}, {"tokens": -1}])
+def test_fewer_than_nothing_costs_nothing(how: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="at least one sequence"):
+        cost(ARCHITECTURES["llama-2-7b"](), **{"tokens": 5, **how})
+    cost(ARCHITECTURES["llama-2-7b"](), 0, cached=0, batch=1)
 
 
 def test_bad_input_ends_in_one_clear_error() -> None:
