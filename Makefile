@@ -139,7 +139,7 @@ bench-dense2moe: $(READY) ## mixtures and pruned models distilled alike, an hour
 bench-bricks: $(READY) ## calibrated beside uniform and random schedules of bricks, half an hour: docs/results_bricks.md
 	$(BIN)/python benchmarks/bricks.py
 
-bench-schedules: $(READY) ## schedules at other numbers of steps and by sample, half an hour: benchmarks/results/schedules.md
+bench-schedules: $(READY) ## schedules at other numbers of steps, by sample and beside power schedules, an hour: benchmarks/results/schedules.md
 	$(BIN)/python benchmarks/schedules.py
 
 bench-lego: $(READY) ## what leaving out bricks of the pocket lego saves and costs, ten minutes: docs/results_lego.md

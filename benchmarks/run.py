@@ -4,10 +4,12 @@
     python benchmarks/run.py wan-long     # sparse attention: 4352 tokens, a clip takes half a minute and more
     python benchmarks/run.py --matrix     # every combination of parts, at 50 steps: docs/results_matrix.md
     python benchmarks/run.py --sisters    # pipelines that no setting was chosen on, trained where they are missing
+    python benchmarks/run.py photo --again --methods METHODS    # a few contenders, beside a committed comparison
 
 Runs `outpace compare` for each and keeps its results.json as benchmarks/results/YYYY-MM_DEVICE_PIPELINE-STEPS.json and
 its report as docs/reports/PIPELINE-STEPS.html; the tables of README.md are then written from those files. An
-interrupted run continues where it stopped.
+interrupted run continues where it stopped. What `--again` measures is kept as again-PIPELINE-STEPS.json: in the table
+of README.md those contenders stand as they were found last, the others as in the comparison of all.
 """
 
 from __future__ import annotations
@@ -115,8 +117,11 @@ def compare(pipeline: str, steps: int, prompts: int, methods: str, options: tupl
     return out / "results.json"
 
 
-def keep(results: Path) -> Path:
+def keep(results: Path, *, again: bool = False) -> Path:
     """Copy a comparison's results to where they are committed, under a name that says when, on what, and what.
+
+    Args:
+        again: some contenders of a committed comparison; its report stays.
 
     The timelines stay behind, and digits beyond the sixth: they are many times larger than what is read. The report is
     kept too, in docs/reports.
@@ -126,12 +131,16 @@ def keep(results: Path) -> Path:
         contender.pop("timeline", None)
     device = re.sub(r"[^a-z0-9]+", "-", str(data["environment"].get("device", "cpu")).lower()).strip("-")[:24]
     what = f"{'matrix-' if 'matrix' in data else ''}{data['pipeline']['name']}-{data['pipeline']['steps']}"
+    if again:
+        data["again"], what = True, f"again-{what}"
     name = f"{data['made'][:7]}_{device}_{what}.json"
     RESULTS.mkdir(exist_ok=True)
     kept = RESULTS / name
     part = kept.with_suffix(".part")
     part.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
     os.replace(part, kept)
+    if again:
+        return kept
     REPORTS.mkdir(exist_ok=True)
     shutil.copy(results.with_name("report.html"), REPORTS / f"{what}.html")
     return kept
@@ -146,7 +155,10 @@ def main() -> None:
     parser.add_argument("--timing-prompts", type=int, help="prompts that are timed; 0 on a machine that is shared")
     parser.add_argument("--matrix", action="store_true", help="every combination of parts instead of curves")
     parser.add_argument("--sisters", action="store_true", help="the sisters of the pipelines instead")
+    parser.add_argument("--again", action="store_true", help="only --methods, beside the committed comparison")
     chosen = parser.parse_args()
+    if chosen.again and not chosen.methods:
+        parser.error("--again measures some contenders: name them with --methods")
     for name in chosen.pipelines:
         pipeline = sister(name) if chosen.sisters else name
         plan = MATRIX_PLANS.get(name, MATRIX) if chosen.matrix else PLANS.get(name, Plan())
@@ -155,14 +167,10 @@ def main() -> None:
         if chosen.timing_prompts is not None:
             options = (*options, "--timing-prompts", str(chosen.timing_prompts))
         for steps in chosen.steps or plan.steps:
-            out = (
-                ROOT
-                / "out"
-                / "bench"
-                / f"{'matrix-' if chosen.matrix else ''}{name}{'-sister' * chosen.sisters}-{steps}"
-            )
+            kind = f"{'matrix-' * chosen.matrix}{'again-' * chosen.again}"
+            out = ROOT / "out" / "bench" / f"{kind}{name}{'-sister' * chosen.sisters}-{steps}"
             methods, prompts = chosen.methods or plan.methods, chosen.prompts or plan.prompts
-            print(keep(compare(pipeline, steps, prompts, methods, options, out)))
+            print(keep(compare(pipeline, steps, prompts, methods, options, out), again=chosen.again))
     subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py")], check=True, cwd=ROOT)
 
 

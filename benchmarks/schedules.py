@@ -53,6 +53,9 @@ COUNTS = (7, 8, 9, 10, 11)
 EXPONENTS, ORDERS, REPLAYS, DIALS = (1.0, 1.4, 1.8), (0.0, 1.0, 2.0), (0.0, 1.0, 2.0), (2.0, 3.0, 4.0, 4.7)
 POWER_STEPS, POWER_PROMPTS = (28, 50), {"dit": 8, "flux": 4, "wan": 2}
 
+WITHIN = 1.5
+"""How near the dial was meant to come to the best power schedule, in dB."""
+
 KEYS = {
     "mapped": ("pipeline", "steps"),
     "hardness": ("pipeline", "computed"),
@@ -298,7 +301,15 @@ def beside_power(rows: list[dict[str, Any]]) -> list[str]:
             f"{best['mean'] - online['mean']:.1f}",
         )
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    behind = [best_power(row)["mean"] - row["online"]["mean"] for row in rows]
+    most = rows[behind.index(max(behind))]
+    return [
+        *lines,
+        "",
+        f"Within {WITHIN:g} dB of it in {sum(one <= WITHIN for one in behind)} of {len(rows)} rows, {fmean(behind):.1f}"
+        f" dB behind on average and most on {most['pipeline']} at {most['steps']} steps and {most['speedup']:g}x "
+        f"({max(behind):.1f} dB).",
+    ]
 
 
 def by_first(rows: list[dict[str, Any]]) -> list[str]:

@@ -6,7 +6,7 @@ highest mean PSNR at the same number of computed blocks, so that it may be anoth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import Any
@@ -49,7 +49,7 @@ class Standing:
     reached: tuple[float, float]
     """Mean and worst PSNR of ours."""
     faster: float | None
-    """Times as fast as plain by the clock, of the timed point of ours nearest to AIM."""
+    """Times as fast as plain (see `clock_of`), of the timed point of ours nearest to AIM."""
     fewer_steps: tuple[float, float] | None
     rival: str
     rival_reached: tuple[float, float] | None
@@ -60,7 +60,7 @@ class Standing:
     peer_lead: float | None
     """The lead over the best of what others publish or ship, fixed intervals of our own code left out."""
     time_lead: float | None
-    """The same by the clock, at AIM times less time; None where too little was timed."""
+    """The same in time (see `clock_of`), at AIM times less of it; None where too little was timed."""
 
 
 def standing(data: dict[str, Any]) -> Standing | None:
@@ -83,10 +83,10 @@ def standing(data: dict[str, Any]) -> Standing | None:
     nearest = min(timed, key=lambda c: abs(c["speedup"]["value"] - AIM), default=None)
     return Standing(
         name=f"{data['pipeline']['name']}, {data['pipeline']['steps']} steps",
-        plain_seconds=median(pair["plain"]["wall"] for pair in nearest["time"]["pairs"]) if nearest else None,
+        plain_seconds=median(pair["plain"][clock_of(data)] for pair in nearest["time"]["pairs"]) if nearest else None,
         ours=ours,
         reached=here,
-        faster=nearest["time"]["wall"]["value"] if nearest else None,
+        faster=nearest["time"][clock_of(data)]["value"] if nearest else None,
         fewer_steps=fewer[0] if fewer else None,
         rival=best,
         rival_reached=others.get(best),
@@ -119,14 +119,19 @@ def rival_curves(data: dict[str, Any]) -> dict[str, str]:
 
 
 def curves_of(data: dict[str, Any], *, by_time: bool) -> dict[str, list[Point]]:
-    """The points of every curve, its speed-ups counted in blocks or by the clock."""
+    """The points of every curve, its speed-ups counted in blocks or in time (see `clock_of`)."""
     found: dict[str, list[Point]] = {}
     for c in usable(data):
-        speed = (c["time"] or {}).get("wall") if by_time else c["speedup"]
+        speed = (c["time"] or {}).get(clock_of(data)) if by_time else c["speedup"]
         psnr = c["metrics"][data["study"]["plain"]]["psnr"]
         if speed:
             found.setdefault(c["curve"], []).append((speed["value"], psnr["value"], psnr["worst"]))
     return found
+
+
+def clock_of(data: dict[str, Any]) -> str:
+    """Which time counts: on a CPU that of the processor, which other programs on the machine take no part of."""
+    return "cpu" if data["study"]["device"] == "cpu" else "wall"
 
 
 def value_at(points: Sequence[Point], speedup: float = AIM) -> tuple[float, float] | None:
@@ -144,7 +149,7 @@ def lead_over(points: Sequence[Point], level: float, speedup: float = AIM) -> tu
 
 
 def time_lead(data: dict[str, Any], ours: str) -> float | None:
-    """The lead by the clock."""
+    """The lead in time."""
     timed = {curve: points for curve, points in curves_of(data, by_time=True).items() if len(points) >= MINIMUM}
     rivals = [
         found[0]
@@ -203,9 +208,24 @@ def table(comparisons: Sequence[dict[str, Any]]) -> str:
     machines = sorted({data["environment"].get("device", "") for data, _ in held})
     prompts = sorted({data["study"]["samples"] for data, _ in held})
     measured = (
-        f"{' to '.join(map(str, dict.fromkeys((prompts[0], prompts[-1]))))} held-out prompts; {', '.join(machines)}."
+        f"{' to '.join(map(str, dict.fromkeys((prompts[0], prompts[-1]))))} held-out prompts; {', '.join(machines)}"
+        f"{', seconds of its processor' if all(clock_of(data) == 'cpu' for data, _ in held) else ''}."
     )
-    return "\n".join([*lines, "", " ".join([*sentences(held), measured])])
+    return "\n".join([*lines, "", " ".join([*sentences(held), measured, *measured_again(data for data, _ in held)])])
+
+
+def measured_again(comparisons: Iterable[dict[str, Any]]) -> list[str]:
+    """What of a comparison was measured once more, later than the others of it."""
+    return [
+        f"Of {data['pipeline']['name']}, {data['pipeline']['steps']} steps, {curves_in(again)} as measured again on "
+        f"{again['made']}."
+        for data in comparisons
+        for again in data.get("later", ())
+    ]
+
+
+def curves_in(data: dict[str, Any]) -> str:
+    return ", ".join(dict.fromkeys(c["curve"] for c in usable(data)))
 
 
 def is_untouched(data: dict[str, Any]) -> bool:
@@ -221,11 +241,12 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
         ("others", [found for data, found in held if not is_untouched(data)]),
     ):
         leads = [found.lead for found in rows if found.lead is not None]
+        timed = " in processor time" if all(clock_of(data) == "cpu" for data, _ in held) else ""
         times = [found.time_lead for found in rows if found.time_lead is not None]
         if not leads:
             continue
         peers = [found.peer_lead for found in rows if found.peer_lead is not None]
-        clock = f", and is {fmean(times):.2f} times as fast by the clock" if times else ""
+        clock = f", and is {fmean(times):.2f} times as fast{timed}" if times else ""
         verdict = f"the goal of {GOAL:g} is {'met' if min(fmean(leads), fmean(times or leads)) >= GOAL else 'missed'}"
         said.append(
             f"On the {words}, in the mean over {len(leads)} rows, ours computes {fmean(leads):.2f} times fewer blocks "

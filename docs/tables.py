@@ -152,14 +152,33 @@ def recipe(sister: Any) -> str:
 def results(folder: Path = RESULTS) -> str:
     """One row a committed comparison: ours beside the best rival, sisters first."""
     return (
-        beside("standing").table(comparisons(folder))
+        beside("standing").table([as_of_late(data) for data in comparisons(folder)])
         or "No comparison has been committed yet; `make bench` makes them."
     )
 
 
 def comparisons(folder: Path = RESULTS) -> list[dict[str, Any]]:
-    """The committed results of `outpace compare`, those of `--matrix` left out."""
-    return [data for data in every_result(folder) if "matrix" not in data]
+    """The committed results of `outpace compare`, those of `--matrix` left out.
+
+    Each holds under "later" what was measured of a few of its contenders since, in the order of the files.
+    """
+    every = [data for data in every_result(folder) if "matrix" not in data]
+    later = [data for data in every if data.get("again")]
+    return [
+        {**data, "later": [again for again in later if key_of(again) == key_of(data)]}
+        for data in every
+        if not data.get("again")
+    ]
+
+
+def key_of(data: dict[str, Any]) -> tuple[str, int]:
+    return data["pipeline"]["name"], data["pipeline"]["steps"]
+
+
+def as_of_late(data: dict[str, Any]) -> dict[str, Any]:
+    """A comparison in which contenders that were measured again stand as they were found last."""
+    fresh = {c["name"]: c for again in data["later"] for c in again["contenders"]}
+    return {**data, "contenders": [fresh.get(c["name"], c) for c in data["contenders"]]}
 
 
 def every_result(folder: Path) -> list[dict[str, Any]]:
@@ -175,7 +194,11 @@ def conditions(data: dict[str, Any]) -> str:
     if "torch threads" in environment:
         parts.append(f"{environment['torch threads']} torch thread(s)")
     parts += [f"{package} {environment[package]}" for package in ("torch", "diffusers") if package in environment]
-    return ", ".join([*filter(None, parts), data["made"]])
+    since = [
+        f"{beside('standing').curves_in(again)} measured again for the README's table, {again['made']}"
+        for again in data.get("later", ())
+    ]
+    return "; ".join([", ".join([*filter(None, parts), data["made"]]), *since])
 
 
 def in_brief(data: dict[str, Any]) -> str:
@@ -283,7 +306,9 @@ def kernel_page() -> str:
 def photo_page() -> str:
     """docs/photo.md with the table of how hard the pocket is."""
     written = PHOTO_PAGE.read_text(encoding="utf-8")
-    return rewritten(written, {"difficulty": lambda: beside("difficulty").table(comparisons())})
+    return rewritten(
+        written, {"difficulty": lambda: beside("difficulty").table([as_of_late(data) for data in comparisons()])}
+    )
 
 
 def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:

@@ -148,6 +148,24 @@ def test_results_come_from_committed_comparisons(tables: ModuleType, toy_compari
         assert f"{cell['quality']['value']:.1f}" in brief and f"{cell['quality']['value']:.1f}" in page
 
 
+def test_contenders_that_were_measured_again_stand_as_they_were_found_last(
+    tables: ModuleType, toy_comparison: Path, tmp_path: Path
+) -> None:
+    first = json.loads((toy_comparison / "results.json").read_text())
+    (tmp_path / "toy.json").write_text(json.dumps(first))
+    name = next(c["name"] for c in first["contenders"] if c["kind"] == "gated" and not c["error"])
+    again = {**first, "again": True, "made": "another day"}
+    again["contenders"] = [{**c, "label": "found last"} for c in first["contenders"] if c["name"] in ("plain", name)]
+    (tmp_path / "again-toy.json").write_text(json.dumps(again))
+    (one,) = tables.comparisons(tmp_path)
+    late = {c["name"]: c for c in tables.as_of_late(one)["contenders"]}
+    assert list(late) == [c["name"] for c in first["contenders"]]
+    assert {n for n, c in late.items() if c["label"] == "found last"} == {"plain", name}
+    assert "measured again for the README's table, another day" in tables.index_page(tmp_path)
+    assert "as measured again on another day." in tables.results(tmp_path)
+    assert list(tables.full_pages(tmp_path)) == ["toy.md"]
+
+
 def test_the_picture_is_drawn_from_a_comparison(toy_comparison: Path, tmp_path: Path) -> None:
     from PIL import Image
 
