@@ -94,7 +94,7 @@ def coding_rate(z_ND: Tensor, bases_KRD: Tensor, *, precision: float = 0.5) -> T
     projected_KNR = z_ND @ bases_KRD.mT
     rank, tokens = bases_KRD.shape[1], len(z_ND)
     gram = projected_KNR.mT @ projected_KNR * (rank / (tokens * precision**2))
-    return torch.linalg.slogdet(torch.eye(rank, dtype=z_ND.dtype) + gram)[1].sum() / 2
+    return torch.linalg.slogdet(torch.eye(rank, dtype=z_ND.dtype, device=z_ND.device) + gram)[1].sum() / 2
 
 
 def compression_step(z_ND: Tensor, bases_KRD: Tensor, *, step: float, precision: float = 0.5) -> Tensor:

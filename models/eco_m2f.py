@@ -147,7 +147,7 @@ class ExitData:
 
     def best(self, price: float) -> Tensor:
         """(P): which exit, from 0, has most quality left after paying `price` for each layer."""
-        layers = torch.arange(1, self.quality_PE.shape[1] + 1)
+        layers = torch.arange(1, self.quality_PE.shape[1] + 1, device=self.quality_PE.device)
         return (self.quality_PE - price * layers).argmax(-1)
 
 

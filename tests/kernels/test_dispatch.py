@@ -7,7 +7,8 @@ import torch
 
 from outpace.errors import ConfigError, MissingDependencyError, UnknownNameError
 from outpace.kernels.attention import DENSE, MASS, SPARSE
-from outpace.kernels.dispatch import OPERATIONS, Backend, Operation, deferred, not_installed
+from outpace.kernels.dispatch import OPERATIONS, Backend, Operation, Unfit, deferred, not_installed
+from outpace.kernels.precision import widened, widest
 
 
 def operation() -> Operation:
@@ -41,6 +42,55 @@ def test_the_first_without_an_objection_runs_and_is_recorded() -> None:
 def test_one_asked_for_by_name_runs_even_if_it_hesitates() -> None:
     doubling = operation()
     assert doubling.choose(torch.ones(9), backend="slow").name == doubling.last == "slow"
+
+
+class Blocks:
+    """An index of blocks, as far as kernels are compiled for it."""
+
+    def __init__(self, query_block: int, key_block: int) -> None:
+        self.query_block, self.key_block = query_block, key_block
+
+
+def test_one_that_gives_up_is_passed_over_for_inputs_of_that_kind_alone() -> None:
+    asked: list[str] = []
+
+    def large(x: torch.Tensor, *_: object) -> torch.Tensor:
+        asked.append("large")
+        if x.shape[-1] > 8 or x.dtype == torch.float16:
+            raise Unfit("too little shared memory")
+        return 2 * x
+
+    def plain(x: torch.Tensor, *_: object) -> torch.Tensor:
+        asked.append("plain")
+        return x + x
+
+    doubling = Operation(name="doubling", backends=[Backend(name="large", run=large), Backend(name="plain", run=plain)])
+
+    def ran(*inputs: object, backend: str = "auto") -> list[str]:
+        asked.clear()
+        assert torch.equal(doubling.run(lambda run: run(*inputs), *inputs, backend=backend), 2 * inputs[0])
+        assert doubling.last == asked[-1]
+        return list(asked)
+
+    wide, blocks = torch.ones(2, 9), Blocks(64, 64)
+    assert ran(torch.ones(2, 8), blocks, True, None) == ["large"]
+    assert ran(wide, blocks, True, None) == ["large", "plain"] and ran(wide, blocks, True, None) == ["plain"]
+    assert ran(torch.ones(5, 9), Blocks(64, 64), True, None) == ["plain"], "of the same kind, whatever its rows"
+    assert doubling.explain(wide, blocks, True, None)[0] == ("large", "too little shared memory")
+    for other in (
+        (torch.ones(2, 10), blocks, True, None), (torch.ones(2, 8).half(), blocks, True, None),
+        (wide, Blocks(64, 32), True, None), (wide, Blocks(32, 64), True, None), (wide, blocks, False, None),
+    ):  # fmt: skip
+        assert ran(*other) == ["large", "plain"]
+    assert ran(torch.ones(2, 8), blocks, True, None) == ["large"]
+    with pytest.raises(ConfigError, match="cannot take these inputs: too little shared memory; use"):
+        ran(torch.ones(2, 11), backend="large")
+
+
+def test_what_decides_is_summed_in_the_widest_type_that_a_device_has() -> None:
+    assert [widest(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [torch.float64] * 2 + [torch.float32]
+    x = torch.tensor([1.0, 0.1], dtype=torch.bfloat16)
+    assert widened(x).dtype == torch.float64 and widened(x).tolist() == x.tolist()
 
 
 def test_one_that_cannot_says_why() -> None:

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from outpace.errors import ConfigError, InputError, OutpaceError, UnknownNameError
 from outpace.models import MODELS, config_of, configuration, create, load, save
+from outpace.models.crate import coding_rate
 from outpace.models.create import TOY, sizes_of
+from outpace.models.eco_m2f import ExitData
 from outpace.models.layers.generation import Generates, drawn
 from outpace.models.remember import STRUCTURE, defaults, described, remembered
 from outpace.models.settings import changed, from_data, to_data
@@ -129,6 +131,32 @@ def cells() -> Iterator[Any]:
 @pytest.mark.parametrize(("name", "size", "what"), list(cells()))
 def test_every_named_size(name: str, size: str, what: str) -> None:
     HELD[what](name, size)
+
+
+DATA_DECIDES = {
+    "eco_m2f": "transformers keeps its sines of positions where it made them first",
+    "mosaic_bert": "where texts are filled up is looked up",
+    "widenet": "autocast is asked about the device, which it does not know",
+}
+"""Models that cannot run without numbers, and why."""
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT if name not in DATA_DECIDES])
+@torch.no_grad()
+def test_everything_lies_on_the_device_of_the_model(name: str) -> None:
+    """Run without memory: a tensor that is made anywhere else, as a GPU would not take it, ends it."""
+    there, here = create(name, TOY, device="meta").eval(), create(name, TOY).eval()
+    inputs = example(name, config_of(here))
+    found = flat(there(*(part.to("meta") for part in inputs)))
+    expected = run(here, inputs)
+    assert found and all(part.device.type == "meta" for part in found)
+    assert [(part.shape, part.dtype) for part in found] == [(part.shape, part.dtype) for part in expected]
+
+
+def test_what_is_measured_of_tensors_lies_beside_them() -> None:
+    z = torch.zeros(6, 4, device="meta")
+    assert coding_rate(z, torch.zeros(2, 3, 4, device="meta")).device.type == "meta"
+    assert ExitData(seen_PW=z, quality_PE=z).best(0.1).device.type == "meta"
 
 
 def test_every_size_that_a_card_names_is_among_them() -> None:
