@@ -166,6 +166,8 @@ def main() -> None:
         options = (*plan.options, "--matrix") if chosen.matrix else plan.options
         if chosen.timing_prompts is not None:
             options = (*options, "--timing-prompts", str(chosen.timing_prompts))
+        if chosen.again:  # what only the README's table takes
+            options = (*options, "--converged-steps", "0")
         for steps in chosen.steps or plan.steps:
             kind = f"{'matrix-' * chosen.matrix}{'again-' * chosen.again}"
             out = ROOT / "out" / "bench" / f"{kind}{name}{'-sister' * chosen.sisters}-{steps}"

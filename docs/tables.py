@@ -176,9 +176,14 @@ def key_of(data: dict[str, Any]) -> tuple[str, int]:
 
 
 def as_of_late(data: dict[str, Any]) -> dict[str, Any]:
-    """A comparison in which contenders that were measured again stand as they were found last."""
+    """A comparison in which contenders that were measured again stand as they were found last.
+
+    New ones come first: what was not there when all were compared may be what is on by default since.
+    """
     fresh = {c["name"]: c for again in data["later"] for c in again["contenders"]}
-    return {**data, "contenders": [fresh.get(c["name"], c) for c in data["contenders"]]}
+    kept = [fresh.pop(c["name"], c) for c in data["contenders"]]
+    kinds = {name: kind for one in (data, *data["later"]) for name, kind in one["kinds"].items()}
+    return {**data, "kinds": kinds, "contenders": [*fresh.values(), *kept]}
 
 
 def every_result(folder: Path) -> list[dict[str, Any]]:

@@ -156,11 +156,12 @@ def test_contenders_that_were_measured_again_stand_as_they_were_found_last(
     name = next(c["name"] for c in first["contenders"] if c["kind"] == "gated" and not c["error"])
     again = {**first, "again": True, "made": "another day"}
     again["contenders"] = [{**c, "label": "found last"} for c in first["contenders"] if c["name"] in ("plain", name)]
+    again["contenders"].append({**again["contenders"][-1], "name": "new"})
     (tmp_path / "again-toy.json").write_text(json.dumps(again))
     (one,) = tables.comparisons(tmp_path)
     late = {c["name"]: c for c in tables.as_of_late(one)["contenders"]}
-    assert list(late) == [c["name"] for c in first["contenders"]]
-    assert {n for n, c in late.items() if c["label"] == "found last"} == {"plain", name}
+    assert list(late) == ["new", *(c["name"] for c in first["contenders"])]
+    assert {n for n, c in late.items() if c["label"] == "found last"} == {"plain", name, "new"}
     assert "measured again for the README's table, another day" in tables.index_page(tmp_path)
     assert "as measured again on another day." in tables.results(tmp_path)
     assert list(tables.full_pages(tmp_path)) == ["toy.md"]

@@ -91,7 +91,10 @@ def test_losses_are_said_and_the_goal_is_judged(standing: Any) -> None:
         "Beside the best of what others publish or ship it is 1.26 times. Behind in the mean: nowhere; in the" in said
     )
     assert "Behind in the mean: b, 28 steps (4.0 dB to theirs)" in said
-    assert "in the worst picture: b, 28 steps (4.0 dB)" in said and "16 held-out prompts; a desk, seconds of its processor." in said
+    assert (
+        "in the worst picture: b, 28 steps (4.0 dB)" in said
+        and "16 held-out prompts; a desk, seconds of its processor." in said
+    )
     assert "1.26 times as fast in processor time" in said
 
 
