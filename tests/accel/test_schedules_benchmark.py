@@ -30,6 +30,31 @@ def test_the_page_is_what_was_measured(benchmark: ModuleType) -> None:
     assert {row["pipeline"] for part in ("mapped", "hardness") for row in held[part]} >= {"dit", "flux"}
 
 
+def test_how_far_the_dial_is_behind_power_schedules_is_told_as_measured(benchmark: ModuleType) -> None:
+    rows = json.loads(benchmark.RESULTS.read_text(encoding="utf-8"))["power"]
+    behind = [benchmark.best_power(row)["mean"] - row["online"]["mean"] for row in rows]
+    assert len(rows) == len(benchmark.PIPELINES) * len(benchmark.POWER_STEPS) * len(benchmark.DIALS)
+    told = " ".join((ROOT / "docs" / "scheduling.md").read_text(encoding="utf-8").split())
+    near = sum(one <= benchmark.WITHIN for one in behind)
+    assert f"within 1.5 dB of it in {near} of {len(rows)} rows" in told
+    assert f"{sum(behind) / len(rows):.1f} dB behind on average" in told and f"({max(behind):.1f} dB)" in told
+
+
+def test_the_second_computed_step_is_laid_and_the_others_behind_it(benchmark: ModuleType) -> None:
+    for gap in benchmark.GAPS:
+        places = benchmark.after(gap, 6, 28)
+        assert places[:2] == [0, gap] and len(places) == 6 and places == sorted(set(places)) and places[-1] < 28
+    assert benchmark.after(5, 6, 28) == [0, 5, 10, 15, 20, 26]
+
+
+def test_a_row_takes_the_place_of_its_like(benchmark: ModuleType) -> None:
+    rows = [{"pipeline": "dit", "steps": 50, "mapped": 1}, {"pipeline": "flux", "steps": 50, "mapped": 2}]
+    fresh = {"pipeline": "dit", "steps": 50, "mapped": 3}
+    assert benchmark.placed(rows, fresh, ("pipeline", "steps")) == [fresh, rows[1]]
+    other = {"pipeline": "dit", "steps": 28, "mapped": 4}
+    assert benchmark.placed(rows, other, ("pipeline", "steps")) == [rows[0], other, rows[1]]
+
+
 def test_a_step_is_moved_from_the_first_third_to_the_last(benchmark: ModuleType) -> None:
     made = np.array([[10.0] * 6, [20.0] * 6, [30.0] * 6])
     made[:, 5] += 5.0  # the last sample is easy
