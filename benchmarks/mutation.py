@@ -60,6 +60,8 @@ ACCEL = (
     "accel/methods/interval_taylor.py", "accel/methods/scheduled_taylor.py",
 )  # fmt: skip
 """Forecasts, their replay and gate, the schedule and its calibration."""
+FIELDS = "tests/models/test_create.py::test_a_changed_field_is_refused_or_works"
+"""What a model's configuration refuses, by the model."""
 FORECAST_TESTS = (
     "tests/accel/test_forecast_parts.py",
     "tests/accel/test_calibration_search.py",
@@ -208,7 +210,11 @@ def fast_tests(path: Path) -> list[str]:
             for one in (ROOT / "tests" / "models").glob("test_*.py")
             if one.stem != "test_remember" and f".{stem} import" in one.read_text(encoding="utf-8")
         }
-        return [str(one.relative_to(ROOT)) for one in sorted(found) if one.is_file()]
+        named = [str(one.relative_to(ROOT)) for one in sorted(found) if one.is_file()]
+        from outpace.models import MODELS
+
+        built = [name for name in dependents(path)[:1] if MODELS[name].build is not None]
+        return [*named, *(f"{FIELDS}[{name}]" for name in built)]
     package = path.parent.name
     words = {stem if stem not in ("torch", "inputs", "numbers", "ffn", "gated", "chunked", "decay") else package}
     return [
@@ -386,7 +392,15 @@ def summary(rows: list[tuple[Change, str | None]], count: int, options: str) -> 
         "",
         f"{sum(told is not None for _, told in rows)} of {len(rows)} noticed"
         f" ({sum(told is not None for _, told in rows) / max(len(rows), 1):.1%}),"
-        f" {sum(_ended(told) for _, told in rows)} of them because nothing ran any more.",
+        f" {sum(_ended(told) for _, told in rows)} of them because nothing ran any more: "
+        + " and ".join(
+            f"{sum(told is not None for told in part)} of {len(part)} that {how}"
+            for how, part in (
+                ("were drawn", [told for change, told in rows if kind(change) != "written"]),
+                ("somebody wrote", [told for change, told in rows if kind(change) == "written"]),
+            )
+        )
+        + ".",
         "",
         f"`python benchmarks/mutation.py{options}`, torch {torch.__version__}, {platform.machine()}."
         + (f" The run was stopped here; its list has {count}." if len(rows) < count else ""),

@@ -42,6 +42,8 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
     "predformer blocks": (lambda: PredFormerConfig(blocks=10), "10 cannot be split into 4"),
     "dlgsanet": (lambda: DlgsanetConfig(normaliser="softmx"), "did you mean 'softmax'"),
     "craft": (lambda: CraftConfig(heads=3), "heads over orientations"),
+    "craft windows": (lambda: CraftConfig(window=(4,)), "rows and columns"),  # pyright: ignore[reportArgumentType]
+    "predformer pictures": (lambda: PredFormerConfig(picture=(8,)), "rows and columns"),  # pyright: ignore[reportArgumentType]
     "maxim": (lambda: MaximConfig(scales=4), "from 1 to 3 scales"),
 }
 
