@@ -154,7 +154,7 @@ bench-dit3d: $(READY) ## clouds of the pocket dit3d beside the data, some minute
 bench-ladine: $(READY) ## LaDiNE and its rivals trained three times, ten minutes: docs/results_ladine.md
 	$(BIN)/python benchmarks/ladine.py
 
-mutation: $(READY) ## some 270 one-term changes and which of them checks and fast tests notice, an hour: benchmarks/results/mutation.md
+mutation: $(READY) ## some 270 one-term changes and which of them checks and fast tests notice, half an hour: benchmarks/results/mutation.md
 	$(BIN)/python benchmarks/mutation.py --count 110 --seed 4 --save
 
 bench-int8: $(READY) ## what 8-bit codes of two pockets save and cost, some minutes: docs/results_int8.md
