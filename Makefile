@@ -15,7 +15,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-serve parity lint typecheck format links readme docs counts fuzz bench bench-tune bench-attention bench-sparse-errors bench-sparse-attention bench-linear bench-vision bench-moe bench-bricks bench-schedules bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 bench-serve mutation wheel clean
+.PHONY: help install demo test test-slow test-serve parity lint typecheck format links readme docs counts fuzz bench bench-tune bench-attention bench-sparse-errors bench-sparse-attention bench-sparse-dropped bench-linear bench-vision bench-moe bench-bricks bench-schedules bench-lego bench-vdt bench-dit3d bench-ladine bench-int8 bench-serve mutation wheel clean
 
 help: ## this list
 	@echo "outpace: make TARGET, where TARGET is"
@@ -121,8 +121,11 @@ bench-attention: $(READY) ## speed of block-sparse attention on one core, some m
 bench-sparse-errors: $(READY) ## what sparse attention costs, by layer, head and noise level, ten minutes: docs/results_sparse_errors.md
 	$(BIN)/python benchmarks/sparse_errors.py
 
-bench-sparse-attention: $(READY) ## sparse attention beside fewer steps and forecasts at equal time, hours: docs/results_sparse_attention.md
+bench-sparse-attention: $(READY) ## sparse attention beside fewer steps and forecasts at equal time, half an hour on an idle core: docs/results_sparse_attention.md
 	$(BIN)/python benchmarks/sparse_attention.py
+
+bench-sparse-dropped: $(READY) ## whether it pays to put back what sparse attention leaves out, three minutes: docs/results_sparse_dropped.md
+	$(BIN)/python benchmarks/sparse_dropped.py
 
 bench-linear: $(READY) ## linear attention from 1024 to 32768 tokens on one core, some minutes: benchmarks/results/linear_attention_cpu.md
 	$(BIN)/python benchmarks/linear_attention_cpu.py

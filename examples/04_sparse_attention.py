@@ -24,7 +24,7 @@ def clip() -> np.ndarray:
 
 
 plain = clip()
-with outpace.accelerate(pipe, outpace.AdaSpa(recall=0.95)) as run:
+with outpace.accelerate(pipe, outpace.AdaSpa(recall=0.99)) as run:
     sparse = clip()
 print(run.summary())
 print(f"PSNR to the plain clip: {-10 * np.log10(np.mean((plain - sparse) ** 2)):.1f} dB")

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .cost import Cost as Cost
     from .cost import break_even as break_even
     from .cost import count_cost as count_cost
+    from .cost import even_share as even_share
     from .cost import worthwhile as worthwhile
     from .counting import flops as flops
     from .devices import DEVICES as DEVICES
@@ -30,6 +31,7 @@ _HOME = {
     "break_even": ".cost",
     "count_cost": ".cost",
     "estimate": ".predict",
+    "even_share": ".cost",
     "find_device": ".devices",
     "flops": ".counting",
     "worthwhile": ".cost",
@@ -47,6 +49,7 @@ __all__ = [
     "break_even",
     "count_cost",
     "estimate",
+    "even_share",
     "find_device",
     "flops",
     "worthwhile",

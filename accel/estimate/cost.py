@@ -45,11 +45,11 @@ class Cost:
         """Tokens of the longest self-attention; 0 where there is none."""
         return max((site.queries for site in self.self_attention), default=0)
 
-    def index_bytes(self, density: float, block: int = 64) -> int:
+    def index_bytes(self, density: float, blocks: tuple[int, int] = (128, 64)) -> int:
         """Memory of the block indices of one call: 4 bytes a kept block and a row, for every layer and head."""
         total = 0.0
         for site in self.self_attention:
-            rows, columns = -(-site.queries // block), -(-site.keys // block)
+            rows, columns = -(-site.queries // blocks[0]), -(-site.keys // blocks[1])
             total += site.count * site.heads * 4 * (rows * columns * density + rows + 1)
         return round(total)
 
@@ -118,11 +118,35 @@ def worthwhile(
     return 1.0 / remaining if remaining > 0.0 else float("inf")
 
 
-def break_even(sparse_fraction_of_steps: float, kernel_ratio: float, *, search_cost: float = 0.0) -> float | None:
-    """The sparsity above which a run gets faster; None where not even leaving everything out would repay the search.
+def break_even(
+    sparse_fraction_of_steps: float,
+    kernel_ratio: float,
+    *,
+    search_cost: float = 0.0,
+    attention_share: float = 1.0,
+    speedup: float = 1.0,
+) -> float | None:
+    """The sparsity from which a run is as much faster as `speedup`; None where not even leaving everything out is.
 
-    Args: as those of `worthwhile`; with every step sparse and no search it is that of the kernel alone.
+    Args: as those of `worthwhile`; with every step sparse and no search it is that of the kernel alone. As long as
+    nothing is to be gained, how large a share attention has does not matter.
+
+    >>> round(break_even(0.8, 400 / 620, attention_share=0.87, speedup=1.92), 2)
+    0.8
     """
-    if sparse_fraction_of_steps <= search_cost:
+    gone = search_cost + (1.0 - 1.0 / speedup) / attention_share if attention_share > 0.0 else float("inf")
+    if sparse_fraction_of_steps <= gone:
         return None
-    return max(0.0, 1.0 - kernel_ratio * (1.0 - search_cost / sparse_fraction_of_steps))
+    return max(0.0, 1.0 - kernel_ratio * (1.0 - gone / sparse_fraction_of_steps))
+
+
+def even_share(
+    sparsity: float, sparse_fraction_of_steps: float, kernel_ratio: float, *, search_cost: float, speedup: float
+) -> float | None:
+    """The share of attention in the time from which a sparsity makes a run as much faster; None where none is enough.
+
+    Args: as those of `worthwhile`.
+    """
+    saved = sparse_fraction_of_steps * (1.0 - (1.0 - sparsity) / kernel_ratio) - search_cost
+    needed = (1.0 - 1.0 / speedup) / saved if saved > 0.0 else float("inf")
+    return needed if needed < 1.0 else None

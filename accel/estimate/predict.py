@@ -6,13 +6,32 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ...errors import ConfigError
-from .cost import FEWEST_TOKENS, Cost, break_even, count_cost, worthwhile
+from .cost import FEWEST_TOKENS, Cost, break_even, count_cost, even_share, worthwhile
 from .devices import Device, find_device
 from .sample import Sample, sample_of
 from .words import count, duration, flops, memory, percent, row, run_in_words
 
 WORTH = 1.2
 """A predicted speed-up below this is not worth an approximation: leaving out one step in six gives as much."""
+
+MEASURED_DENSITY = 0.0
+"""What recall 0.99 kept of the blocks of `wan-long` (docs/results_sparse_attention.md)."""
+
+RIVALS = {"fewer steps": 1.0, "a scheduled forecast": 1.0}
+"""How fast a run is made in other ways there that comes as close to the plain clip as recall 0.99."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Even:
+    """From where on sparse attention is as fast as another way to the same fidelity, were this model as `wan-long`."""
+
+    rival: str
+    speedup: float
+    """That of the rival."""
+    density: float | None
+    """Share of the blocks that may be kept at this size; None: leaving out everything is not enough."""
+    tokens: int | None
+    """Tokens that become the picture from which on the density of `wan-long` is enough; None: no number is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +89,8 @@ class Estimate:
     """Sparsity above which the sparse kernel beats the dense one."""
     break_even: float | None
     """Sparsity above which the whole run gets faster, search and warm-up counted; None: never."""
+    evens: tuple[Even, ...]
+    """The same beside ways that come as close to the plain picture."""
     index_bytes: int
     """Block indices of every layer and call, held between searches."""
     worth: bool
@@ -177,6 +198,10 @@ def _judge(
     ceiling = 1.0 / (1.0 - share) if share < 1.0 else float("inf")
     even = break_even(fraction, rates.kernel_ratio, search_cost=search_cost)
     even = None if even is None or even / kept_text >= 1.0 else even / kept_text
+    evens = tuple(
+        _even_with(cost, name, speed, share, kept_text, fraction, rates.kernel_ratio, search_cost)
+        for name, speed in RIVALS.items()
+    )
     weights = found.copies * cost.parameters * rates.weight_bytes
     worth, verdict = _verdict(cost, share, ceiling, sparsity, gain)
     return Estimate(
@@ -213,11 +238,32 @@ def _judge(
         predicted_seconds=steps * seconds / gain,
         kernel_break_even=max(0.0, 1.0 - rates.kernel_ratio),
         break_even=even,
+        evens=evens,
         index_bytes=calls * cost.index_bytes(1.0 - effective),
         worth=worth,
         verdict=verdict,
         notes=found.notes,
     )
+
+
+def _even_with(
+    cost: Cost,
+    rival: str,
+    speedup: float,
+    share: float,
+    kept_text: float,
+    fraction: float,
+    kernel_ratio: float,
+    search_cost: float,
+) -> Even:
+    sparsity = break_even(fraction, kernel_ratio, search_cost=search_cost, attention_share=share, speedup=speedup)
+    density = None if sparsity is None or sparsity / kept_text >= 1.0 else 1.0 - sparsity / kept_text
+    least = even_share(
+        (1.0 - MEASURED_DENSITY) * kept_text, fraction, kernel_ratio, search_cost=search_cost, speedup=speedup
+    )
+    # Attention grows with the square of the tokens, the rest with their number.
+    tokens = None if least is None or share in (0.0, 1.0) else cost.tokens * least / (1 - least) * (1 - share) / share
+    return Even(rival=rival, speedup=speedup, density=density, tokens=None if tokens is None else round(tokens))
 
 
 def _verdict(cost: Cost, share: float, ceiling: float, sparsity: float, gain: float) -> tuple[bool, str]:
@@ -250,7 +296,8 @@ def describe(e: Estimate) -> str:
         ("predicted", f"{e.predicted_speedup:.2f}x, {duration(e.predicted_seconds)}, {_how(e)}"),
         ("as long as", _as_long(e)),
         ("break-even", _even(e)),
-        ("index", f"{memory(e.index_bytes)} of block indices (64 x 64)"),
+        ("beside", _beside(e)),
+        ("index", f"{memory(e.index_bytes)} of block indices (128 x 64)"),
         ("verdict", e.verdict),
         ("rates", e.device_source),
         *(("note", note) for note in e.notes),
@@ -281,3 +328,13 @@ def _as_long(e: Estimate) -> str:
 def _even(e: Estimate) -> str:
     run = "never for the run" if e.break_even is None else f"{e.break_even:.2f} for the run with its search"
     return f"sparsity {e.kernel_break_even:.2f} for the kernel alone, {run}"
+
+
+def _beside(e: Estimate) -> str:
+    """Where it is even with other ways to the same fidelity, by what was measured on a pocket."""
+    said = []
+    for even in e.evens:
+        density = "not even by leaving out all" if even.density is None else f"from density {even.density:.2f} down"
+        tokens = "at no length" if even.tokens is None else f"from {even.tokens:,} tokens"
+        said.append(f"{even.rival} ({even.speedup:.2f}x): {density}; at density {MEASURED_DENSITY:.2f} {tokens}")
+    return f"as close to the plain picture, on the pocket wan-long, {'; '.join(said)}"

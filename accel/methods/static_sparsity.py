@@ -42,7 +42,7 @@ class StaticSparsity(Method):
     start: float = 0.1
     """Share of the steps that run dense at first, 0 to below 1."""
 
-    block: int | tuple[int, int] = 64
+    block: int | tuple[int, int] = (128, 64)
     """Tokens of a block of queries and of keys, as of `AdaSpa`."""
 
     tile: bool = True

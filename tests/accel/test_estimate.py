@@ -22,6 +22,7 @@ from outpace.accel.estimate import (
     break_even,
     count_cost,
     estimate,
+    even_share,
     find_device,
     worthwhile,
 )
@@ -278,6 +279,18 @@ def test_nothing_is_gained_at_break_even(fraction: float, ratio: float, search: 
     assert break_even(search, ratio, search_cost=search) is None
 
 
+@pytest.mark.parametrize("speedup", [1.1, 1.5])
+def test_a_run_is_as_fast_as_asked_from_the_sparsity_and_the_share_that_are_said(speedup: float) -> None:
+    run: dict[str, Any] = {"sparse_fraction_of_steps": 0.9, "kernel_ratio": 0.65}
+    sparsity = break_even(**run, search_cost=0.03, attention_share=0.7, speedup=speedup)
+    assert sparsity is not None
+    assert worthwhile(0.7, sparsity, **run, search_cost=0.03) == pytest.approx(speedup)
+    assert even_share(sparsity, **run, search_cost=0.03, speedup=speedup) == pytest.approx(0.7)
+    assert break_even(**run, search_cost=0.03, attention_share=0.7, speedup=4.0) is None
+    assert even_share(0.35, **run, search_cost=0.03, speedup=speedup) is None  # slower than dense: no share is enough
+    assert even_share(0.8, **run, search_cost=0.03, speedup=4.0) is None
+
+
 @pytest.mark.parametrize(
     ("settings", "dense", "searches"),
     [
@@ -301,8 +314,8 @@ def test_dense_steps_and_searches(settings: dict[str, Any], dense: int, searches
 
 def test_index_memory_follows_the_kept_blocks() -> None:
     told = at(*HUNYUAN)
-    blocks = -(-119_056 // 64)
-    kept = 60 * 24 * 4 * (blocks**2 * (1.0 - told.effective_sparsity) + blocks + 1)
+    rows, columns = -(-119_056 // 128), -(-119_056 // 64)
+    kept = 60 * 24 * 4 * (rows * columns * (1.0 - told.effective_sparsity) + rows + 1)
     assert told.index_bytes == pytest.approx(kept, rel=1e-6)
 
 

@@ -62,7 +62,7 @@ def test_a_second_setting_parts_curves_and_a_shared_one_is_not_repeated() -> Non
 
 
 def test_a_default_is_named_by_its_value() -> None:
-    assert told("adaspa")[0][1] == "AdaSpa, recall 0.95"
+    assert told("adaspa")[0][1] == "AdaSpa, recall 0.99"
     assert told("gated_taylor")[0][:2] == ("gated", "gated 0.1")
     assert told("solver+threshold=0.3")[0][0] == "gated+solver" and told("solver")[0][0] == "solver"
     assert told("interval_taylor:interval=3")[0] == ("interval", "interval 3", "interval 3")

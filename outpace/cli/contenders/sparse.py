@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from outpace.cli.contenders.bench import Bench
     from outpace.evaluation import Contender
 
-RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99)
+RECALLS = (0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.9)
 SAVES = (0.3, 0.4, 0.5, 0.6)
 """Shares of all attention that calibrated densities leave out."""

@@ -90,7 +90,7 @@ def test_two_of_a_kind_are_refused_and_a_forecast_is_welcome() -> None:
 
 
 def test_what_is_in_force() -> None:
-    assert (AdaSpa().target.name, AdaSpa().target.value) == ("recall", 0.95)
+    assert (AdaSpa().target.name, AdaSpa().target.value) == ("recall", 0.99)
     for name in TARGETS:
         target = AdaSpa(**{name: 0.5}).target
         assert (target.name, target.value) == (name, 0.5)

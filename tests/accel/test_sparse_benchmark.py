@@ -1,0 +1,113 @@
+"""What benchmarks of sparse attention make of their measurements, and that pages and predictions are of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+from pathlib import Path
+from statistics import fmean
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from outpace.accel.estimate.predict import MEASURED_DENSITY, RIVALS
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def loaded(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", ROOT / "benchmarks" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where its dataclasses look for their types
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def beside() -> ModuleType:
+    return loaded("sparse_attention")
+
+
+@pytest.fixture(scope="module")
+def dropped() -> ModuleType:
+    return loaded("sparse_dropped")
+
+
+def held(benchmark: ModuleType) -> dict[str, Any]:
+    return json.loads(benchmark.RESULT.read_text(encoding="utf-8"))
+
+
+def test_the_pages_are_what_was_measured(beside: ModuleType, dropped: ModuleType) -> None:
+    for benchmark in (beside, dropped):
+        assert benchmark.PAGE.read_text(encoding="utf-8") == benchmark.page(held(benchmark))
+
+
+def test_estimates_go_by_what_was_measured(beside: ModuleType) -> None:
+    made = held(beside)["runs"][str(beside.STEPS)]
+    row = next(row for row in beside.rows(made) if row["name"] == "AdaSpa, recall 0.99")
+    found = {name: round(speedup, 2) for name, speedup in beside.as_close(made, row).items()}
+    assert {name.replace("a scheduled forecast", "scheduled"): speedup for name, speedup in RIVALS.items()} == found
+    assert round(fmean(one[row["name"]]["density"] for one in made.values()), 2) == MEASURED_DENSITY
+
+
+def made_of(*lines: tuple[str, float, float]) -> dict[str, dict[str, Any]]:
+    """Two prompts, the second 2 dB further from the plain clip in every way."""
+    return {
+        prompt: {"plain": {"seconds": 1.0}} | {name: {"speedup": s, "psnr": q - less} for name, s, q in lines}
+        for prompt, less in (("a", 0.0), ("b", 2.0))
+    }
+
+
+def test_a_way_stands_beside_a_curve_at_its_own_speed_within_a_prompt(beside: ModuleType) -> None:
+    made = made_of(("10 steps", 1.2, 50.0), ("5 steps", 1.2 * 4, 40.0), ("AdaSpa", 1.2 * 2, 46.0), ("other", 1.1, 60.0))
+    made["b"]["AdaSpa"]["psnr"] = 42.0
+    table = beside.rows(made)
+    rows = {row["name"]: row for row in table}
+    assert (rows["AdaSpa"]["psnr"], rows["AdaSpa"]["speedup"]) == (44.0, 2.4)
+    of = beside.CURVES["fewer steps"]
+    assert beside.beside(made, table, rows["AdaSpa"], of) == pytest.approx([1.0, -1.0])
+    assert beside.beside(made, table, rows["other"], of) == []  # nothing of the curve is as slow
+    assert beside.ahead([1.0, -1.0, 3.0]) == "+1.0 ± 1.2 (2 of 3)" and beside.ahead([]) == ""
+
+
+def test_where_it_would_be_even(beside: ModuleType) -> None:
+    made = made_of(("scheduled 1.5", 1.25, 50.0), ("scheduled 2", 2.0, 40.0), ("AdaSpa", 1.25, 45.0))
+    for one in made.values():
+        one["AdaSpa"]["work"] = 0.5
+    made["c"] = {name: facts for name, facts in made["a"].items() if name != "AdaSpa"}  # not made there: left out
+    made["c"]["scheduled 2"] = {"speedup": 5.0, "psnr": 5.0}
+    row = next(row for row in beside.rows(made) if row["name"] == "AdaSpa")
+    close = beside.as_close(made, row)
+    assert close == {"scheduled": pytest.approx(math.sqrt(1.25 * 2.0))}  # halfway down, on a logarithmic line
+    # Of 0.5 of the time 0.4 is saved, which makes 1.25x. For 1.58x it takes 0.3675 of the time, which is 0.735 of it.
+    least, most = beside.even(0.5, close["scheduled"], 0.4)
+    assert most == pytest.approx((1 - 1 / math.sqrt(2.5)) / 0.5)
+    assert least == pytest.approx((1 - 1 / math.sqrt(2.5)) / 0.4)
+    (line,) = beside.break_even(made, 0.5, 1000)
+    assert f"{least:.2f}, {1000 * least / (1 - least):.0f} tokens" in line
+
+
+def test_putting_back_is_exact_where_nothing_moved_or_nothing_is_dropped(dropped: ModuleType) -> None:
+    generator = torch.Generator().manual_seed(3)
+    q, k, v, later = (torch.randn(256, 8, generator=generator, dtype=torch.float64) for _ in range(4))
+    dense = (q @ k.mT * 8**-0.5).softmax(1) @ v
+    now = dropped.Blocks.of(q, k, v)
+    keep = torch.tensor([[True, True, False, True], [False, True, True, False]]).repeat_interleave(128, 0)
+    out = dropped.outputs(now, now, keep)
+    hidden = (q @ k.mT * 8**-0.5).masked_fill(~keep.repeat_interleave(64, 1), -torch.inf)
+    torch.testing.assert_close(out["dropped"], hidden.softmax(1) @ v)
+    for way in ("kept output", "kept part"):
+        torch.testing.assert_close(out[way], dense)
+    assert set(out) == set(dropped.WAYS)
+    for way, made in dropped.outputs(now, dropped.Blocks.of(later, k, v), torch.ones_like(keep)).items():
+        torch.testing.assert_close(made, dense, msg=way)
+    same = torch.randn(4, 8, generator=generator, dtype=torch.float64).repeat_interleave(64, 0)
+    blocks = dropped.Blocks.of(q, same, v)
+    torch.testing.assert_close(
+        dropped.outputs(blocks, blocks, keep)["pooled"], (q @ same.mT * 8**-0.5).softmax(1) @ v
+    )  # keys of a block that are all alike lose nothing by their mean
