@@ -26,6 +26,7 @@ from outpace.accel.estimate import (
     find_device,
     worthwhile,
 )
+from outpace.accel.estimate.predict import RIVALS
 from outpace.accel.estimate.signature import Latent
 from outpace.accel.estimate.source import build_on_meta
 from outpace.errors import ConfigError, InputError, UnknownNameError, UnsupportedModelError
@@ -312,6 +313,30 @@ def test_dense_steps_and_searches(settings: dict[str, Any], dense: int, searches
         assert told.predicted_speedup == 1.0 and told.break_even is None and not told.worth
 
 
+def test_a_run_at_the_even_density_is_as_fast_as_its_rival() -> None:
+    told = at(*HUNYUAN)
+    for even in told.evens:
+        assert even.speedup == RIVALS[even.rival] and even.density is not None
+        again = estimate(
+            "hunyuanvideo", height=720, width=1280, frames=129, device="h200", warmup=0.2, fresh=False,
+            sparsity=1.0 - even.density,
+        )  # fmt: skip
+        assert again.predicted_speedup == pytest.approx(even.speedup)
+    assert all(even.density is None for even in at(*FLUX_1024).evens)
+
+
+def test_attention_is_a_large_enough_share_at_the_even_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("outpace.accel.estimate.predict.MEASURED_DENSITY", 0.2)
+    told = estimate("wan2.1-14b", height=720, width=1280, frames=81, device="h200", warmup=0.2, fresh=False)
+    rates, run = DEVICES["h200"], told.steps - told.dense_steps
+    search = told.searches * 0.5 * rates.dense / rates.mass / told.steps
+    for even in told.evens:
+        assert even.tokens is not None
+        grown = even.tokens / told.tokens * told.attention_time_share / (1.0 - told.attention_time_share)
+        gain = worthwhile(grown / (1.0 + grown), 0.8, run / told.steps, rates.kernel_ratio, search_cost=search)
+        assert gain == pytest.approx(even.speedup, rel=1e-4)
+
+
 def test_index_memory_follows_the_kept_blocks() -> None:
     told = at(*HUNYUAN)
     rows, columns = -(-119_056 // 128), -(-119_056 // 64)
@@ -337,6 +362,10 @@ def test_this_machine_is_measured() -> None:
     assert measured.source.startswith("measured now") and measured.weight_bytes == 4
 
 
+def folded(text: str) -> str:
+    return " ".join(text.split())
+
+
 def test_the_summary_tells_the_essentials_and_importing_is_lazy() -> None:
     assert outpace.estimate is estimate
     told = at(*HUNYUAN)
@@ -352,4 +381,7 @@ def test_the_summary_tells_the_essentials_and_importing_is_lazy() -> None:
     ):
         assert said in text
     assert max(map(len, text.splitlines())) <= 110
+    fewer, scheduled = told.evens
+    assert 0.0 < scheduled.density < fewer.density < 1.0  # the faster a rival is, the less may be kept
+    assert f"a scheduled forecast ({scheduled.speedup:.2f}x) from density {scheduled.density:.2f} down" in folded(text)
     assert json.loads(json.dumps(told.to_dict()))["tokens"] == 118_800
