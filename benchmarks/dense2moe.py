@@ -32,6 +32,7 @@ from benchmarks.dense2moe_ways import (
     WAYS,
     Bench,
     Plan,
+    flops_of,
     prepared,
     student_of,
 )
@@ -45,7 +46,7 @@ def cell(plan: Plan, bench: Bench, way: str, seed: int, folder: Path) -> dict[st
     """One student trained and judged; pictures go into `folder`."""
     import numpy as np
 
-    from outpace.accel.experts import active_parameters, count
+    from outpace.accel.experts import active_parameters
     from outpace.evaluation.environment import environment
     from outpace.pipelines.distill import Distillation, distill
 
@@ -58,8 +59,6 @@ def cell(plan: Plan, bench: Bench, way: str, seed: int, folder: Path) -> dict[st
     after = error(student, bench.held)
     pictures, hits = generated(bench, student)
     np.savez_compressed(folder / "pictures.npz", *pictures[:SHOWN])
-    size = {name: bench.arguments[name] for name in ("height", "width") if name in bench.arguments}
-    counted = count(bench.teacher, conversion, **size)
     beside = [one for one in (WAYS[way].timed,) if one is not None]
     found: dict[str, Any] = {
         "pipeline": plan.pipeline,
@@ -74,7 +73,7 @@ def cell(plan: Plan, bench: Bench, way: str, seed: int, folder: Path) -> dict[st
         "accuracy": hits,
         "active_parameters": active_parameters(student),
         "dense_parameters": sum(p.numel() for p in bench.teacher.parameters()),
-        "flops": counted.flops / counted.dense_flops,
+        "flops": flops_of(bench.loaded, conversion),
         "time": share_of_time(bench, student, bench.teacher),
         "time_beside": {one: share_of_time(bench, student, student_of(one, bench, seed)[0]) for one in beside},
         "conversion": conversion.to_dict(),

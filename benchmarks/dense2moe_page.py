@@ -17,8 +17,6 @@ PHOTO = ROOT / "benchmarks" / "results" / "dense2moe_photo.json"
 """Of `benchmarks/dense2moe_photo.py`."""
 PAGE = ROOT / "docs" / "results_dense2moe.md"
 PICTURE = ROOT / "docs" / "img" / "dense2moe.png"
-PHOTO_WAYS = {"width": "taylor", "spread": "spread", "moe": "moe"}
-"""Ways of those results by the names that they have in the others."""
 SHOWN = 6
 """Held-out prompts in the picture."""
 
@@ -173,35 +171,39 @@ def proportions() -> list[str]:
     """What whole runs take at widths and numbers of tokens where a layer is most of a call."""
     if not PHOTO.is_file():
         return []
-    lines = []
-    for one in json.loads(PHOTO.read_text(encoding="utf-8"))["measured"]:
-        kind = "the pocket `photo`" if one["trained"] else "its twin with random weights"
-        lines += [
-            f"## {one['width']} wide, 256 tokens",
-            "",
-            f"{kind[0].upper()}{kind[1:]}, 16 blocks, float32: a run of {one['steps']} steps with guidance, text "
-            f"encoders and autoencoder included, and the same under `speedup={one['speedup']:g}`; processor time "
-            "beside the dense pipeline, in turns. Nothing is trained.",
-            "",
-            "| way | FLOPs of a call | time of the calls | beside FLOPs | time of a run | under the dial "
-            + ("| error before training |" if one["trained"] else "|"),
-            "| --- | ---: | ---: | ---: | ---: | ---: |" + (" ---: |" if one["trained"] else ""),
-        ]
-        for name in [name for name in one["flops"] if name != "dense"]:
-            flops, call = one["flops"][name], one["calls"][name]["ratio"]
+    held = json.loads(PHOTO.read_text(encoding="utf-8"))["measured"]
+    lines = [
+        "## photo",
+        "",
+        "256 tokens through 16 blocks of width 256 with guidance, and a twin of the same shape of width 384 with "
+        "random weights, in float32, nothing trained: processor time beside the dense model, in turns; of the calls of "
+        "a run, of whole runs with text encoders and autoencoder, and of whole runs under the dial.",
+        "",
+        "| width | way | FLOPs of a call | time of the calls | time as a share of what FLOPs predict | time of a run "
+        "| under the dial |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    timed = {what: one for what, one in held.items() if what != "error"}
+    for width, one in timed.items():
+        for way, flops in one["flops"].items():
+            call, run, dial = (one[kind][way]["ratio"] for kind in ("calls", "runs", "dialled"))
             lines.append(
-                f"| {WAYS[PHOTO_WAYS[name]].label} | {flops:.3f} | {call:.3f} | {call / flops:.3f} "
-                f"| {one['runs'][name]['ratio']:.3f} | {one['dialled'][name]['ratio']:.3f} |"
-                + (f" {one['error_before'][name]:.3g} |" if one["trained"] else "")
+                f"| {width} | {WAYS[way].label} | {flops:.3f} | {call:.3f} | {call / flops:.2f} | {run:.3f} "
+                f"| {dial:.3f} |"
             )
-        dense = [one[what]["dense"]["seconds"] for what in ("runs", "dialled")]
-        lines += [
-            "",
-            f"The dense pipeline takes {dense[0]:.2f} and {dense[1]:.2f} processor seconds a run. "
-            f"{one['environment']['device']}, {one['made']}.",
-            "",
-        ]
-    return lines
+    lines.append("")
+    for width, one in timed.items():
+        run, dial = (one[kind]["dense"]["seconds"] for kind in ("runs", "dialled"))
+        lines.append(
+            f"- {width} wide: a dense run of {one['steps']} steps takes {run:.2f} processor seconds, {dial:.2f} under "
+            f"`speedup={one['speedup']:g}`. {one['environment']['device']}, {one['made']}."
+        )
+    if "error" in held:
+        told = ", ".join(
+            f"{far:.3g} {WAYS[way].label if way in WAYS else way}" for way, far in held["error"]["error"].items()
+        )
+        lines.append(f"- Error of `photo` before training, on a held-out prompt: {told}. {held['error']['made']}.")
+    return [*lines, ""]
 
 
 def relative(one: dict[str, Any], key: str = "error") -> float:

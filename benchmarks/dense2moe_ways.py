@@ -162,6 +162,17 @@ def prepared(plan: Plan, folder: Path) -> Bench:
     )
 
 
+def flops_of(loaded: Loaded, conversion: Conversion) -> float:
+    """FLOPs of a call of a pocket as it is really called, its few tokens of text included, beside the dense one's."""
+    from outpace.accel.experts import count
+    from outpace.pipelines.load import call_arguments
+
+    words = {"height": "height", "width": "width", "max_sequence_length": "text_tokens"}
+    asked = call_arguments(loaded)
+    told = count(loaded.pipe, conversion, **{word: asked[name] for name, word in words.items() if name in asked})
+    return told.flops / told.dense_flops
+
+
 def student_of(name: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
     """An untrained student."""
     import torch

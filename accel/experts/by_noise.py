@@ -23,7 +23,7 @@ from .layout import Layout
 from .noise_levels import NoiseLevels
 from .settings import Experts
 
-MOST_BYTES = 4_000_000
+MOST_BYTES = 32_000_000
 """Of a layer's matrices over all levels that stay laid out. Laying larger ones out anew when the level changes takes
 little of a call, and they would take much memory."""
 
@@ -97,6 +97,8 @@ class NoiseFeedForward(nn.Module):
 
     order: Tensor
     """(L, H)."""
+    worth: Tensor | None
+    """(L, E)."""
 
     def __init__(
         self,

@@ -239,7 +239,7 @@ def _trained(student: nn.Module, stage: Stage) -> Iterator[list[nn.Parameter]]:
     }[stage.trains]
     chosen = list({id(p): p for module in modules for p in module.parameters() if p.is_floating_point()}.values())
     before = {p: p.requires_grad for p in student.parameters()}
-    active: list[int | Literal["all"]] = [layer.active for layer in layers]
+    active: list[Any] = [layer.active for layer in layers]
     student.requires_grad_(False)
     for parameter in chosen:
         parameter.requires_grad_(True)
