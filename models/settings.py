@@ -72,7 +72,7 @@ def _plain(value: Any) -> Any:
 
 
 def _typed(value: Any, hint: Any) -> Any:
-    """`value` as a field of this type holds it."""
+    """`value` as a field of this type holds it. Raises: TypeError: it does not."""
     if get_origin(hint) in (Union, types.UnionType):
         if value is None:
             return None
@@ -89,5 +89,5 @@ def _typed(value: Any, hint: Any) -> Any:
             raise TypeError(f"{value!r} is not of length {len(kinds)}")
         return tuple(map(_typed, value, kinds))
     if hint in HELD and (not isinstance(value, HELD[hint]) or isinstance(value, bool) != (hint is bool)):
-        raise TypeError(f"{value!r} is no {hint.__name__}")
+        raise TypeError(f"{value!r} is no {getattr(hint, '__name__', hint)}")
     return float(value) if hint is float else value
