@@ -154,8 +154,8 @@ def test_the_page_counts_its_own_rows(root: Path) -> None:
     assert set(rows) == {(pocket, at) for pocket, some in THRESHOLDS.items() for at in some}
     less = {key: 1 - half / wide for key, (wide, half, _) in rows.items()}
     assert min(less.values()) >= 0
-    assert len(rows) == 8 and sum(share <= 0.05 for share in less.values()) == 3, "three rows of eight"
-    assert sum(0.055 <= share < 0.105 for share in less.values()) == 4, "6 to 10 % less in four"
+    assert len(rows) == 8 and sum(share <= 0.05 for share in less.values()) == 4, "four rows of eight"
+    assert sum(0.075 <= share < 0.105 for share in less.values()) == 3, "8 to 10 % less in three"
     assert 0.32 < less["flux", 0.05] < 0.35, "a third less"
 
 
