@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from ...errors import ConfigError
 from ...kernels.feed_forward import gated_unit
+from ...kernels.precision import widened
 from .active import set_active
 from .by_noise import NoiseFeedForward, find_noise_experts
 
@@ -84,8 +85,8 @@ def _fit(layer: NoiseFeedForward, level: int, x_TD: Tensor) -> None:
     def into(linear: nn.Linear) -> Tensor:
         return functional.linear(x, linear.weight.float(), None if linear.bias is None else linear.bias.float())
 
-    hidden_TH = gated_unit(into(layer.up), None if layer.gate is None else into(layer.gate), layer.activation).double()
-    missing_TO = hidden_TH[:, gone] @ layer.down.weight.double()[:, gone].T
+    hidden_TH = widened(gated_unit(into(layer.up), None if layer.gate is None else into(layer.gate), layer.activation))
+    missing_TO = hidden_TH[:, gone] @ widened(layer.down.weight)[:, gone].T
     mean_H, mean_O = hidden_TH[:, kept].mean(0), missing_TO.mean(0)
     centred = hidden_TH[:, kept] - mean_H
     gram = centred.T @ centred
