@@ -12,13 +12,13 @@ from outpace.cli.doctor import doctor
 def test_a_covered_class_is_tried() -> None:
     result = CliRunner().invoke(doctor, ["--family", "LTX2VideoTransformer3DModel"])
     assert result.exit_code == 0, result.output
-    assert [line[:2] for line in result.output.splitlines()] == ["ok"] * 7
+    assert [line[:2] for line in result.output.splitlines()] == ["ok"] * 8
 
 
 def test_what_was_tried_is_json_for_machines() -> None:
     result = CliRunner().invoke(doctor, ["--family", "ErnieImageTransformer2DModel", "--json"])
     passed = [found["passed"] for found in json.loads(result.output)]
-    assert passed == [True] * 5 + [None, True]  # nothing in it is constant within a run, so reuse is no question
+    assert passed == [True] * 6 + [None, True]  # nothing in it is constant within a run, so reuse is no question
 
 
 def test_a_class_without_a_tiny_model_is_refused_with_the_way_out() -> None:
