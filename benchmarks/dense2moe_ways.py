@@ -55,6 +55,8 @@ class Way:
     """Experts, routers and weights of noise levels begin where the dense layer's calls say; else as in the paper."""
     groups: bool = False
     dropped: bool = False
+    left_out: int = 0
+    """Noise levels, each of which leaves blocks of the groups out, as many on average as a static choice drops."""
     beside: tuple[str, ...] = ()
     """Ways that its error is divided by, seed by seed."""
     timed: str | None = None
@@ -106,6 +108,17 @@ WAYS = {
         timed="drop",
     ),
     "drop": Way(label="static depth", dropped=True),
+    "bricks": Way(
+        label="blocks by noise, 4 levels, not fitted", left_out=4, beside=("drop",), timed="drop", trained=False
+    ),
+    "static": Way(label="static blocks, fitted", left_out=1, fitted=True, beside=("drop",), timed="drop"),
+    "blocks": Way(
+        label="blocks by noise, 4 levels, fitted",
+        left_out=4,
+        fitted=True,
+        beside=("drop", "mob", "static"),
+        timed="drop",
+    ),
 }
 """In the order of the tables. 0S8E3A4W: the units that width pruning keeps, with weights of their own at each of 4
 noise levels. Spread 4N is a pruned model whose width changes with noise; 1W is the same at all noise levels."""
@@ -132,15 +145,18 @@ class Bench:
         chosen = torch.randint(0, len(self.train), (count, samples), generator=generator)
         return [self.train.take(index)[0] for index in chosen]
 
-    def even_calls(self, seed: int, count: int = 8, samples: int = 16) -> list[dict[str, Any]]:
-        """As many, evenly over noise levels, for what levels cost is weighed by how many samples they hold."""
+    def even_calls(self, seed: int, count: int = 8, samples: int = 16, *, mixed: bool = True) -> list[dict[str, Any]]:
+        """As many, evenly over noise levels, for what levels cost is weighed by how many samples they hold; or else one
+        call after the other from clean to noisy."""
         import torch
 
         ordered = self.train.noise_levels().argsort(stable=True)
         generator = torch.Generator().manual_seed(seed)
         strata = torch.arange(count * samples) * len(ordered) // (count * samples)
         within = torch.randint(0, len(ordered) // (count * samples), (count * samples,), generator=generator)
-        chosen = ordered[strata + within][torch.randperm(count * samples, generator=generator)]
+        chosen = ordered[strata + within]
+        if mixed:
+            chosen = chosen[torch.randperm(count * samples, generator=generator)]
         return [self.train.take(index)[0] for index in chosen.split(samples)]
 
 
@@ -183,12 +199,14 @@ def student_of(name: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         Experts,
         Layout,
         block_effects,
+        choose_blocks,
         convert,
         level_borders,
         level_importance,
         output_change,
         random_importance,
         spread_experts,
+        start_blocks,
         start_experts,
         start_groups,
         start_levels,
@@ -224,6 +242,12 @@ def student_of(name: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         for first, size, active in GROUPS:
             gone += sorted(range(first, first + size), key=lambda place: moved[place])[: size - active]
         settings["dropped"] = tuple(sorted(gone))
+    if way.left_out:
+        calls = bench.even_calls(seed, mixed=False)
+        places = [first + place for first, size, _ in GROUPS for place in range(size)]
+        drop = sum(size - active for _, size, active in GROUPS)
+        settings["borders"] = level_borders(calls, way.left_out)
+        settings["left_out"] = choose_blocks(teacher, calls[::2], drop, settings["borders"], places)
     conversion = Conversion(**settings)
     student = convert(teacher, conversion, importance=scores, seed=seed)
     if way.fitted and layout is not None:
@@ -231,6 +255,8 @@ def student_of(name: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
             start_levels(student, bench.even_calls(seed, FITTED_CALLS))
         else:
             start_experts(student, calls, seed=seed)
+    if way.fitted and way.left_out:
+        start_blocks(student, bench.even_calls(seed, FITTED_CALLS, mixed=False))
     if way.fitted and way.groups:
         start_groups(student, calls)
     return student, conversion

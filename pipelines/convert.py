@@ -38,6 +38,7 @@ def convert_pipeline(
     start: str = "fitted",
     spread: bool = True,
     drop: int = 0,
+    drop_levels: int = 0,
     seed: int = 0,
     progress: bool = False,
 ) -> None:
@@ -52,6 +53,8 @@ def convert_pipeline(
         spread: of a layout by noise level, over layers and levels, where Taylor tells what experts are worth. False:
             as many experts in every layer and at every level.
         drop: so many blocks are dropped for good, those without which the output moves least on `prompts`.
+        drop_levels: noise levels that leave out blocks of their own instead, as many as pay for `drop` on average; 0
+            drops them for good.
         prompts: as the pipeline takes them; prompts that nothing is judged by later.
         arguments: of the pipeline's call, from `call_arguments`.
         seed: of the noise, the random order and the routers.
@@ -62,10 +65,12 @@ def convert_pipeline(
     from ..accel.denoiser import denoisers_of
     from ..accel.experts import (
         Layout,
+        choose_blocks,
         convert,
         level_borders,
         level_importance,
         spread_experts,
+        start_blocks,
         start_experts,
         start_groups,
         start_levels,
@@ -90,7 +95,7 @@ def convert_pipeline(
         bar.update()
         bar.set_postfix_str(words)
 
-    levels = conversion.levels
+    levels = 0 if conversion.experts is None else Layout.parse(conversion.experts.layout).levels
     weights = conversion.experts is not None and Layout.parse(conversion.experts.layout).weights
     if levels > 1 and weights and not prompts:
         raise InputError(f"where {levels} noise levels part is read off calls; give prompts to run the pipeline on")
@@ -105,7 +110,11 @@ def convert_pipeline(
             convert(transformer, conversion, seed=seed)  # what does not fit is refused before the pipeline is run
             calls = record_calls(transformer, lambda: _run(loaded, prompts, dict(arguments or {}), seed))
         stage("asking which blocks are missed least")
-        if drop:
+        if drop and drop_levels:
+            borders = level_borders(calls, drop_levels, find_family(transformer).time) if drop_levels > 1 else ()
+            chosen = choose_blocks(transformer, calls, drop, borders)
+            conversion = replace(conversion, dropped=(), left_out=chosen, borders=borders)
+        elif drop:
             conversion = replace(conversion, dropped=_least_missed(transformer, calls, drop))
         stage("importance of hidden units")
         if levels and order == "taylor":
@@ -128,6 +137,8 @@ def convert_pipeline(
                 start_experts(converted[name], calls, seed=seed)
             if weights:
                 start_levels(converted[name], calls, seed=seed)
+            if conversion.left_out:
+                start_blocks(converted[name], calls)
             if conversion.groups:
                 start_groups(converted[name], calls)
     bar.close()

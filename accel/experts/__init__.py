@@ -2,11 +2,12 @@
 
 from . import kinds as kinds  # registers how each class keeps its matrices
 from .active import layers_with_experts, set_active
+from .block_choice import choose_blocks, start_blocks
 from .block_mixture import MixedGroup, find_groups
 from .by_noise import NoiseFeedForward, find_noise_experts
 from .convert import conversion_of, convert
 from .count import Count, active_parameters, count, parameter_count
-from .features import block_outputs, feature_loss, group_ends, held_blocks, kept_blocks
+from .features import block_outputs, feature_loss, group_ends, held_blocks, held_samples, kept_blocks
 from .feed_forward import ExpertFeedForward, find_experts
 from .importance import output_change, random_importance, taylor_importance, weight_importance
 from .integers import IntegerLinear, find_integers, weight_bytes
@@ -16,6 +17,7 @@ from .load import load_transformer
 from .noise_importance import LevelImportance, level_borders, level_importance
 from .pruned import CutFeedForward, block_effects, drop_blocks
 from .routing import Routing, watch
+from .scheduled import ScheduledBlock, find_scheduled
 from .settings import BlockGroup, Conversion, Experts, Integers, LayerExperts, Modulation
 from .sites import SITE_KINDS, Site, SiteKind, find_sites
 from .spread import spread_experts
@@ -39,12 +41,14 @@ __all__ = [
     "Modulation",
     "NoiseFeedForward",
     "Routing",
+    "ScheduledBlock",
     "Site",
     "SiteKind",
     "Tried",
     "active_parameters",
     "block_effects",
     "block_outputs",
+    "choose_blocks",
     "choose_layout",
     "conversion_of",
     "convert",
@@ -55,9 +59,11 @@ __all__ = [
     "find_groups",
     "find_integers",
     "find_noise_experts",
+    "find_scheduled",
     "find_sites",
     "group_ends",
     "held_blocks",
+    "held_samples",
     "kept_blocks",
     "layers_with_experts",
     "level_borders",
@@ -68,6 +74,7 @@ __all__ = [
     "random_importance",
     "set_active",
     "spread_experts",
+    "start_blocks",
     "start_experts",
     "start_groups",
     "start_levels",

@@ -9,6 +9,7 @@ from torch import nn
 from ...errors import ConfigError
 from .by_noise import NoiseFeedForward, find_noise_experts
 from .feed_forward import ExpertFeedForward, find_experts
+from .scheduled import find_scheduled
 from .spread import spread_by_worth
 
 
@@ -17,21 +18,30 @@ def layers_with_experts(transformer: nn.Module) -> dict[str, ExpertFeedForward |
     return {**find_experts(transformer), **find_noise_experts(transformer)}
 
 
-def set_active(transformer: nn.Module, active: int | float | Literal["all"]) -> None:
+def set_active(transformer: nn.Module, active: int | float | Literal["all", "schedule"]) -> None:
     """Choose how many routed experts a token, or a step of a noise level, goes through from now on.
 
     Args:
         active: 0 runs the shared expert alone; more is closer to the dense model and slower; "all" gives every expert
             the gate 1: before training, the dense model. A fraction, 0..1, is the share of the feed-forward layers'
             multiplications that the mean call keeps; where experts were spread over layers and noise levels, those
-            that are worth most for what they cost.
+            that are worth most for what they cost. Of blocks that noise levels leave out, "all" runs every one, and
+            all else runs them by their schedule; "schedule" leaves experts as they are.
 
     Raises: ConfigError where the transformer has no experts, or not as many; for a share where nothing is known about
         what experts are worth, or where more runs always.
     """
-    layers = layers_with_experts(transformer)
-    if not layers:
+    layers, scheduled = layers_with_experts(transformer), find_scheduled(transformer)
+    if not layers and not scheduled:
         raise ConfigError(f"{type(transformer).__name__} has no experts; convert it first")
+    if active == "schedule" and not scheduled:
+        raise ConfigError(f"noise levels of this {type(transformer).__name__} leave no blocks out")
+    if not layers and active not in ("all", "schedule"):
+        raise ConfigError(f"blocks that noise levels leave out run as 'all' or by their 'schedule', not {active!r}")
+    for _, block in scheduled:
+        block.all = active == "all"
+    if active == "schedule" or not layers:
+        return
     if isinstance(active, float):
         _set_share(transformer, active)
         return

@@ -17,6 +17,7 @@ from .layout import Layout
 from .modulation import compress_modulation
 from .noise_levels import NoiseLevels
 from .pruned import CutFeedForward, drop_blocks
+from .scheduled import schedule_blocks
 from .settings import Conversion, Experts
 from .sites import find_sites
 from .spread import worth_of
@@ -32,8 +33,13 @@ def apply_conversion(
         mix_blocks(transformer, conversion)
     if conversion.modulation is not None:
         compress_modulation(transformer, conversion.modulation)
-    if conversion.experts is not None and conversion.levels:
-        _by_noise(transformer, conversion, importance)
+    noise = NoiseLevels(conversion.borders)
+    if conversion.levels:
+        transformer.register_forward_pre_hook(noise.note, with_kwargs=True)
+    if conversion.left_out:
+        schedule_blocks(transformer, conversion.left_out, noise)
+    if conversion.experts is not None and Layout.parse(conversion.experts.layout).levels:
+        _by_noise(transformer, conversion, noise, importance)
     elif conversion.experts is not None or conversion.width is not None:
         sites = find_sites(transformer)
         orders = orders_of(sites, importance)
@@ -48,8 +54,10 @@ def apply_conversion(
         to_integers(transformer, conversion.integers)
 
 
-def _by_noise(transformer: nn.Module, conversion: Conversion, importance: Mapping[str, Tensor] | None) -> None:
-    experts, noise = conversion.experts or Experts(), NoiseLevels(conversion.borders)
+def _by_noise(
+    transformer: nn.Module, conversion: Conversion, noise: NoiseLevels, importance: Mapping[str, Tensor] | None
+) -> None:
+    experts = conversion.experts or Experts()
     layout, sites = Layout.parse(experts.layout), find_sites(transformer)
     spread = {layer.path: layer for layer in conversion.spread}
     if spread and set(spread) != {site.path for site in sites}:
@@ -67,4 +75,3 @@ def _by_noise(transformer: nn.Module, conversion: Conversion, importance: Mappin
             worth = worth_of(scores, order, layout)
             layer = NoiseFeedForward(site.read(), order, experts, noise, own.active, worth, own.tokens)
         site.place(transformer, layer.train(transformer.training))
-    transformer.register_forward_pre_hook(noise.note, with_kwargs=True)

@@ -14,6 +14,7 @@ from .convert import convert
 from .feed_forward import find_experts
 from .integers import find_integers, weight_bytes
 from .modulation import find_modulations
+from .scheduled import find_scheduled
 from .settings import Conversion
 from .sites import find_sites
 
@@ -119,8 +120,8 @@ def count(model: Any, conversion: Conversion, **size: int | None) -> Count:
     idle += sum(round(_gathered_from(layer) * _unused(layer)) for layer in find_noise_experts(converted).values())
 
     def flops_of(transformer: Any, level: int = 0) -> int:
-        for layer in find_noise_experts(transformer).values():
-            layer.noise.untold = level
+        for one in (*find_noise_experts(transformer).values(), *(found for _, found in find_scheduled(transformer))):
+            one.noise.untold = level
         return record_call(transformer, sample.inputs).flops
 
     levels = range(max(1, conversion.levels))  # which hold equally many of the calls
@@ -162,6 +163,12 @@ def active_parameters(transformer: nn.Module) -> int:
         sum(used(block) for block in group.members) * (1 - group.active / len(group.members))
         for group in find_groups(transformer)
     )
+    for block, scheduled in find_scheduled(transformer):
+        levels, stand_ins = len(scheduled.noise.borders) + 1, list(block.stand_ins.children())  # pyright: ignore
+        own = used(block) - sum(map(parameter_count, stand_ins))
+        gone = 0 if scheduled.all else len(scheduled.without)
+        left_out += own * gone / levels
+        left_out += sum(map(parameter_count, stand_ins)) * (1 if scheduled.all else 1 - 1 / levels)
     return round(used(transformer) - left_out)
 
 

@@ -58,6 +58,19 @@ def held_blocks(student: nn.Module) -> list[int]:
     return [place for place, block in enumerate(blocks) if id(block) not in inside]
 
 
+def held_samples(student: nn.Module, place: int, samples: int) -> list[int] | None:
+    """Of the call before, the samples at which the student's block at `place` is held to the teacher's; None for all.
+
+    A noise level that leaves it out is held to what stands in for it, and to nothing inside of consecutive ones.
+    """
+    block = find_family(student).blocks(student)[place][1]
+    scheduled = vars(block).get("scheduled")
+    if scheduled is None:
+        return None
+    ends = {int(level) for level, _ in block.stand_ins.named_children()}  # pyright: ignore
+    return [row for row, level in enumerate(scheduled.levels(samples)) if level is None or level in ends]
+
+
 def feature_loss(distance: Tensor, teacher: Sequence[Tensor], student: Sequence[Tensor]) -> Tensor:
     """Squared distance of block outputs, every block weighted so that it counts about as much as the output's.
 

@@ -73,7 +73,7 @@ def block_effects(
             whole = transformer(**{**call, "return_dict": False})[0]
             moved = whole.new_full((len(whole), len(blocks)), torch.inf, dtype=torch.float32)
             for place in tried:
-                with _left_out(*blocks[place]):
+                with left_out(*blocks[place]):
                     output = transformer(**{**call, "return_dict": False})[0]
                 moved[:, place] = (output - whole).float().square().flatten(1).mean(1)
         rows.append(moved)
@@ -83,7 +83,7 @@ def block_effects(
 
 
 @contextmanager
-def _left_out(stack: Stack, block: nn.Module) -> Iterator[None]:
+def left_out(stack: Stack, block: nn.Module) -> Iterator[None]:
     names = list(inspect.signature(block.forward).parameters)
 
     def forward(*args: Any, **kwargs: Any) -> Any:

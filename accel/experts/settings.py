@@ -134,6 +134,9 @@ class Conversion:
     they are compared with."""
     dropped: tuple[int, ...] = ()
     """Places of blocks that are taken out for good, counted over all stacks from 0. Instead of groups, likewise."""
+    left_out: tuple[tuple[int, ...], ...] = ()
+    """For every noise level places of blocks that it does without, measured by `choose_blocks`; what stands in for
+    consecutive ones is one affine function of their tokens, `start_blocks` fits it. Instead of groups or `dropped`."""
     groups: tuple[BlockGroup, ...] = ()
     """Of blocks, for a mixture of blocks; in order, without overlap."""
     text_weight: float = 0.5
@@ -147,19 +150,25 @@ class Conversion:
         if (
             self.experts is None
             and self.width is None
-            and not (self.groups or self.dropped)
+            and not (self.groups or self.dropped or self.left_out)
             and self.modulation is None
             and self.integers is None
         ):
             raise ConfigError(
-                "nothing to convert: give experts, a width, blocks (groups or dropped), a modulation or integers"
+                "nothing to convert: give experts, a width, blocks (groups, dropped or left_out), a modulation or "
+                "integers"
             )
+        layout = None if self.experts is None else Layout.parse(self.experts.layout)
         levels = self.levels
+        if self.left_out and layout is not None and layout.levels not in (0, levels):
+            raise ConfigError(
+                f"blocks are left out at {levels} noise levels, and {layout} has other ones; give as many"
+            )
         if list(self.borders) != sorted(set(self.borders)) or len(self.borders) not in (0, max(0, levels - 1)):
             raise ConfigError(f"{levels} noise levels have {max(0, levels - 1)} borders, ascending, not {self.borders}")
-        if self.integers is not None and self.experts is not None and (not levels or self.integers.inputs):
+        if self.integers is not None and layout is not None and (not layout.levels or self.integers.inputs):
             raise ConfigError("experts of tokens hold no 8-bit codes; give experts or integers, not both")
-        experts = 0 if self.experts is None else Layout.parse(self.experts.layout).experts
+        experts = 0 if layout is None else layout.experts
         for layer in self.spread:
             if len(layer.active) != levels or max(layer.active) > experts:
                 raise ConfigError(
@@ -169,12 +178,16 @@ class Conversion:
             number("width", self.width, 0.0, 1.0)
             if self.experts is not None:
                 raise ConfigError("a feed-forward layer is either split into experts or cut to a width, not both")
-        for place in self.dropped:
-            whole("dropped", place, 1)
-        if list(self.dropped) != sorted(set(self.dropped)):
-            raise ConfigError(f"dropped blocks are named once each and in order, not as {self.dropped}")
-        if self.groups and self.dropped:
-            raise ConfigError("blocks are either chosen among at each call (groups) or dropped for good, not both")
+        for name, places in (("dropped", self.dropped), *(("left_out", level) for level in self.left_out)):
+            for place in places:
+                whole(name, place, 1)
+            if list(places) != sorted(set(places)):
+                raise ConfigError(f"{name} blocks are named once each and in order, not as {places}")
+        if (bool(self.groups), bool(self.dropped), bool(self.left_out)).count(True) > 1:
+            raise ConfigError(
+                "blocks are either chosen among at each call (groups), left out by noise level (left_out) or dropped "
+                "for good, not several of it"
+            )
         for before, after in zip(self.groups, self.groups[1:], strict=False):
             if after.first < before.first + before.size:
                 raise ConfigError(
@@ -184,13 +197,17 @@ class Conversion:
 
     @property
     def levels(self) -> int:
-        """Noise levels that choose experts; 0 where tokens do, or there are none."""
+        """Noise levels that choose experts or blocks; 0 where nothing goes by them."""
+        if self.left_out:
+            return len(self.left_out)
         return 0 if self.experts is None else Layout.parse(self.experts.layout).levels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads again."""
         given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
-        lists = {key: list(given[key]) for key in ("groups", "dropped", "borders", "spread") if key in given}
+        lists = {
+            key: list(given[key]) for key in ("groups", "dropped", "left_out", "borders", "spread") if key in given
+        }
         return {"version": 1, **given, **lists}
 
     @staticmethod
@@ -209,6 +226,8 @@ class Conversion:
                 held[key] = tuple(_filled(several[key], one) for one in value)
             elif key in ("dropped", "borders"):
                 held[key] = tuple(value)
+            elif key == "left_out":
+                held[key] = tuple(tuple(level) for level in value)
         return _filled(Conversion, held)
 
 

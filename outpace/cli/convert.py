@@ -25,6 +25,7 @@ Examples:
   outpace convert flux --layout 0S16E6A4W --out out/flux-by-noise
   outpace convert owner/model --prompts prompts.txt --group 20-27:4 --out out/moe
   outpace convert flux --to width --keep 0.375 --out out/flux-narrow
+  outpace convert flux --to depth --drop 6 --levels 4 --out out/flux-shallow
   outpace convert flux --to int8 --out out/flux-int8
   outpace distill out/flux-moe --out out/flux-distilled
   outpace generate out/flux-moe --prompt "a blue circle above a yellow circle on black"
@@ -52,7 +53,7 @@ whole numbers round what the weights are multiplied with, too. 'docs/int8.md' ha
 
 GOAL_OF = {
     "layout": "moe", "even": "moe", "scores": "moe", "scaling": "moe", "keep": "width", "drop": "depth",
-    "products": "int8",
+    "levels": "depth", "products": "int8",
 }  # fmt: skip
 """Options that mean something for one goal only."""
 TOKEN_LAYOUT = "1S12E2A"
@@ -83,6 +84,12 @@ TOKEN_LAYOUT = "1S12E2A"
     help="For width: share of the hidden units.",
 )
 @click.option("--drop", type=COUNT, metavar="N", help="For depth: blocks, those missed least.")
+@click.option(
+    "--levels",
+    type=COUNT,
+    metavar="N",
+    help="For depth: noise levels, each of which leaves out blocks of its own; --drop is the mean.",
+)
 @click.option("--products", is_flag=True, help="For int8: whole 8-bit products, too; slower without hardware for them.")
 @click.option(
     "--scores", type=click.Choice(["softmax", "sigmoid"]), default="softmax", show_default=True, help="Of the router."
@@ -133,6 +140,7 @@ def convert(
     layout: str,
     keep: float,
     drop: int | None,
+    levels: int | None,
     products: bool,
     scores: str,
     scaling: str,
@@ -156,7 +164,8 @@ def convert(
         raise click.UsageError("--to depth needs to know how many blocks: --drop N.")
     size = {name: options.pop(name) for name in ("height", "width", "frames")}
     chosen = TOKEN_LAYOUT if layout == "auto" else layout
-    conversion = read_conversion(goal, chosen, keep, drop or 0, scores, scaling, groups, modulation, products)
+    given_blocks = {"drop": drop or 0, "levels": levels or 0}
+    conversion = read_conversion(goal, chosen, keep, scores, scaling, groups, modulation, products, **given_blocks)
     given = click.get_current_context().get_parameter_source
     routed = any(given(name) is ParameterSource.COMMANDLINE for name in ("scores", "scaling", "start"))
     few = options["steps"] is not None and options["steps"] < 4
@@ -165,7 +174,7 @@ def convert(
         _count(model, with_fastest_layout(model, conversion, size) if auto else conversion, size, as_json)
         return
     assert out is not None
-    options |= {"drop": drop or 0, "auto": auto, "progress": watched(as_json)}
+    options |= given_blocks | {"auto": auto, "progress": watched(as_json)}
     told = _convert(model, conversion, Path(out).expanduser(), size, **options)
     if as_json:
         click.echo(json.dumps(told, indent=2))
@@ -177,9 +186,10 @@ def convert(
         )
         click.echo(f"Pipeline: {out}  (what it costs: outpace compare {model} --also {out})")
         return
+    by_level = " on average, other ones at each noise level" if levels else ""
     split = f" to {told['conversion']['experts']['layout']}" if goal == "moe" else ""
     click.echo(
-        f"{told['layers']} feed-forward layers converted{split}, {drop or 0} blocks dropped: a token uses "
+        f"{told['layers']} feed-forward layers converted{split}, {drop or 0} blocks dropped{by_level}: a token uses "
         f"{told['active_parameters']:,} parameters instead of {told['dense_parameters']:,}. Not distilled yet: expect "
         "worse than dense."
     )
@@ -218,14 +228,19 @@ def read_conversion(
     goal: str,
     layout: str,
     keep: float,
-    drop: int,
     scores: str,
     scaling: str,
     groups: tuple[str, ...],
     modulation: str | None,
     products: bool,
+    *,
+    drop: int = 0,
+    levels: int = 0,
 ) -> Conversion:
-    """The conversion that the options describe; which blocks are dropped is not known yet. Raises: ConfigError."""
+    """The conversion that the options describe; which blocks are dropped or left out is not known yet.
+
+    Raises: ConfigError.
+    """
     from outpace.accel.experts import BlockGroup, Conversion, Experts, Integers, Modulation
     from outpace.errors import ConfigError
 
@@ -238,7 +253,8 @@ def read_conversion(
     return Conversion(
         experts=Experts(layout=layout, scores=scores, scaling=scaling) if goal == "moe" else None,
         width=keep if goal == "width" else None,
-        dropped=tuple(range(1, 1 + drop)),
+        dropped=() if levels else tuple(range(1, 1 + drop)),
+        left_out=(tuple(range(1, 1 + drop)),) * levels,
         groups=tuple(BlockGroup.parse(group) for group in groups),
         modulation=smaller,
         integers=Integers(inputs=8 if products else None) if goal == "int8" else None,
@@ -274,6 +290,7 @@ def _convert(
     start: str,
     even: bool,
     drop: int,
+    levels: int,
     auto: bool,
     prompts: str,
     steps: int | None,
@@ -320,6 +337,7 @@ def _convert(
         start=start,
         spread=not even,
         drop=drop,
+        drop_levels=levels,
         seed=seed,
         progress=progress,
     )

@@ -25,6 +25,7 @@ from ...accel.experts import (
     find_groups,
     group_ends,
     held_blocks,
+    held_samples,
     kept_blocks,
     layers_with_experts,
     set_active,
@@ -208,9 +209,13 @@ class _Objective:
             with torch.no_grad(), block_outputs(self.teacher) as wanted:
                 self.teacher(**call)
             stands_for = kept_blocks(self.student, len(wanted))
-            features = feature_loss(
-                distance, [wanted[stands_for[place]] for place in self.places], [given[place] for place in self.places]
-            )
+            pairs = []
+            for place in self.places:
+                rows = held_samples(self.student, place, len(given[place]))
+                pair = (wanted[stands_for[place]], given[place])
+                if rows != []:
+                    pairs.append(pair if rows is None else (pair[0][rows], pair[1][rows]))
+            features = feature_loss(distance, [one for one, _ in pairs], [one for _, one in pairs])
             loss = loss + self.settings.feature_weight * features
             self.last["features"] = float(features.detach())
         if routing.shares:

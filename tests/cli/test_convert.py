@@ -14,6 +14,7 @@ from outpace.accel.experts import (
     Tried,
     choose_layout,
     find_noise_experts,
+    find_scheduled,
     load_transformer,
     weight_importance,
 )
@@ -56,6 +57,18 @@ def test_weights_by_noise_level_are_made_from_borders_that_calls_tell(tiny_folde
     for path, layer in layers.items():
         best = pruned[path].argsort(descending=True, stable=True)[: layer.units(0)]
         assert all(torch.equal(order[: layer.units(0)], best) for order in layer.order)
+
+
+def test_blocks_are_left_out_by_noise_level_and_stand_ins_fitted(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("1\n2\n")
+    words = ("--to", "depth", "--drop", 1, "--levels", 2, "--prompts", tmp_path / "prompts.txt", "--steps", 4)
+    result = run(tiny_folder, *words, "--out", tmp_path / "shallow")
+    assert result.exit_code == 0 and "other ones at each noise level" in result.output, result.output
+    made = load_transformer(tmp_path / "shallow")
+    held = made.config["conversion"]
+    assert len(held["left_out"]) == 2 and len(held["borders"]) == 1 and sum(map(len, held["left_out"])) >= 2
+    stand_ins = [one for block, _ in find_scheduled(made) for one in block.stand_ins.values()]  # pyright: ignore
+    assert stand_ins and all(bool(weight.any()) for one in stand_ins for weight in one.parameters())
 
 
 def test_counting_needs_no_weights() -> None:
@@ -103,6 +116,7 @@ def test_the_layout_that_runs_fastest_is_taken_unless_tokens_have_to_choose(
         ),
         (["dit", "--keep", "0.5", "--count"], "--keep belongs to --to width, and this is --to moe"),
         (["dit", "--to", "width", "--drop", "2", "--count"], "--drop belongs to --to depth"),
+        (["dit", "--to", "width", "--levels", "2", "--count"], "--levels belongs to --to depth"),
         (["dit", "--products", "--count"], "--products belongs to --to int8"),
         (["dit", "--to", "depth", "--count"], "--drop N"),
         (["dit", "--count", "--out", "x"], "and one of them"),

@@ -1,0 +1,241 @@
+"""Which blocks each noise level does without, and where what stands in for them begins: both measured on calls."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ...errors import ConfigError, InputError
+from ..denoiser import Rows
+from ..families import Stack, find_family
+from .noise_levels import timesteps_of
+from .pruned import left_out
+from .scheduled import ScheduledBlock, find_scheduled, normalised, run_ends
+from .sites import find_sites
+
+RIDGE = 1e-3
+"""Of the regression, relative to the size of the tokens."""
+
+
+@torch.no_grad()
+def choose_blocks(
+    transformer: nn.Module,
+    calls: Sequence[Mapping[str, Any]],
+    drop: int,
+    borders: Sequence[float] = (),
+    places: Sequence[int] | None = None,
+) -> tuple[tuple[int, ...], ...]:
+    """Blocks that every noise level does without, for `Conversion.left_out`: as many as pay for `drop` on average.
+
+    One after the other, over all levels, the block is left out without which the output moves least for what it saves,
+    with those before it left out already: late ones and many at one level, others and few at another. The mean call
+    then costs no more FLOPs than without `drop` blocks at all levels, what stands in for them included.
+
+    Args:
+        transformer: the dense one.
+        calls: keyword arguments of it at several noise levels; levels count alike.
+        drop: blocks of mean cost.
+        borders: timesteps between the levels, from `level_borders`; none: one level, a static choice.
+        places: of the blocks to choose among; None: all but the first and the last.
+
+    Returns: for every level places of blocks, counted over all stacks from 0, ascending.
+
+    Raises: InputError where no call is at some level, or there is none; ConfigError for more blocks than there are.
+    """
+    if not calls:
+        raise InputError("which blocks a noise level can do without is asked on calls; give some")
+    family = find_family(transformer)
+    blocks = family.blocks(transformer)
+    stacks, tried = [stack for stack, _ in blocks], list(places or range(1, len(blocks) - 1))
+    asked = [_calls_at(calls, family.time, borders, level) for level in range(len(borders) + 1)]
+    whole = _flops(transformer, calls[0])
+    costs = {place: whole - _flops(transformer, calls[0], blocks[place]) for place in tried}
+    stand_in = _stand_in_flops(transformer, calls[0], *blocks[tried[0]])
+    budget = drop * len(asked) * sum(costs.values()) / len(costs)
+    answers = [[transformer(**call)[0] for call, _ in some] for some in asked]
+
+    def moved(level: int, gone: Sequence[int]) -> float:
+        far: list[Tensor] = []
+        with ExitStack() as stack:
+            for place in gone:
+                stack.enter_context(left_out(*blocks[place]))
+            for (call, rows), answer in zip(asked[level], answers[level], strict=True):
+                far.append((transformer(**call)[0] - answer)[rows].float().square().flatten(1).mean(1))
+        return float(torch.cat(far).mean())
+
+    def saved(gone: Sequence[int]) -> float:
+        return sum(costs[place] for place in gone) - stand_in * len(run_ends(gone, stacks))
+
+    def next_of(level: int) -> tuple[float, int, float]:
+        """What the next block adds to the error for what it saves, its place, and the error then."""
+        options = [(moved(level, [*chosen[level], place]), place) for place in tried if place not in chosen[level]]
+        return min((((far - error[level]) / costs[p], p, far) for far, p in options), default=(torch.inf, -1, 0.0))
+
+    chosen: list[list[int]] = [[] for _ in asked]
+    error = [0.0] * len(asked)
+    best = [next_of(level) for level in range(len(asked))]
+    while sum(map(saved, chosen)) < budget:
+        level = min(range(len(asked)), key=lambda one: best[one][0])
+        _, place, error[level] = best[level]
+        if place < 0:
+            raise ConfigError(f"{drop} blocks cannot be left out: there are {len(tried)} to choose among")
+        chosen[level].append(place)
+        best[level] = next_of(level)
+    return tuple(tuple(sorted(gone)) for gone in chosen)
+
+
+@torch.no_grad()
+def start_blocks(transformer: nn.Module, calls: Sequence[Mapping[str, Any]]) -> None:
+    """Let what stands in for left-out blocks begin at the least squares fit of what the blocks would give.
+
+    First blocks first, each fitted behind those before it, so that it makes up for what they lack, too. With every
+    block on the model is the dense one still.
+
+    Source: refitting the weights behind pruned units as in ThiNet (Luo et al. 2017, arXiv:1707.06342).
+
+    Differs from the paper: of blocks, for each noise level, with a bias and a ridge.
+
+    Args:
+        transformer: with blocks left out by noise level, untrained, as `convert` gives it.
+        calls: keyword arguments of it at several noise levels; a level that none is at stays as it is.
+
+    Raises: ConfigError where no level leaves blocks out, or stand-ins hold 8-bit codes.
+    """
+    scheduled = find_scheduled(transformer)
+    if not scheduled:
+        raise ConfigError(f"every noise level of this {type(transformer).__name__} runs all blocks; nothing to fit")
+    for block, one in scheduled:
+        if any(
+            not isinstance(part, nn.Linear) for made in _stand_ins(block).values() for part in made.streams.values()
+        ):
+            raise ConfigError("what stands in for blocks is fitted before weights are held as 8-bit codes")
+        sums: dict[tuple[str, str], _Sums] = {}
+        for call in calls:
+            wanted, _ = _at(transformer, block, call, scheduled, dense=True)
+            given, levels = _at(transformer, block, call, scheduled, dense=False)
+            for level in sorted({str(level) for level in levels if level is not None} & _stand_ins(block).keys()):
+                rows = [row for row, found in enumerate(levels) if str(found) == level]
+                cut = Rows(rows, len(levels), given[one.stack.hidden].device)
+                for name, linear in _stand_ins(block)[level].streams.items():
+                    x, y = (cut.cut(value, one.stack, name) for value in (given.get(name), wanted.get(name)))
+                    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape[-1] == linear.in_features:
+                        sums.setdefault((level, name), _Sums(linear.in_features)).add(normalised(x), y - x)
+        for (level, name), found in sums.items():
+            found.solve(_stand_ins(block)[level].streams[name])
+
+
+class _Sums:
+    """Products of tokens h and of what is wanted of them, y, for a regression."""
+
+    def __init__(self, width: int) -> None:
+        self.products = torch.zeros(width + 1, 2 * width + 1, dtype=torch.float64)
+
+    def add(self, h: Tensor, y: Tensor) -> None:
+        h, y = (x.flatten(0, -2).double() for x in (h, y))
+        h = torch.cat([h, h.new_ones(len(h), 1)], 1)
+        self.products += (h.T @ torch.cat([h, y], 1)).cpu()
+
+    def solve(self, linear: Any) -> None:
+        """Fit matrix and bias, the bias without a ridge."""
+        width = len(self.products) - 1
+        gram, right = self.products.split([width + 1, width], 1)
+        ridge = RIDGE * gram.diagonal()[:width].mean() * torch.eye(width + 1, dtype=gram.dtype)
+        ridge[width, width] = 0
+        made = torch.linalg.solve(gram + ridge, right)
+        linear.weight.copy_(made[:width].T)
+        linear.bias.copy_(made[width])
+
+
+class _Reached(Exception):
+    """The block that is asked about was reached; the rest of the call is not needed."""
+
+
+def _at(
+    transformer: nn.Module,
+    block: nn.Module,
+    call: Mapping[str, Any],
+    scheduled: Sequence[tuple[nn.Module, ScheduledBlock]],
+    *,
+    dense: bool,
+) -> tuple[dict[str, Any], list[int | None]]:
+    """What a block returns in the dense model, or else what it is given by name behind blocks that were left out; and
+    the samples' levels."""
+    own = next(one for module, one in scheduled if module is block)
+    found: dict[str, Any] = {}
+
+    def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found.update(zip(own.names, args, strict=False))
+        found.update(kwargs)
+        raise _Reached
+
+    def behind(_: nn.Module, __: Any, result: Any) -> None:
+        found.update(zip(own.stack.returns, result if isinstance(result, tuple) else (result,), strict=True))
+        raise _Reached
+
+    hook = block.register_forward_hook(behind) if dense else block.register_forward_pre_hook(before, with_kwargs=True)
+    for _, one in scheduled:
+        one.all = dense
+    try:
+        transformer(**call)
+    except _Reached:
+        pass
+    finally:
+        hook.remove()
+        for _, one in scheduled:
+            one.all = False
+    return found, own.levels(len(found[own.stack.hidden]))
+
+
+def _stand_ins(block: nn.Module) -> dict[str, Any]:
+    return dict(cast(nn.ModuleDict, block.stand_ins).items())
+
+
+def _calls_at(
+    calls: Sequence[Mapping[str, Any]], time: str, borders: Sequence[float], level: int
+) -> list[tuple[dict[str, Any], Tensor | slice]]:
+    """The calls that have samples at a level, and which they are."""
+    if not borders:
+        return [({**call, "return_dict": False}, slice(None)) for call in calls]
+    found = []
+    for call in calls:
+        times = timesteps_of(call.get(time))
+        if times is None:
+            raise InputError("the calls tell no timestep, and blocks are chosen by noise level")
+        at = torch.bucketize(torch.tensor(times), torch.tensor(list(borders)), right=True) == level
+        if bool(at.any()):
+            rows = slice(None) if bool(at.all()) else at.nonzero().flatten()
+            found.append(({**call, "return_dict": False}, rows))
+    if not found:
+        raise InputError(f"no call is at noise level {level + 1} of {len(borders) + 1}; give calls at all of them")
+    return found
+
+
+def _flops(transformer: nn.Module, call: Mapping[str, Any], without: tuple[Stack, nn.Module] | None = None) -> int:
+    with FlopCounterMode(display=False) as counter, ExitStack() as stack:
+        if without is not None:
+            stack.enter_context(left_out(*without))
+        transformer(**{**call, "return_dict": False})
+    return counter.get_total_flops()
+
+
+def _stand_in_flops(transformer: nn.Module, call: Mapping[str, Any], stack: Stack, block: nn.Module) -> int:
+    """FLOPs of what stands in for the block."""
+    width, names, seen = find_sites(transformer)[0].read().width, list(inspect.signature(block.forward).parameters), []
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        named = {**dict(zip(names, args, strict=False)), **kwargs}
+        streams = [named.get(name) for name in stack.returns]
+        seen.append(sum(2 * x.numel() * width for x in streams if isinstance(x, Tensor) and x.shape[-1] == width))
+
+    hook = block.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        transformer(**{**call, "return_dict": False})
+    finally:
+        hook.remove()
+    return seen[0]
