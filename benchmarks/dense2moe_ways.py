@@ -108,16 +108,10 @@ WAYS = {
         timed="drop",
     ),
     "drop": Way(label="static depth", dropped=True),
-    "bricks": Way(
-        label="blocks by noise, 4 levels, not fitted", left_out=4, beside=("drop",), timed="drop", trained=False
-    ),
-    "static": Way(label="static blocks, fitted", left_out=1, fitted=True, beside=("drop",), timed="drop"),
+    "static": Way(label="blocks alike at all levels, fitted", left_out=1, fitted=True, beside=("drop",), trained=False),
+    "shallow": Way(label="blocks by noise, 4 levels", left_out=4, beside=("drop",), trained=False),
     "blocks": Way(
-        label="blocks by noise, 4 levels, fitted",
-        left_out=4,
-        fitted=True,
-        beside=("drop", "mob", "static"),
-        timed="drop",
+        label="blocks by noise, 4 levels, fitted", left_out=4, fitted=True, beside=("drop", "mob"), timed="drop"
     ),
 }
 """In the order of the tables. 0S8E3A4W: the units that width pruning keeps, with weights of their own at each of 4
@@ -243,11 +237,11 @@ def student_of(name: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
             gone += sorted(range(first, first + size), key=lambda place: moved[place])[: size - active]
         settings["dropped"] = tuple(sorted(gone))
     if way.left_out:
-        calls = bench.even_calls(seed, mixed=False)
+        calls = bench.even_calls(seed, 4, 12, mixed=False)
         places = [first + place for first, size, _ in GROUPS for place in range(size)]
         drop = sum(size - active for _, size, active in GROUPS)
         settings["borders"] = level_borders(calls, way.left_out)
-        settings["left_out"] = choose_blocks(teacher, calls[::2], drop, settings["borders"], places)
+        settings["left_out"] = choose_blocks(teacher, calls, drop, settings["borders"], places)
     conversion = Conversion(**settings)
     student = convert(teacher, conversion, importance=scores, seed=seed)
     if way.fitted and layout is not None:
@@ -256,7 +250,7 @@ def student_of(name: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         else:
             start_experts(student, calls, seed=seed)
     if way.fitted and way.left_out:
-        start_blocks(student, bench.even_calls(seed, FITTED_CALLS, mixed=False))
+        start_blocks(student, bench.even_calls(seed, mixed=False))
     if way.fitted and way.groups:
         start_groups(student, calls)
     return student, conversion
