@@ -183,8 +183,8 @@ def test_a_stand_in_sees_normalised_tokens_and_adds_to_them() -> None:
     _, model = scheduled("DiTTransformer2DModel")
     block, one = find_scheduled(moved(model))[-1]
     x = torch.randn(2, 3, next(block.stand_ins.parameters()).shape[-1])  # pyright: ignore
-    stand_in = block.stand_ins["0"]  # pyright: ignore
-    linear = stand_in.streams["hidden_states"]  # pyright: ignore
+    stand_in: Any = block.stand_ins["0"]  # pyright: ignore
+    linear = stand_in.streams["hidden_states"]
     wanted = x + functional.linear(functional.layer_norm(x, x.shape[-1:]), linear.weight, linear.bias)
     assert_same_but_rounding(stand_in(one.stack, {"hidden_states": x}), wanted)
     other = torch.randn(2, 3, 5)
