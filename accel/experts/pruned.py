@@ -40,9 +40,16 @@ class CutFeedForward(nn.Module):
 def drop_blocks(transformer: nn.Module, places: Sequence[int]) -> None:
     """Take blocks out of `transformer`, in place.
 
-    Raises: ConfigError for a place that there is not, and for the last block: forecasts go by the first and the last.
+    Raises: ConfigError for a place that there is not, and for the last block: forecasts go by the first and the last;
+        for a transformer that goes by the places of its blocks.
     """
-    blocks = find_family(transformer).blocks(transformer)
+    family = find_family(transformer)
+    blocks = family.blocks(transformer)
+    if places and family.numbered:
+        raise ConfigError(
+            f"no block of {type(transformer).__name__} can be dropped, for it reads what each is given by its place: "
+            "leave them out by noise level (Conversion(left_out=...), convert --levels)"
+        )
     if places and places[-1] >= len(blocks) - 1:
         raise ConfigError(f"block {places[-1]} cannot be dropped: of {len(blocks)}, choose among 1-{len(blocks) - 2}")
     gone = {id(blocks[place][1]) for place in places}

@@ -12,6 +12,7 @@ register_family(
             Stack(path="single_transformer_blocks"),
         ),
         grid=by_positions,
+        numbered=True,  # modulations of all blocks are computed at once, and handed out by place
         constant=("context_embedder",),
     )
 )

@@ -113,6 +113,10 @@ class Family:
     frames_first: bool = False
     """True where latents of five dimensions are (batch, frames, channels, height, width)."""
 
+    numbered: bool = False
+    """True where the forward pass goes by how many blocks there are and by the place of each, so that none of them can
+    be taken out."""
+
     cache: str | None = None
     """The argument with the keys and values that a pipeline keeps between calls. Where it is given, the samples of a
     batch are decided together: what is kept is not cut down."""

@@ -78,6 +78,20 @@ def test_levels_leave_their_blocks_out_and_all_blocks_are_the_dense_model(cls: s
     assert (run(model, time=900.0) - plain).abs().max() > 1e-4
 
 
+@every_model
+def test_a_dropped_block_is_passed_over_and_the_others_are_as_they_were(cls: str) -> None:
+    dense = build(cls)
+    place = len(find_family(dense).blocks(dense)) - 2
+    settings = Conversion(dropped=(place,))
+    if find_family(dense).numbered:
+        with pytest.raises(ConfigError, match="leave them out by noise level"):
+            convert(dense, settings)
+        return
+    with left_out(*find_family(dense).blocks(dense)[place]):
+        wanted = run(dense)
+    assert_same_but_rounding(run(convert(dense, settings)), wanted)
+
+
 @pytest.mark.parametrize(
     "cls", [FLUX, "DiTTransformer2DModel", "HunyuanVideoTransformer3DModel", "WanTransformer3DModel"]
 )
