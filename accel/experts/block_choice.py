@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...errors import ConfigError, InputError
+from ...kernels.precision import widened, widest
 from ..denoiser import Rows
 from ..families import Stack, find_family
 from .noise_levels import timesteps_of
@@ -134,10 +135,10 @@ class _Sums:
     """Products of tokens h and of what is wanted of them, y, for a regression."""
 
     def __init__(self, width: int) -> None:
-        self.products = torch.zeros(width + 1, 2 * width + 1, dtype=torch.float64)
+        self.products = torch.zeros(width + 1, 2 * width + 1, dtype=widest(torch.device("cpu")))
 
     def add(self, h: Tensor, y: Tensor) -> None:
-        h, y = (x.flatten(0, -2).double() for x in (h, y))
+        h, y = (widened(x.flatten(0, -2)) for x in (h, y))
         h = torch.cat([h, h.new_ones(len(h), 1)], 1)
         self.products += (h.T @ torch.cat([h, y], 1)).cpu()
 
