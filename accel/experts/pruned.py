@@ -50,13 +50,21 @@ def drop_blocks(transformer: nn.Module, places: Sequence[int]) -> None:
             f"no block of {type(transformer).__name__} can be dropped, for it reads what each is given by its place: "
             "leave them out by noise level (Conversion(left_out=...), convert --levels)"
         )
-    if places and places[-1] >= len(blocks) - 1:
-        raise ConfigError(f"block {places[-1]} cannot be dropped: of {len(blocks)}, choose among 1-{len(blocks) - 2}")
+    check_places(places, len(blocks), "dropped")
     gone = {id(blocks[place][1]) for place in places}
     for path in {stack.path for stack, _ in blocks}:
         parent, _, name = path.rpartition(".")
         kept = nn.ModuleList(b for b in transformer.get_submodule(path).children() if id(b) not in gone)
         setattr(transformer.get_submodule(parent), name, kept)
+
+
+def check_places(places: Sequence[int], blocks: int, how: str) -> None:
+    """Whether the blocks at `places` (ascending) can be "dropped" or "left out" of so many.
+
+    Raises: ConfigError for a place that there is not, and for the last block: forecasts go by the first and the last.
+    """
+    if places and places[-1] >= blocks - 1:
+        raise ConfigError(f"block {places[-1]} cannot be {how}: of {blocks}, choose among 1-{blocks - 2}")
 
 
 def block_effects(

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...errors import ConfigError
 from ..denoiser import Rows, echo
 from ..families import Stack, find_family
 from .noise_levels import NoiseLevels
+from .pruned import check_places
 from .sites import find_sites
 
 
@@ -106,8 +106,7 @@ def schedule_blocks(transformer: nn.Module, left_out: Sequence[Sequence[int]], n
     """
     blocks = find_family(transformer).blocks(transformer)
     places = sorted({place for level in left_out for place in level})
-    if places and places[-1] >= len(blocks) - 1:
-        raise ConfigError(f"block {places[-1]} cannot be left out: of {len(blocks)}, choose among 1-{len(blocks) - 2}")
+    check_places(places, len(blocks), "left out")
     width = find_sites(transformer)[0].read().width
     for place in places:
         stack, block = blocks[place]
