@@ -83,6 +83,9 @@ WAYS = {
     ),
     "layers": Way(label="spread over layers 0S16E6A1N", layout="0S16E6A1N", spread=True, trained=False),
     "units": Way(label="spread 0S16E6A4N", layout="0S16E6A4N", spread=True, beside=("taylor",), timed="taylor"),
+    "unfitted": Way(
+        label="spread 0S16E6A4W, not fitted", layout="0S16E6A4W", spread=True, beside=("taylor",), timed="taylor"
+    ),
     "alike": Way(
         label="spread over layers 0S16E6A1W, fitted",
         layout="0S16E6A1W",
@@ -96,7 +99,7 @@ WAYS = {
         layout="0S16E6A4W",
         spread=True,
         fitted=True,
-        beside=("taylor", "alike", "units", "fitted"),
+        beside=("taylor", "alike", "fitted", "unfitted", "units"),
         timed="taylor",
     ),
     "mob": Way(label="mixture of blocks", groups=True, fitted=True, beside=("drop",)),

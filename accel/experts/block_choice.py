@@ -9,19 +9,15 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ...errors import ConfigError, InputError
-from ...kernels.precision import widened, widest
 from ..denoiser import Rows
 from ..families import Stack, find_family
 from .noise_levels import timesteps_of
 from .pruned import left_out
+from .regression import Regression
 from .scheduled import ScheduledBlock, find_scheduled, normalised, run_ends
 from .sites import find_sites
-
-RIDGE = 1e-3
-"""Of the regression, relative to the size of the tokens."""
 
 
 @torch.no_grad()
@@ -116,7 +112,7 @@ def start_blocks(transformer: nn.Module, calls: Sequence[Mapping[str, Any]]) -> 
             not isinstance(part, nn.Linear) for made in _stand_ins(block).values() for part in made.streams.values()
         ):
             raise ConfigError("what stands in for blocks is fitted before weights are held as 8-bit codes")
-        sums: dict[tuple[str, str], _Sums] = {}
+        sums: dict[tuple[str, str], Regression] = {}
         for call in calls:
             wanted, _ = _at(transformer, block, call, scheduled, dense=True)
             given, levels = _at(transformer, block, call, scheduled, dense=False)
@@ -126,31 +122,10 @@ def start_blocks(transformer: nn.Module, calls: Sequence[Mapping[str, Any]]) -> 
                 for name, linear in _stand_ins(block)[level].streams.items():
                     x, y = (cut.cut(value, one.stack, name) for value in (given.get(name), wanted.get(name)))
                     if isinstance(x, Tensor) and isinstance(y, Tensor) and x.shape[-1] == linear.in_features:
-                        sums.setdefault((level, name), _Sums(linear.in_features)).add(normalised(x), y - x)
-        for (level, name), found in sums.items():
-            found.solve(_stand_ins(block)[level].streams[name])
-
-
-class _Sums:
-    """Products of tokens h and of what is wanted of them, y, for a regression."""
-
-    def __init__(self, width: int) -> None:
-        self.products = torch.zeros(width + 1, 2 * width + 1, dtype=widest(torch.device("cpu")))
-
-    def add(self, h: Tensor, y: Tensor) -> None:
-        h, y = (widened(x.flatten(0, -2)) for x in (h, y))
-        h = torch.cat([h, h.new_ones(len(h), 1)], 1)
-        self.products += (h.T @ torch.cat([h, y], 1)).cpu()
-
-    def solve(self, linear: Any) -> None:
-        """Fit matrix and bias, the bias without a ridge."""
-        width = len(self.products) - 1
-        gram, right = self.products.split([width + 1, width], 1)
-        ridge = RIDGE * gram.diagonal()[:width].mean() * torch.eye(width + 1, dtype=gram.dtype)
-        ridge[width, width] = 0
-        made = torch.linalg.solve(gram + ridge, right)
-        linear.weight.copy_(made[:width].T)
-        linear.bias.copy_(made[width])
+                        fit = sums.setdefault((level, name), Regression(linear.in_features, linear.out_features))
+                        fit.add(normalised(x), y - x)
+        for (level, name), fit in sums.items():
+            fit.solve(_stand_ins(block)[level].streams[name])
 
 
 class _Reached(Exception):
@@ -218,11 +193,13 @@ def _calls_at(
 
 
 def _flops(transformer: nn.Module, call: Mapping[str, Any], without: tuple[Stack, nn.Module] | None = None) -> int:
-    with FlopCounterMode(display=False) as counter, ExitStack() as stack:
+    from ..estimate.recording import recording_calls
+
+    with recording_calls([transformer]) as counted, ExitStack() as stack:
         if without is not None:
             stack.enter_context(left_out(*without))
         transformer(**{**call, "return_dict": False})
-    return counter.get_total_flops()
+    return counted[0].flops
 
 
 def _stand_in_flops(transformer: nn.Module, call: Mapping[str, Any], stack: Stack, block: nn.Module) -> int:

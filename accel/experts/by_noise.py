@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Literal, cast
 
 import torch
@@ -114,7 +113,7 @@ class NoiseFeedForward(nn.Module):
         self.layout = Layout.parse(settings.layout)
         self.active: int | Literal["all"] | tuple[int, ...] = self.layout.active if active is None else tuple(active)
         self.activation, self.noise = dense.activation, noise
-        self.cost = tokens * dense.matrix_weights / dense.hidden
+        self.cost = dense.unit_cost(tokens)
         """Multiplications of one hidden unit for one sample."""
         self.up = linear_of(dense.up_HD, dense.up_bias_H)
         self.gate = None if dense.gate_HD is None else linear_of(dense.gate_HD, dense.gate_bias_H)
@@ -142,27 +141,38 @@ class NoiseFeedForward(nn.Module):
         return sum(self.units(level) for level in range(levels)) / (levels * self.order.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        levels = self.noise.levels
-        if levels is None or self.active == "all":
-            return self._run(x, None)
-        if len(levels) == 1:
-            return self._run(x, levels[0])
-        each, left = divmod(len(x), len(levels))
-        if left or x.ndim < 3:
-            return self._run(x, None)
-        rows = [[r for r in range(len(x)) if levels[r // each] == level] for level in sorted(set(levels))]
-        parts = [
-            self._run(x[torch.tensor(some, device=x.device)], level)
-            for level, some in zip(sorted(set(levels)), rows, strict=True)
-        ]
-        back = torch.tensor(list(chain.from_iterable(rows)), device=x.device).argsort()
-        return torch.cat(parts)[back]
+        rows, weights = self._parts(x)
+        if rows is None:
+            return self._run(x, weights[0])
+        made = torch.cat([self._run(x[some], own) for some, own in zip(rows, weights, strict=True)])
+        return made[torch.cat(rows).argsort()]
 
-    def _run(self, x: Tensor, level: int | None) -> Tensor:
-        up, up_bias, gate, gate_bias, down, bias = self._weights(level, x.dtype)
+    def _run(self, x: Tensor, weights: Weights) -> Tensor:
+        up, up_bias, gate, gate_bias, down, bias = weights
         value = functional.linear(x, up, up_bias)
         gated = None if gate is None else functional.linear(x, gate, gate_bias)
         return functional.linear(gated_unit(value, gated, self.activation), down, bias)
+
+    @torch.compiler.disable
+    def _parts(self, x: Tensor) -> tuple[list[Tensor] | None, list[Weights]]:
+        """The rows of x at each level of the call under way, None where all are alike, and the weights for them.
+
+        torch.compile passes over this and takes weights as they come, so that layers and levels share one graph.
+        """
+        levels = self.noise.levels
+        if levels is None or self.active == "all":
+            return None, [self._weights(None, x.dtype)]
+        if len(levels) == 1:
+            return None, [self._weights(levels[0], x.dtype)]
+        each, left = divmod(len(x), len(levels))
+        if left or x.ndim < 3:
+            return None, [self._weights(None, x.dtype)]
+        found = sorted(set(levels))
+        rows = [[row for row in range(len(x)) if levels[row // each] == level] for level in found]
+        return (
+            [torch.tensor(some, device=x.device) for some in rows],
+            [self._weights(level, x.dtype) for level in found],
+        )
 
     def _weights(self, level: int | None, dtype: torch.dtype) -> Weights:
         """Matrices and biases of a level's units, or of all; laid out anew only when level or weights change."""

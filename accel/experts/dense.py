@@ -41,6 +41,10 @@ class Dense:
         """Numbers in the matrices; biases are left out."""
         return sum(part.numel() for part in (self.up_HD, self.down_OH, self.gate_HD) if part is not None)
 
+    def unit_cost(self, tokens: float) -> float:
+        """Multiplications of one hidden unit for a sample of which the layer sees so many tokens."""
+        return tokens * self.matrix_weights / self.hidden
+
     def take(self, units: Tensor) -> Dense:
         """The layer with these hidden units only, in their order and without the output's bias; copies."""
 

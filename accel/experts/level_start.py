@@ -15,11 +15,10 @@ from ...kernels.feed_forward import gated_unit
 from ...kernels.precision import widened
 from .active import set_active
 from .by_noise import NoiseFeedForward, find_noise_experts
+from .regression import Regression
 
 TOKENS = 4096
 """Most tokens of a noise level that a layer is fitted to."""
-RIDGE = 1e-3
-"""Of the regression, relative to the size of the units."""
 
 Seen = dict[int, list[Tensor]]
 """Level -> tokens (T, D)."""
@@ -85,12 +84,7 @@ def _fit(layer: NoiseFeedForward, level: int, x_TD: Tensor) -> None:
     def into(linear: nn.Linear) -> Tensor:
         return functional.linear(x, linear.weight.float(), None if linear.bias is None else linear.bias.float())
 
-    hidden_TH = widened(gated_unit(into(layer.up), None if layer.gate is None else into(layer.gate), layer.activation))
-    missing_TO = hidden_TH[:, gone] @ widened(layer.down.weight)[:, gone].T
-    mean_H, mean_O = hidden_TH[:, kept].mean(0), missing_TO.mean(0)
-    centred = hidden_TH[:, kept] - mean_H
-    gram = centred.T @ centred
-    ridge = RIDGE * hidden_TH[:, kept].square().sum(0).mean() * torch.eye(units, dtype=gram.dtype, device=gram.device)
-    made_HO = torch.linalg.solve(gram + ridge, centred.T @ (missing_TO - mean_O))
-    change.down.weight.copy_(made_HO.T)
-    change.down.bias.copy_(mean_O - mean_H @ made_HO)
+    hidden_TH = gated_unit(into(layer.up), None if layer.gate is None else into(layer.gate), layer.activation)
+    fit = Regression(units, len(layer.down.weight))
+    fit.add(hidden_TH[:, kept], widened(hidden_TH[:, gone]) @ widened(layer.down.weight)[:, gone].T)
+    fit.solve(change.down)

@@ -72,6 +72,7 @@ class ScheduledBlock:
             return [None] * samples
         return [level if level in self.without else None for level in told for _ in range(each)]
 
+    @functools.partial(torch.compiler.disable, recursive=False)  # which blocks run would be compiled anew for each
     def run(self, block: Any, proceed: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """The block for the samples at levels that have it, and its stand-ins for the others."""
         named = {**dict(zip(self.names, args, strict=False)), **kwargs}
@@ -81,19 +82,18 @@ class ScheduledBlock:
         if found == [None]:
             return proceed(*args, **kwargs)
         if len(found) == 1:
-            return self._without(block, found[0], **named)
+            return self._without(block, str(found[0]), **named)
         result = None
         for level in found:
             rows = [row for row, one in enumerate(levels) if one == level]
-            how = proceed if level is None else functools.partial(self._without, block, level)
+            how = proceed if level is None else functools.partial(self._without, block, str(level))
             result = Rows(rows, len(hidden), hidden.device).run(how, named, self.stack)
             outputs = result if isinstance(result, tuple) else (result,)
             named |= dict(zip(self.stack.returns, outputs, strict=True))
         return result
 
-    def _without(self, block: Any, level: int | None, **named: Any) -> Any:
-        key = str(level)
-        return block.stand_ins[key](self.stack, named) if key in block.stand_ins else echo(named, self.stack)
+    def _without(self, block: Any, level: str, **named: Any) -> Any:
+        return block.stand_ins[level](self.stack, named) if level in block.stand_ins else echo(named, self.stack)
 
 
 def schedule_blocks(transformer: nn.Module, left_out: Sequence[Sequence[int]], noise: NoiseLevels) -> None:

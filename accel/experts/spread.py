@@ -46,7 +46,7 @@ def spread_experts(
     for site in sites:
         dense = site.read()
         worth[site.path] = worth_of(measured.scores[site.path], orders[site.path], found)
-        costs[site.path] = measured.tokens[site.path] * dense.matrix_weights / dense.hidden
+        costs[site.path] = dense.unit_cost(measured.tokens[site.path])
     shares = found.fraction if share is None else share
     counts = spread_by_worth(worth, costs, {path: order.shape[1] for path, order in orders.items()}, found, shares)
     return tuple(

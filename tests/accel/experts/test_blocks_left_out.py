@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from outpace.accel import find_family
+from outpace.accel.estimate.recording import record_call
 from outpace.accel.experts import (
     Conversion,
     Experts,
@@ -33,6 +34,7 @@ from outpace.accel.experts import (
     set_active,
     start_blocks,
 )
+from outpace.accel.experts.block_choice import _flops
 from outpace.accel.experts.pruned import left_out
 from outpace.errors import ConfigError, InputError
 
@@ -150,6 +152,15 @@ def test_blocks_are_left_out_where_the_output_moves_least_and_pay_for_what_was_a
         choose_blocks(dense, calls[:1], 1, (10_000.0,))
     with pytest.raises(InputError, match="give some"):
         choose_blocks(dense, [], 1)
+
+
+def test_blocks_are_weighed_with_their_attention() -> None:
+    dense = build("DiTTransformer2DModel")
+    (call,) = recorded(dense, (100.0,))
+    on_meta = {key: value.to("meta") if isinstance(value, torch.Tensor) else value for key, value in call.items()}
+    wanted = record_call(copy.deepcopy(dense).to("meta"), {k: v for k, v in on_meta.items() if k != "return_dict"})
+    assert sum(site.flops for _, site in wanted.attention) > 0
+    assert _flops(dense, call) == wanted.flops
 
 
 def test_a_block_that_does_nothing_at_one_level_goes_first_there() -> None:
