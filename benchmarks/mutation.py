@@ -63,7 +63,12 @@ ACCEL = (
 FIELDS = "tests/models/test_create.py::test_a_changed_field_is_refused_or_works"
 """What a model's configuration refuses, by the model."""
 FORECAST_TESTS = (
-    "tests/accel/test_forecast_parts.py",
+    "tests/accel/test_forecast_history.py",
+    "tests/accel/test_forecast_deciding.py",
+    "tests/accel/test_forecaster.py",
+    "tests/accel/test_forecast_errors.py",
+    "tests/accel/test_replay_parts.py",
+    "tests/accel/test_calibration_runs.py",
     "tests/accel/test_calibration_search.py",
     "tests/accel/test_schedule_policy.py",
     "tests/kernels/test_forecast.py",

@@ -1,0 +1,68 @@
+"""How far off forecasts and interpolations prove to be, and how far forecasts follow the latents."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from forecast_parts import FLOW, entry, normal
+
+from outpace.accel.forecast.errors import HIGHEST, _best, _between, _forecast, _products, measure
+from outpace.accel.forecast.replay import Entry
+from outpace.kernels.forecast import lagrange_weights
+
+torch.set_num_threads(1)
+
+
+def test_the_best_mixture_lies_on_the_way_between_two_orders() -> None:
+    truth, low, high = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.0]), torch.tensor([3.0, 5.0])
+    best = _best(_products(truth, [low, high]).tolist(), 2, 0)
+    assert best.order == pytest.approx(4 / 5) and best.error == pytest.approx(0.0, abs=1e-6)
+    assert best.errors == (pytest.approx(4 / 5), pytest.approx(1 / 5))
+    beyond = _best(_products(truth, [torch.tensor([3.0, 5.0]), torch.tensor([3.0, 6.0])]).tolist(), 2, 1)
+    assert (beyond.order, beyond.error) == (1.0, pytest.approx(1 / 5)), "never outside of the two"
+    short = _best(_products(truth, [low, torch.tensor([3.0, 3.0])]).tolist(), 2, 1)
+    assert (short.order, short.error) == (2.0, pytest.approx(1 / 5))
+    three = _best(_products(truth, [low, torch.tensor([3.0, 2.0]), high]).tolist(), 3, 0)
+    assert three.order == pytest.approx(1 + 2 / 3) and three.error == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_is_measured_at_a_computed_step() -> None:
+    clean = normal(2, 3, 2)
+    known = [entry(step, 1 - step / 10, clean) for step in (0, 2, 4)]
+    skipped = [entry(3, 0.7, clean + 9, computed=False), entry(5, 0.5, clean + 9, computed=False)]
+    now = entry(6, 0.4, clean)
+    found = measure(FLOW, [known[0], known[1], skipped[0], known[2], skipped[1]], now, [1])
+    assert set(found) == {1} and (found[1].step, found[1].gap) == (6, 2)
+    assert len(found[1].forecast.errors) == HIGHEST + 1 and found[1].replay is not None
+    # one noise, one picture: outputs do not change, latents lie on a line
+    assert len(found[1].replay.errors) == HIGHEST and found[1].replay.error == pytest.approx(0.0, abs=1e-5)
+    assert found[1].forecast.errors[1:] == (pytest.approx(0.0, abs=1e-5), pytest.approx(0.0, abs=1e-5))
+    twice = [*known[:2], entry(4, 0.4, clean + 9)]  # a second stage at this level is no step before
+    assert measure(FLOW, twice, now, [0])[0].gap == 4
+    assert measure(FLOW, [], now, [0]) == {} and measure(FLOW, known[:1], now, [0])[0].replay is None
+
+
+@pytest.mark.parametrize("corrected", [False, True])
+def test_a_forecast_and_an_interpolation_are_moved_to_the_latents_held(corrected: bool) -> None:
+    """Both belong to the latents that their weights give; those of a step that was corrected count, not those seen."""
+    clean, off = normal(1, 4), normal(1, 4, seed=5)
+    nodes = [entry(step, 1 - step / 10, clean) for step in (0, 2, 4)]
+    line = 0.4 * clean + 0.6 * normal(1, 4, seed=99)  # one noise: latents lie on a line, and forecasts give the picture
+    by = torch.zeros(1, 4)
+    if corrected:
+        nodes[2].sample, by = nodes[2].seen + 0.25, torch.full((1, 4), 0.25)
+        nodes[2].hold(clean + 0.125, [0])
+    now = Entry(4, 0.6, [True], line + off, clean, line + off, {})
+    weight = {2: -1.0, 4: 2.0}  # of a line from steps 2 and 4 at step 6
+    later = Entry(6, 0.4, [True], now.seen, clean, 0.6 * clean + 0.4 * normal(1, 4, seed=99) + off, {})
+    expected = clean + weight[4] * by / 2 + FLOW.gain(0.4) * (off - weight[4] * by)
+    torch.testing.assert_close(_forecast(FLOW, [nodes[2], nodes[1]], 0, later), expected[0])
+    between = clean + FLOW.gain(0.6) * off
+    torch.testing.assert_close(_between(FLOW, [nodes[1], nodes[0]], 0, now), between[0])
+    weights = [0.5, 0.5]
+    assert lagrange_weights([0.8, 0.4], 0.6) == pytest.approx(weights)
+    outer = [nodes[1], entry(6, 0.4, clean)]
+    if corrected:
+        outer[1].sample = outer[1].seen + 0.25
+        outer[1].hold(clean + 0.125, [0])
+    torch.testing.assert_close(_between(FLOW, outer, 0, now)[None], clean + by / 4 + FLOW.gain(0.6) * (off - by / 2))
