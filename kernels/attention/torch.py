@@ -21,13 +21,13 @@ from ..block_index import BlockIndex
 from .dense import dense_attention
 from .row_plan import Piece, Rows, Unit, plan, units
 
-CACHE_BYTES = 1 << 20
-"""What a piece of a row may take: its keys (or values) and scores. Half of a usual second-level cache."""
-IN_PLACE_BYTES = 48 << 10
+CACHE_BYTES = 21 << 16
+"""What a piece of a row may take: its keys (or values) and scores. Two thirds of a usual second-level cache."""
+IN_PLACE_BYTES = 64 << 10
 """Keys (or values) of this size are multiplied where they lie in less time than they are gathered."""
 SAFE_EXPONENT = 60.0
 """exp of this, and sums of millions of them, are ordinary float32 numbers."""
-SAMPLED = 16
+SAMPLED = 64
 """One query and one key in so many say whether scores may be far from 0. It decides about speed only."""
 NEGLIGIBLE = -80.0
 """exp of less is many times slower to compute, where it is below the smallest float32."""
@@ -156,6 +156,7 @@ class _Workspace:
         self.keys, self.values = (x.view(-1, shape.width) for x in (self.key_blocks, self.value_blocks))
         self.some = buffer(shape.most, shape.key_block * shape.width)
         self.scores = buffer(shape.most * shape.key_block * shape.lanes)
+        self.ones = buffer(shape.most * shape.key_block).fill_(1.0)
         self.sums = buffer(shape.shared * shape.queries)
         self.out = buffer(shape.lanes, shape.width)
         self.by_row = [self._row(r) for r in range(rows)]
@@ -263,7 +264,7 @@ class _Workspace:
         sums, out, _, _ = self.by_row[r]
         lanes, block = queries.shape[1], 0
         for number, piece in enumerate(pieces):
-            scores, weights = self._scores(0, piece.count, lanes)
+            scores, weights, ones = self._scores(0, piece.count, lanes)
             gathered = self.some
             if piece.columns is None:
                 parts = self._parts(piece, lanes)
@@ -277,9 +278,9 @@ class _Workspace:
             if by_block is not None:
                 block = self._add_blocks(scores, by_block, block)
             elif number:
-                sums.add_(scores.sum(0))
+                sums.addmv_(weights, ones)
             else:
-                torch.sum(scores, 0, out=sums)
+                torch.mv(weights, ones, out=sums)
             if piece.columns is not None:  # over the keys, whose place is in the cache and of no use any more
                 torch.index_select(self.value_blocks, 0, piece.columns, out=gathered)
             for at, (_, values, _, some_weights) in enumerate(parts):
@@ -301,7 +302,7 @@ class _Workspace:
         """Keys, values, scores and weights of every run of a piece that is used in place."""
         at, parts = 0, []
         for first, count in piece.runs:
-            parts.append((*self._in_place(first, count), *self._scores(at, count, lanes)))
+            parts.append((*self._in_place(first, count), *self._scores(at, count, lanes)[:2]))
             at += count
         return parts
 
@@ -324,7 +325,7 @@ class _Workspace:
         found = self.views.get((at, count, lanes))
         if found is None:
             scores = self.scores[at * lanes : (at + count) * lanes].view(count, lanes)
-            found = scores, scores.t()
+            found = scores, scores.t(), self.ones[:count]
             self._remember((at, count, lanes), found)
         return found
 

@@ -37,6 +37,16 @@ def test_the_benchmark_measures_and_reports(root: Path, tmp_path: Path) -> None:
     assert text in done.out and "to the power of" in text and "torch threads: 1" in text
 
 
+def test_the_page_says_what_was_measured(root: Path) -> None:
+    module = benchmark(root)
+    report = json.loads((root / "benchmarks" / "results" / "attention_cpu.json").read_text(encoding="utf-8"))
+    assert (root / "benchmarks" / "results" / "attention_cpu.md").read_text(encoding="utf-8") == module.markdown(report)
+    page = (root / "docs" / "sparse_attention.md").read_text(encoding="utf-8")
+    assert "\n".join(module.summary(report["cases"])) in page
+    searches = module.between([f"{case['search_of_dense']:.2f}" for case in report["cases"] if case["threads"] == 1])
+    assert f"on a processor takes {searches} of one more" in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [64, 128])
 @pytest.mark.parametrize("tokens", [4096, 8192, 16384])
