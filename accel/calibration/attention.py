@@ -21,8 +21,12 @@ from .runs import caller, made, psnr
 Sparse = Any
 """An `AdaSpa`, which calls this file and so is asked for by its name."""
 
-READINGS = {"apart": (0.5, 0.75), "dense": (0.2, 0.3)}
+READINGS = {"dense": (0.2, 0.3), "apart": (0.5,)}
 """What of a reading is tried in real runs, one after the other; the best is kept."""
+
+LOST, FALLS, NEAR = 0.01, 0.08, 0.02
+"""One recall for everything, tried beside the plans: the share of the mass that is left out at first, about how much
+less attention is left out for each factor of e less of it, and how far off what was asked for that may end."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,9 +40,9 @@ class AttentionCalibration:
     """Steps at which errors are measured, and ranges of noise levels that densities are told apart in, 1 or more. Each
     costs about half as many calls of the denoiser as it has layers."""
 
-    trials: int = 4
-    """Real runs in which ways to read the measured errors are compared, 0 or more; one for every range of noise levels
-    is made besides, which tells what an error there costs the picture."""
+    trials: int = 6
+    """Real runs in which ways to read the measured errors are compared, and one recall for everything with them, 0 or
+    more; one for every range of noise levels is made besides, which tells what an error there costs the picture."""
 
     block: int | tuple[int, int] = (128, 64)
     """Tokens of a block of queries and of keys, as of `AdaSpa`."""
@@ -91,6 +95,7 @@ class CalibratedAttention:
     Attributes:
         table: the errors.
         runs: how many real runs were made so far.
+        tried: of every method that was run, PSNR in dB and the share of all attention that it left out.
     """
 
     def __init__(
@@ -104,7 +109,7 @@ class CalibratedAttention:
     ) -> None:
         self.settings, self.table, self.runs = settings, table, 0
         self._pipe, self._run, self._plain, self._peak = pipe, run, plain, peak
-        self._known: dict[tuple[str, float], float] = {}
+        self.tried: dict[Sparse, tuple[float, float]] = {}
         self.alone = tuple(map(self._alone, range(len(table.looks))))
         """PSNR of real runs in which one range of noise levels alone is sparse, by range."""
         self.table = replace(table, lost=tuple(map(self._lost, range(len(table.looks)))))
@@ -123,7 +128,8 @@ class CalibratedAttention:
         return squared / max(whole_cost(self.table, at), 1e-30) * ((last - first + 1) / count) ** 2
 
     def saving(self, saves: float) -> Sparse:
-        """The densities that cost the picture least where the share `saves` of all attention is left out.
+        """What costs the picture least where the share `saves` of all attention is left out: densities by head and
+        noise level, or one recall for all of them where real runs find that better.
 
         Raises: ConfigError where nothing saves as much.
         """
@@ -145,25 +151,49 @@ class CalibratedAttention:
                 if left <= 0 or ranges is None:
                     continue
                 method = self.method(ranges, other.dense)
-                left -= (method.schedule, method.searches[0]) not in self._known
+                left -= method not in self.tried
                 if (tried := self.psnr(method)) > got:
                     best, got, reading = method, tried, other
-        return best
+        alike = self._alike(saves, reading.dense, left)
+        return alike if alike is not None and self.psnr(alike) > got else best
+
+    def _alike(self, saves: float, dense: float, runs: int) -> Sparse | None:
+        """One recall for everything that leaves out as much; None where so many runs find none."""
+        lost, falls, before = math.log(LOST), FALLS, None
+        for _ in range(runs):
+            method = self.method((), dense, recall=1.0 - math.exp(lost))
+            saved = self.left_out(method)
+            if abs(saved - saves) <= NEAR:
+                return method
+            if before is not None and lost != before[0]:
+                falls = max((saved - before[1]) / (lost - before[0]), FALLS / 4)
+            before = lost, saved
+            lost = min(lost + (saves - saved) / falls, math.log(0.5))
+        return None
 
     def psnr(self, method: Sparse) -> float:
-        """PSNR in dB of what is made under a schedule towards what is made plainly, on average over the prompts."""
-        key = (method.schedule, method.searches[0])
-        if key not in self._known:
-            with accelerate(self._pipe, method):
+        """PSNR in dB of what is made under a method towards what is made plainly, on average over the prompts."""
+        return self._ran(method)[0]
+
+    def left_out(self, method: Sparse) -> float:
+        """Share of all attention that a run under a method leaves out, its search counted."""
+        return self._ran(method)[1]
+
+    def _ran(self, method: Sparse) -> tuple[float, float]:
+        if method not in self.tried:
+            with accelerate(self._pipe, method) as run:
                 pictures, _ = made(self._pipe, self._run)
             self.runs += 1
-            self._known[key] = fmean(psnr(pictures, self._plain, self._peak))
-        return self._known[key]
+            record: Any = run.trace.attention
+            work = record.totals()["work"]
+            self.tried[method] = fmean(psnr(pictures, self._plain, self._peak)), 0.0 if work is None else 1.0 - work
+        return self.tried[method]
 
-    def method(self, ranges: Sequence[Densities], dense: float) -> Sparse:
-        """The settings that have these densities after a share `dense` of the steps."""
+    def method(self, ranges: Sequence[Densities], dense: float, recall: float | None = None) -> Sparse:
+        """The settings that have these densities, or without any this recall, after a share `dense` of the steps."""
         return METHODS["adaspa"](
             schedule="/".join(map(str, ranges)),  # pyright: ignore[reportCallIssue]
+            recall=recall,  # pyright: ignore[reportCallIssue]
             searches=(dense,),  # pyright: ignore[reportCallIssue]
             block=self.settings.block,  # pyright: ignore[reportCallIssue]
             min_tokens=self.settings.min_tokens,  # pyright: ignore[reportCallIssue]

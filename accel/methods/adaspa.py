@@ -225,14 +225,15 @@ class AdaSpa(Method):
         *,
         saves: float = 0.4,
         looks: int = 4,
-        trials: int = 4,
+        trials: int = 6,
         block: int | tuple[int, int] = (128, 64),
         min_tokens: int = 1024,
         seed: int = 0,
         **call: Any,
     ) -> AdaSpa:
         """The densities by layer, head and noise level that keep the pictures of `pipe` best where so much attention is
-        left out. Which blocks those are is still searched in every run.
+        left out, or one recall for all of them where that keeps them better. Which blocks those are is still searched
+        in every run.
 
         Args:
             pipe: a diffusers pipeline with a scheduler.
@@ -242,7 +243,8 @@ class AdaSpa(Method):
                 counted.
             looks: steps at which errors are measured, and ranges of noise levels that densities are told apart in; each
                 also costs a real run in which that range alone is sparse.
-            trials: real runs in which ways to read what was measured are compared; 0 trusts it as it is.
+            trials: real runs in which ways to read what was measured are compared, and one recall for everything with
+                them; 0 trusts it as it is.
             block: tokens of a block of queries and of keys.
             min_tokens: shorter attention is left alone.
             seed: of the first prompt's noise; each later prompt has the next.

@@ -14,7 +14,7 @@ from larger import larger
 from tiny import BlockCounter, TinyPipeline
 
 from outpace.accel import METHODS, AdaSpa, accelerate
-from outpace.accel.calibration.attention import AttentionCalibration
+from outpace.accel.calibration.attention import NEAR, AttentionCalibration
 from outpace.accel.calibration.attention_costs import DENSITIES, Look, SparseProbe, Variant, at_looks
 from outpace.accel.calibration.attention_plan import (
     SEARCH,
@@ -214,7 +214,7 @@ def test_calibrating_finds_what_saves_as_much_and_costs_less_than_the_same_for_a
     saves, run = 0.4, lambda: pipe([0, 1], steps=STEPS)
     bench = AttentionCalibration(looks=3, trials=3, block=16, min_tokens=1).bench(pipe, run)
     method = bench.saving(saves)
-    assert bench.runs <= 3 + 1 + 3 and len(bench.alone) == 3
+    assert bench.runs <= 3 + 1 + 3 and len(bench.alone) == 3 and bench.runs == len(bench.tried)
     assert all(lost > 0 and math.isfinite(lost) for lost in bench.table.lost)
     with accelerate(pipe, method) as handle:
         run()
@@ -227,3 +227,19 @@ def test_calibrating_finds_what_saves_as_much_and_costs_less_than_the_same_for_a
     assert bench.psnr(method) > bench.psnr(alike)
     with pytest.raises(ConfigError, match="no density saves"):
         bench.saving(0.95)
+
+
+def test_one_recall_for_everything_is_tried_beside_the_plans(
+    pipe: TinyPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saves = 0.2
+    bench = AttentionCalibration(looks=2, trials=9, block=16, min_tokens=1).bench(pipe, lambda: pipe(steps=8))
+    method = bench.saving(saves)
+    plans = [one for one in bench.tried if one.schedule][len(bench.alone) :]
+    *_, alike = (one for one in bench.tried if not one.schedule)
+    assert 0.5 < alike.recall < 1.0 and abs(bench.left_out(alike) - saves) <= NEAR
+    assert bench.psnr(method) == max(map(bench.psnr, (*plans, alike)))
+    found = bench.psnr
+    for favoured in (alike, plans[0]):
+        monkeypatch.setattr(bench, "psnr", lambda one, favoured=favoured: 99.0 if one == favoured else found(one))
+        assert bench.saving(saves) == favoured
