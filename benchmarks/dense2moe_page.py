@@ -175,28 +175,37 @@ def proportions() -> list[str]:
     lines = [
         "## photo",
         "",
-        "256 tokens through 16 blocks of width 256 with guidance, and a twin of the same shape of width 384 with "
-        "random weights, in float32, nothing trained: processor time beside the dense model, in turns; of the calls of "
-        "a run, of whole runs with text encoders and autoencoder, and of whole runs under the dial.",
+        "256 tokens through 16 blocks of width 256 with guidance, and twins of the same shape of other widths with "
+        "random weights, in float32 unless it says bfloat16, nothing trained: processor time beside the dense model, "
+        "in turns; of the calls of a run, of whole runs with text encoders and autoencoder, and of whole runs under "
+        "the dial. Compiled: both models, block by block. Else is the share of a call's time, dense and converted, "
+        "that is neither a matrix product nor attention: norms, activations, rotary embeddings, copies, none of which "
+        "are FLOPs.",
         "",
         "| width | way | FLOPs of a call | time of the calls | time as a share of what FLOPs predict | time of a run "
-        "| under the dial |",
-        "| ---: | --- | ---: | ---: | ---: | ---: | ---: |",
+        "| as a share of what FLOPs predict | under the dial | else, dense | else, converted |",
+        "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     timed = {what: one for what, one in held.items() if what != "error"}
+    timed = dict(sorted(timed.items(), key=lambda item: (int(item[0].partition(":")[0]), item[0])))
     for width, one in timed.items():
         for way, flops in one["flops"].items():
-            call, run, dial = (one[kind][way]["ratio"] for kind in ("calls", "runs", "dialled"))
+            call, run = (one[kind][way]["ratio"] for kind in ("calls", "runs"))
+            dial = f"{one['dialled'][way]['ratio']:.3f}" if "dialled" in one else ""
+            rest = [f"{one['parts'][name]['else']:.2f}" if "parts" in one else "" for name in ("dense", way)]
             lines.append(
-                f"| {width} | {WAYS[way].label} | {flops:.3f} | {call:.3f} | {call / flops:.2f} | {run:.3f} "
-                f"| {dial:.3f} |"
+                f"| {width.replace(':', ', ')} | {WAYS[way].label} | {flops:.3f} | {call:.3f} | {call / flops:.2f} "
+                f"| {run:.3f} | {run / flops:.2f} | {dial} | {rest[0]} | {rest[1]} |"
             )
     lines.append("")
     for width, one in timed.items():
-        run, dial = (one[kind]["dense"]["seconds"] for kind in ("runs", "dialled"))
+        dial = ""
+        if "dialled" in one:
+            dial = f", {one['dialled']['dense']['seconds']:.2f} under `speedup={one['speedup']:g}`"
         lines.append(
-            f"- {width} wide: a dense run of {one['steps']} steps takes {run:.2f} processor seconds, {dial:.2f} under "
-            f"`speedup={one['speedup']:g}`. {one['environment']['device']}, {one['made']}."
+            f"- {width.replace(':', ', ')}: a dense run of {one['steps']} steps takes "
+            f"{one['runs']['dense']['seconds']:.2f} processor seconds{dial}. {one['environment']['device']}, "
+            f"{one['made']}."
         )
     if "error" in held:
         told = ", ".join(

@@ -56,7 +56,8 @@ class Way:
     groups: bool = False
     dropped: bool = False
     left_out: int = 0
-    """Noise levels, each of which leaves blocks of the groups out, as many on average as a static choice drops."""
+    """Noise levels, each of which leaves blocks of the groups out, as many on average as a static choice drops; with
+    stand-ins for them where it is fitted."""
     beside: tuple[str, ...] = ()
     """Ways that its error is divided by, seed by seed."""
     timed: str | None = None
@@ -111,10 +112,24 @@ WAYS = {
         timed="drop",
     ),
     "drop": Way(label="static depth", dropped=True),
-    "static": Way(label="blocks alike at all levels, fitted", left_out=1, fitted=True, beside=("drop",), trained=False),
-    "shallow": Way(label="blocks by noise, 4 levels", left_out=4, beside=("drop",), trained=False),
+    "chosen": Way(label="static depth, one block after the other", left_out=1, beside=("drop",), timed="drop"),
+    "shallow": Way(label="blocks by noise, 4 levels", left_out=4, beside=("drop", "chosen", "mob"), timed="drop"),
+    "both": Way(
+        label="blocks by noise, 4 levels, weights by noise 0S8E8A4W",
+        layout="0S8E8A4W",
+        left_out=4,
+        beside=("drop", "chosen", "shallow"),
+        timed="drop",
+    ),
+    "static": Way(
+        label="static depth, stand-ins fitted", left_out=1, fitted=True, beside=("drop", "chosen"), timed="drop"
+    ),
     "blocks": Way(
-        label="blocks by noise, 4 levels, fitted", left_out=4, fitted=True, beside=("drop", "mob"), timed="drop"
+        label="blocks by noise, 4 levels, stand-ins fitted",
+        left_out=4,
+        fitted=True,
+        beside=("drop", "chosen", "mob"),
+        timed="drop",
     ),
 }
 """In the order of the tables. 0S8E3A4W: the units that width pruning keeps, with weights of their own at each of 4
@@ -244,7 +259,8 @@ def student_of(name: str, bench: Bench, seed: int) -> tuple[Any, Conversion]:
         places = [first + place for first, size, _ in GROUPS for place in range(size)]
         drop = sum(size - active for _, size, active in GROUPS)
         settings["borders"] = level_borders(calls, way.left_out)
-        settings["left_out"] = choose_blocks(teacher, calls, drop, settings["borders"], places)
+        settings["stand_ins"] = way.fitted
+        settings["left_out"] = choose_blocks(teacher, calls, drop, settings["borders"], places, stand_ins=way.fitted)
     conversion = Conversion(**settings)
     student = convert(teacher, conversion, importance=scores, seed=seed)
     if way.fitted and layout is not None:

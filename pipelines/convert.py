@@ -39,6 +39,7 @@ def convert_pipeline(
     spread: bool = True,
     drop: int = 0,
     drop_levels: int = 0,
+    stand_ins: bool = False,
     seed: int = 0,
     progress: bool = False,
 ) -> None:
@@ -55,6 +56,7 @@ def convert_pipeline(
         drop: so many blocks are dropped for good, those without which the output moves least on `prompts`.
         drop_levels: noise levels that leave out blocks of their own instead, as many as pay for `drop` on average; 0
             drops them for good.
+        stand_ins: what stands in for blocks that levels leave out is fitted: for where nothing is trained afterwards.
         prompts: as the pipeline takes them; prompts that nothing is judged by later.
         arguments: of the pipeline's call, from `call_arguments`.
         seed: of the noise, the random order and the routers.
@@ -112,8 +114,8 @@ def convert_pipeline(
         stage("asking which blocks are missed least")
         if drop and drop_levels:
             borders = level_borders(calls, drop_levels, find_family(transformer).time) if drop_levels > 1 else ()
-            chosen = choose_blocks(transformer, calls, drop, borders)
-            conversion = replace(conversion, dropped=(), left_out=chosen, borders=borders)
+            chosen = choose_blocks(transformer, calls, drop, borders, stand_ins=stand_ins)
+            conversion = replace(conversion, dropped=(), left_out=chosen, borders=borders, stand_ins=stand_ins)
         elif drop:
             conversion = replace(conversion, dropped=_least_missed(transformer, calls, drop))
         stage("importance of hidden units")
@@ -137,7 +139,7 @@ def convert_pipeline(
                 start_experts(converted[name], calls, seed=seed)
             if weights:
                 start_levels(converted[name], calls, seed=seed)
-            if conversion.left_out:
+            if conversion.stand_ins:
                 start_blocks(converted[name], calls)
             if conversion.groups:
                 start_groups(converted[name], calls)

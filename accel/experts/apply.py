@@ -37,7 +37,7 @@ def apply_conversion(
     if conversion.levels:
         transformer.register_forward_pre_hook(noise.note, with_kwargs=True)
     if conversion.left_out:
-        schedule_blocks(transformer, conversion.left_out, noise)
+        schedule_blocks(transformer, conversion.left_out, noise, stand_ins=conversion.stand_ins)
     if conversion.experts is not None and Layout.parse(conversion.experts.layout).levels:
         _by_noise(transformer, conversion, noise, importance)
     elif conversion.experts is not None or conversion.width is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, cast
@@ -19,6 +21,10 @@ from .regression import Regression
 from .scheduled import ScheduledBlock, find_scheduled, normalised, run_ends
 from .sites import find_sites
 
+BEYOND = 1 / 6
+"""Blocks that only some levels leave out, as a share of the mean number. The more they are, the more every other block
+has to learn both with and without them: with twice as many the error after training was higher (docs/dense2moe.md)."""
+
 
 @torch.no_grad()
 def choose_blocks(
@@ -27,12 +33,16 @@ def choose_blocks(
     drop: int,
     borders: Sequence[float] = (),
     places: Sequence[int] | None = None,
+    *,
+    stand_ins: bool = False,
 ) -> tuple[tuple[int, ...], ...]:
     """Blocks that every noise level does without, for `Conversion.left_out`: as many as pay for `drop` on average.
 
-    One after the other, over all levels, the block is left out without which the output moves least for what it saves,
-    with those before it left out already: late ones and many at one level, others and few at another. The mean call
-    then costs no more FLOPs than without `drop` blocks at all levels, what stands in for them included.
+    The mean call costs no more FLOPs than without `drop` blocks at all levels. Levels share one list, a little longer
+    than `drop`: blocks without which the output moves least, over all levels, one after the other. Each level leaves
+    out the first so many of it in execution order, more where the output moves less, so that blocks before the place
+    where levels part see the same at all of them. With `stand_ins`, which are counted, every level has a list of its
+    own instead: nearer to the dense model untrained, and further off once trained.
 
     Args:
         transformer: the dense one.
@@ -40,6 +50,7 @@ def choose_blocks(
         drop: blocks of mean cost.
         borders: timesteps between the levels, from `level_borders`; none: one level, a static choice.
         places: of the blocks to choose among; None: all but the first and the last.
+        stand_ins: as in `Conversion`.
 
     Returns: for every level places of blocks, counted over all stacks from 0, ascending.
 
@@ -47,44 +58,97 @@ def choose_blocks(
     """
     if not calls:
         raise InputError("which blocks a noise level can do without is asked on calls; give some")
-    family = find_family(transformer)
-    blocks = family.blocks(transformer)
-    stacks, tried = [stack for stack, _ in blocks], list(places or range(1, len(blocks) - 1))
-    asked = [_calls_at(calls, family.time, borders, level) for level in range(len(borders) + 1)]
-    whole = _flops(transformer, calls[0])
-    costs = {place: whole - _flops(transformer, calls[0], blocks[place]) for place in tried}
-    stand_in = _stand_in_flops(transformer, calls[0], *blocks[tried[0]])
-    budget = drop * len(asked) * sum(costs.values()) / len(costs)
-    answers = [[transformer(**call)[0] for call, _ in some] for some in asked]
+    trial = _Trial(transformer, calls, borders, places, stand_ins)
+    chosen = _own_lists(trial, drop) if stand_ins else _one_list(trial, drop)
+    return tuple(tuple(sorted(gone)) for gone in chosen)
 
-    def moved(level: int, gone: Sequence[int]) -> float:
+
+class _Trial:
+    """How far the output moves without blocks, and what that saves."""
+
+    def __init__(
+        self,
+        transformer: nn.Module,
+        calls: Sequence[Mapping[str, Any]],
+        borders: Sequence[float],
+        places: Sequence[int] | None,
+        stand_ins: bool,
+    ) -> None:
+        family = find_family(transformer)
+        self.transformer, self.blocks = transformer, family.blocks(transformer)
+        self.places = list(places or range(1, len(self.blocks) - 1))
+        self.levels = range(len(borders) + 1)
+        whole = _flops(transformer, calls[0])
+        self.costs = {place: whole - _flops(transformer, calls[0], self.blocks[place]) for place in self.places}
+        self.stand_in = _stand_in_flops(transformer, calls[0], *self.blocks[self.places[0]]) if stand_ins else 0
+        self._asked = [_calls_at(calls, family.time, borders, level) for level in self.levels]
+        self._answers = [[transformer(**call)[0] for call, _ in some] for some in self._asked]
+
+    def moved(self, level: int, gone: Sequence[int]) -> float:
+        """Mean squared change of the output at a level without the blocks at `gone`."""
         far: list[Tensor] = []
         with ExitStack() as stack:
             for place in gone:
-                stack.enter_context(left_out(*blocks[place]))
-            for (call, rows), answer in zip(asked[level], answers[level], strict=True):
-                far.append((transformer(**call)[0] - answer)[rows].float().square().flatten(1).mean(1))
+                stack.enter_context(left_out(*self.blocks[place]))
+            for (call, rows), answer in zip(self._asked[level], self._answers[level], strict=True):
+                far.append((self.transformer(**call)[0] - answer)[rows].float().square().flatten(1).mean(1))
         return float(torch.cat(far).mean())
 
-    def saved(gone: Sequence[int]) -> float:
-        return sum(costs[place] for place in gone) - stand_in * len(run_ends(gone, stacks))
+    def saved(self, gone: Sequence[int]) -> int:
+        """FLOPs of one call of those that blocks were weighed on."""
+        ends = run_ends(sorted(gone), [stack for stack, _ in self.blocks])
+        return sum(self.costs[place] for place in gone) - self.stand_in * len(ends)
 
-    def next_of(level: int) -> tuple[float, int, float]:
-        """What the next block adds to the error for what it saves, its place, and the error then."""
-        options = [(moved(level, [*chosen[level], place]), place) for place in tried if place not in chosen[level]]
-        return min((((far - error[level]) / costs[p], p, far) for far, p in options), default=(torch.inf, -1, 0.0))
+    def worth(self, drop: int) -> float:
+        """FLOPs of so many blocks of mean cost. Raises: ConfigError for more than there are."""
+        if drop > len(self.places):
+            raise ConfigError(f"{drop} blocks cannot be left out: there are {len(self.places)} to choose among")
+        return drop * sum(self.costs.values()) / len(self.costs)
 
-    chosen: list[list[int]] = [[] for _ in asked]
-    error = [0.0] * len(asked)
-    best = [next_of(level) for level in range(len(asked))]
-    while sum(map(saved, chosen)) < budget:
-        level = min(range(len(asked)), key=lambda one: best[one][0])
-        _, place, error[level] = best[level]
+    def next_of(self, gone: Sequence[int], levels: Sequence[int]) -> tuple[float, int, float]:
+        """The block beside those that are gone without which the output moves least at `levels` for what it saves: how
+        far for what, its place, and how far in all."""
+        before = sum(self.moved(level, gone) for level in levels)
+        left = [place for place in self.places if place not in gone]
+        moved = {place: sum(self.moved(level, [*gone, place]) for level in levels) for place in left}
+        options = [((far - before) / self.costs[place], place, far) for place, far in moved.items()]
+        return min(options, default=(torch.inf, -1, 0.0))
+
+
+def _one_list(trial: _Trial, drop: int) -> list[list[int]]:
+    """The first so many for every level, of one list, such that the output moves least over all levels."""
+    needed, gone = math.ceil(trial.worth(drop) * len(trial.levels)), list[int]()
+    beyond = max(1, round(BEYOND * drop)) if len(trial.levels) > 1 else 0
+    longest = trial.worth(min(drop + beyond, len(trial.places)))
+    while trial.saved(gone) < longest:
+        gone.append(trial.next_of(gone, trial.levels)[1])
+    gone.sort()
+    counts = range(len(gone) + 1)
+    saved = [trial.saved(gone[:count]) for count in counts]
+    # The best of all counts that save so much (or enough), level by level.
+    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
+    for level in trial.levels:
+        moved, longer = [trial.moved(level, gone[:count]) for count in counts], dict[int, Any]()
+        for (so_far, (far, before)), count in itertools.product(best.items(), counts):
+            enough = min(needed, so_far + saved[count])
+            longer[enough] = min(longer.get(enough, (torch.inf,)), (far + moved[count], (*before, count)))
+        best = longer
+    return [gone[:count] for count in best[needed][1]]
+
+
+def _own_lists(trial: _Trial, drop: int) -> list[list[int]]:
+    """Blocks of every level one after the other, each time of the level where the output moves least for it."""
+    chosen: list[list[int]] = [[] for _ in trial.levels]
+    budget = trial.worth(drop) * len(trial.levels)
+    best = [trial.next_of([], [level]) for level in trial.levels]
+    while sum(map(trial.saved, chosen)) < budget:
+        level = min(trial.levels, key=lambda one: best[one][0])
+        place = best[level][1]
         if place < 0:
-            raise ConfigError(f"{drop} blocks cannot be left out: there are {len(tried)} to choose among")
+            raise ConfigError(f"{drop} blocks cannot be left out: stand-ins of all {len(trial.places)} cost too much")
         chosen[level].append(place)
-        best[level] = next_of(level)
-    return tuple(tuple(sorted(gone)) for gone in chosen)
+        best[level] = trial.next_of(chosen[level], [level])
+    return chosen
 
 
 @torch.no_grad()
@@ -99,14 +163,14 @@ def start_blocks(transformer: nn.Module, calls: Sequence[Mapping[str, Any]]) -> 
     Differs from the paper: of blocks, for each noise level, with a bias and a ridge.
 
     Args:
-        transformer: with blocks left out by noise level, untrained, as `convert` gives it.
+        transformer: with blocks left out by noise level and stand-ins for them, untrained, as `convert` gives it.
         calls: keyword arguments of it at several noise levels; a level that none is at stays as it is.
 
-    Raises: ConfigError where no level leaves blocks out, or stand-ins hold 8-bit codes.
+    Raises: ConfigError where nothing stands in for blocks, or stand-ins hold 8-bit codes.
     """
     scheduled = find_scheduled(transformer)
-    if not scheduled:
-        raise ConfigError(f"every noise level of this {type(transformer).__name__} runs all blocks; nothing to fit")
+    if not any(_stand_ins(block) for block, _ in scheduled):
+        raise ConfigError(f"nothing stands in for blocks of this {type(transformer).__name__} that could be fitted")
     for block, one in scheduled:
         if any(
             not isinstance(part, nn.Linear) for made in _stand_ins(block).values() for part in made.streams.values()

@@ -96,11 +96,14 @@ class ScheduledBlock:
         return block.stand_ins[level](self.stack, named) if level in block.stand_ins else echo(named, self.stack)
 
 
-def schedule_blocks(transformer: nn.Module, left_out: Sequence[Sequence[int]], noise: NoiseLevels) -> None:
-    """Let every noise level leave blocks out, in place; the last of consecutive ones has a stand-in for them all.
+def schedule_blocks(
+    transformer: nn.Module, left_out: Sequence[Sequence[int]], noise: NoiseLevels, *, stand_ins: bool = False
+) -> None:
+    """Let every noise level leave blocks out, in place.
 
     Args:
         left_out: for every level the places of blocks, counted over all stacks from 0.
+        stand_ins: the last of consecutive ones has one for them all, for each level.
 
     Raises: ConfigError for a place that there is not, and for the last block: forecasts go by the first and the last.
     """
@@ -111,10 +114,10 @@ def schedule_blocks(transformer: nn.Module, left_out: Sequence[Sequence[int]], n
     for place in places:
         stack, block = blocks[place]
         without = frozenset(level for level, gone in enumerate(left_out) if place in gone)
-        last = [level for level in sorted(without) if place in run_ends(left_out[level], [s for s, _ in blocks])]
+        ends = [level for level in sorted(without) if place in run_ends(left_out[level], [s for s, _ in blocks])]
         like = next(block.parameters())
         with torch.device(like.device):
-            made = nn.ModuleDict({str(level): StandIn(stack, width) for level in last})
+            made = nn.ModuleDict({str(level): StandIn(stack, width) for level in ends if stand_ins})
         block.stand_ins = made.to(like.dtype).train(block.training)
         vars(block)["scheduled"] = ScheduledBlock(noise, place, stack, block, without)
         block.__class__ = _scheduled(type(block))

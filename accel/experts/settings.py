@@ -135,8 +135,11 @@ class Conversion:
     dropped: tuple[int, ...] = ()
     """Places of blocks that are taken out for good, counted over all stacks from 0. Instead of groups, likewise."""
     left_out: tuple[tuple[int, ...], ...] = ()
-    """For every noise level places of blocks that it does without, measured by `choose_blocks`; what stands in for
-    consecutive ones is one affine function of their tokens, `start_blocks` fits it. Instead of groups or `dropped`."""
+    """For every noise level places of blocks that it does without, measured by `choose_blocks`. Instead of groups or
+    `dropped`."""
+    stand_ins: bool = False
+    """What stands in for consecutive blocks of `left_out` is one affine function of their tokens at each level, which
+    `start_blocks` fits: nearer to the dense model before training, and further off after it."""
     groups: tuple[BlockGroup, ...] = ()
     """Of blocks, for a mixture of blocks; in order, without overlap."""
     text_weight: float = 0.5
@@ -188,6 +191,8 @@ class Conversion:
                 "blocks are either chosen among at each call (groups), left out by noise level (left_out) or dropped "
                 "for good, not several of it"
             )
+        if self.stand_ins and not self.left_out:
+            raise ConfigError("nothing is there to stand in for: give blocks that noise levels leave out (left_out)")
         for before, after in zip(self.groups, self.groups[1:], strict=False):
             if after.first < before.first + before.size:
                 raise ConfigError(
@@ -204,7 +209,8 @@ class Conversion:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that `from_dict` reads again."""
-        given = {key: value for key, value in dataclasses.asdict(self).items() if value not in (None, ())}
+        told = dataclasses.asdict(self).items()
+        given = {key: value for key, value in told if value is not False and value not in (None, ())}
         lists = {
             key: list(given[key]) for key in ("groups", "dropped", "left_out", "borders", "spread") if key in given
         }

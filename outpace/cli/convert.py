@@ -43,6 +43,11 @@ each expert or block adds on PROMPTS, and weights by noise level as the least sq
 as in the paper: dealt in turn, routers know nothing yet; weights by noise level begin alike.
 
 \b
+With --levels, noise levels leave out parts of one list of blocks, more of it where they are missed less: what comes out
+best once it is trained. With --stand-ins each has a list of its own, and an affine function of the tokens stands in for
+consecutive blocks, fitted on PROMPTS: nearer to the dense model as it is, and further off once it is trained.
+
+\b
 The result starts from the dense weights and has not been trained: until it is distilled it is worse than the dense
 model. 'docs/dense2moe.md' says what is exact and what is not.
 
@@ -53,7 +58,7 @@ whole numbers round what the weights are multiplied with, too. 'docs/int8.md' ha
 
 GOAL_OF = {
     "layout": "moe", "even": "moe", "scores": "moe", "scaling": "moe", "keep": "width", "drop": "depth",
-    "levels": "depth", "products": "int8",
+    "levels": "depth", "stand_ins": "depth", "products": "int8",
 }  # fmt: skip
 """Options that mean something for one goal only."""
 TOKEN_LAYOUT = "1S12E2A"
@@ -90,6 +95,7 @@ TOKEN_LAYOUT = "1S12E2A"
     metavar="N",
     help="For depth: noise levels, each of which leaves out blocks of its own; --drop is the mean.",
 )
+@click.option("--stand-ins", is_flag=True, help="For depth with --levels: fit what stands in for blocks, see below.")
 @click.option("--products", is_flag=True, help="For int8: whole 8-bit products, too; slower without hardware for them.")
 @click.option(
     "--scores", type=click.Choice(["softmax", "sigmoid"]), default="softmax", show_default=True, help="Of the router."
@@ -141,6 +147,7 @@ def convert(
     keep: float,
     drop: int | None,
     levels: int | None,
+    stand_ins: bool,
     products: bool,
     scores: str,
     scaling: str,
@@ -159,12 +166,14 @@ def convert(
         raise click.UsageError("give --out DIR to convert, or --count to count only, and one of them.")
     for name, belongs in GOAL_OF.items():
         if belongs != goal and click.get_current_context().get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"--{name} belongs to --to {belongs}, and this is --to {goal}.")
+            raise click.UsageError(f"--{name.replace('_', '-')} belongs to --to {belongs}, and this is --to {goal}.")
     if goal == "depth" and drop is None:
         raise click.UsageError("--to depth needs to know how many blocks: --drop N.")
+    if stand_ins and levels is None:
+        raise click.UsageError("--stand-ins are for blocks that noise levels leave out: --levels N.")
     size = {name: options.pop(name) for name in ("height", "width", "frames")}
     chosen = TOKEN_LAYOUT if layout == "auto" else layout
-    given_blocks = {"drop": drop or 0, "levels": levels or 0}
+    given_blocks = {"drop": drop or 0, "levels": levels or 0, "stand_ins": stand_ins}
     conversion = read_conversion(goal, chosen, keep, scores, scaling, groups, modulation, products, **given_blocks)
     given = click.get_current_context().get_parameter_source
     routed = any(given(name) is ParameterSource.COMMANDLINE for name in ("scores", "scaling", "start"))
@@ -236,6 +245,7 @@ def read_conversion(
     *,
     drop: int = 0,
     levels: int = 0,
+    stand_ins: bool = False,
 ) -> Conversion:
     """The conversion that the options describe; which blocks are dropped or left out is not known yet.
 
@@ -255,6 +265,7 @@ def read_conversion(
         width=keep if goal == "width" else None,
         dropped=() if levels else tuple(range(1, 1 + drop)),
         left_out=(tuple(range(1, 1 + drop)),) * levels,
+        stand_ins=stand_ins,
         groups=tuple(BlockGroup.parse(group) for group in groups),
         modulation=smaller,
         integers=Integers(inputs=8 if products else None) if goal == "int8" else None,
@@ -291,6 +302,7 @@ def _convert(
     even: bool,
     drop: int,
     levels: int,
+    stand_ins: bool,
     auto: bool,
     prompts: str,
     steps: int | None,
@@ -338,6 +350,7 @@ def _convert(
         spread=not even,
         drop=drop,
         drop_levels=levels,
+        stand_ins=stand_ins,
         seed=seed,
         progress=progress,
     )

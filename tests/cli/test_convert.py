@@ -59,16 +59,20 @@ def test_weights_by_noise_level_are_made_from_borders_that_calls_tell(tiny_folde
         assert all(torch.equal(order[: layer.units(0)], best) for order in layer.order)
 
 
-def test_blocks_are_left_out_by_noise_level_and_stand_ins_fitted(tiny_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fitted", [False, True])
+def test_blocks_are_left_out_by_noise_level_with_stand_ins_where_asked(
+    tiny_folder: Path, tmp_path: Path, fitted: bool
+) -> None:
     (tmp_path / "prompts.txt").write_text("1\n2\n")
-    words = ("--to", "depth", "--drop", 1, "--levels", 2, "--prompts", tmp_path / "prompts.txt", "--steps", 4)
-    result = run(tiny_folder, *words, "--out", tmp_path / "shallow")
+    words = ["--to", "depth", "--drop", 1, "--levels", 2, "--prompts", tmp_path / "prompts.txt", "--steps", 4]
+    result = run(tiny_folder, *words, *(["--stand-ins"] if fitted else []), "--out", tmp_path / "shallow")
     assert result.exit_code == 0 and "other ones at each noise level" in result.output, result.output
     made = load_transformer(tmp_path / "shallow")
     held = made.config["conversion"]
     assert len(held["left_out"]) == 2 and len(held["borders"]) == 1 and sum(map(len, held["left_out"])) >= 2
     stand_ins = [one for block, _ in find_scheduled(made) for one in block.stand_ins.values()]  # pyright: ignore
-    assert stand_ins and all(bool(weight.any()) for one in stand_ins for weight in one.parameters())
+    assert bool(stand_ins) == fitted == held.get("stand_ins", False)
+    assert all(bool(weight.any()) for one in stand_ins for weight in one.parameters())
 
 
 def test_counting_needs_no_weights() -> None:
@@ -117,6 +121,8 @@ def test_the_layout_that_runs_fastest_is_taken_unless_tokens_have_to_choose(
         (["dit", "--keep", "0.5", "--count"], "--keep belongs to --to width, and this is --to moe"),
         (["dit", "--to", "width", "--drop", "2", "--count"], "--drop belongs to --to depth"),
         (["dit", "--to", "width", "--levels", "2", "--count"], "--levels belongs to --to depth"),
+        (["dit", "--stand-ins", "--count"], "--stand-ins belongs to --to depth"),
+        (["dit", "--to", "depth", "--drop", "2", "--stand-ins", "--count"], "noise levels leave out: --levels N"),
         (["dit", "--products", "--count"], "--products belongs to --to int8"),
         (["dit", "--to", "depth", "--count"], "--drop N"),
         (["dit", "--count", "--out", "x"], "and one of them"),

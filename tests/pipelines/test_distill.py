@@ -117,8 +117,9 @@ def test_one_prompt_is_too_few_to_tell_samples_apart(loaded: Loaded) -> None:
         Conversion(experts=Experts(layout="1S12E0A")),
         Conversion(experts=Experts(layout="0S8E3A2N"), borders=(500.0,)),
         Conversion(experts=Experts(layout="0S8E3A2W"), borders=(500.0,)),
+        Conversion(left_out=((2, 4), (2,)), borders=(500.0,)),
     ],
-    ids=["mixtures", "width", "depth", "shared expert only", "by noise", "weights by noise"],
+    ids=["mixtures", "width", "depth", "shared expert only", "by noise", "weights by noise", "blocks by noise"],
 )
 def test_every_student_comes_nearer_to_its_teacher(
     loaded: Loaded, calls: TeacherCalls, tmp_path: Path, conversion: Conversion
@@ -176,8 +177,12 @@ def test_stages_train_what_they_say(loaded: Loaded, calls: TeacherCalls, tmp_pat
 
 @pytest.mark.parametrize(
     "conversion",
-    [MIXED, Conversion(experts=Experts(layout="1S12E2A2W"), borders=(500.0,))],
-    ids=["mixtures", "weights by noise"],
+    [
+        MIXED,
+        Conversion(experts=Experts(layout="1S12E2A2W"), borders=(500.0,)),
+        Conversion(experts=Experts(layout="1S12E2A2W"), left_out=((2, 4), (2,)), borders=(500.0,)),
+    ],
+    ids=["mixtures", "weights by noise", "weights and blocks by noise"],
 )
 def test_a_run_that_was_interrupted_ends_like_one_that_was_not(
     loaded: Loaded, calls: TeacherCalls, tmp_path: Path, conversion: Conversion

@@ -11,7 +11,8 @@ from larger import adaspa, larger
 from tiny import BlockCounter, TinyPipeline
 
 from outpace.accel import GatedTaylor, accelerate, find_family
-from outpace.accel.experts import Conversion, Experts, convert, set_active
+from outpace.accel.experts import Conversion, Experts, convert, level_borders, set_active
+from outpace.accel.experts.calls import record_calls
 
 some_models = pytest.mark.parametrize(
     "cls",
@@ -26,17 +27,26 @@ some_models = pytest.mark.parametrize(
 )
 
 
-def pipeline(cls: str) -> TinyPipeline:
+def pipeline(cls: str, *, by_noise: bool = False) -> TinyPipeline:
     pipe = TinyPipeline(larger(cls))
     settings = Conversion(experts=Experts(), groups=(middle(pipe.transformer),))
+    if by_noise:
+        calls = record_calls(pipe.transformer, lambda: pipe([0], steps=4))
+        borders = level_borders(calls, 2, find_family(pipe.transformer).time)
+        settings = Conversion(left_out=((), (middle(pipe.transformer).first,)), borders=borders)
     pipe.transformer = convert(pipe.transformer, settings)
     return pipe
 
 
 @some_models
-def test_threshold_zero_and_recall_one_change_nothing(cls: str) -> None:
-    pipe = pipeline(cls)
+@pytest.mark.parametrize("by_noise", [False, True], ids=["mixtures", "blocks by noise"])
+def test_threshold_zero_and_recall_one_change_nothing(cls: str, by_noise: bool) -> None:
+    pipe = pipeline(cls, by_noise=by_noise)
     plain = pipe([0, 1], steps=4, guidance="separate")
+    if by_noise:
+        set_active(pipe.transformer, "all")
+        assert not torch.equal(pipe([0, 1], steps=4, guidance="separate"), plain), "a level does leave a block out"
+        set_active(pipe.transformer, "schedule")
     with accelerate(pipe, GatedTaylor(threshold=0.0)) as run:
         assert run.family is find_family(pipe.transformer)
         assert torch.equal(pipe([0, 1], steps=4, guidance="separate"), plain)

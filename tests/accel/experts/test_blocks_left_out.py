@@ -21,6 +21,7 @@ from outpace.accel.estimate.recording import record_call
 from outpace.accel.experts import (
     Conversion,
     Experts,
+    Integers,
     active_parameters,
     block_outputs,
     choose_blocks,
@@ -42,14 +43,15 @@ every_model = pytest.mark.parametrize("cls", CONVERTIBLE)
 FLUX = "FluxTransformer2DModel"
 
 
-def scheduled(cls: str, **more: Any) -> tuple[nn.Module, nn.Module]:
+def scheduled(cls: str, *, stand_ins: bool = True, **more: Any) -> tuple[nn.Module, nn.Module]:
     """A dense model, and one that leaves out the block before the last at 100, and at 900 the one before it, too."""
     dense = build(cls)
     low, high = ((told(dense, time), time) for time in (100.0, 900.0))
     last = len(find_family(dense).blocks(dense)) - 2
     gone = {100.0: (last,), 900.0: (last - 1, last)}
     left_out = tuple(gone[time] for _, time in sorted((low, high)))
-    return dense, convert(dense, Conversion(left_out=left_out, borders=((low[0] + high[0]) / 2,), **more))
+    borders = ((low[0] + high[0]) / 2,)
+    return dense, convert(dense, Conversion(left_out=left_out, borders=borders, stand_ins=stand_ins, **more))
 
 
 def moved(model: nn.Module) -> nn.Module:
@@ -97,9 +99,9 @@ def test_a_dropped_block_is_passed_over_and_the_others_are_as_they_were(cls: str
 @pytest.mark.parametrize(
     "cls", [FLUX, "DiTTransformer2DModel", "HunyuanVideoTransformer3DModel", "WanTransformer3DModel"]
 )
-def test_samples_of_a_batch_at_several_levels_are_what_each_is_alone(cls: str) -> None:
-    _, model = scheduled(cls)
-    moved(model)
+@pytest.mark.parametrize("stand_ins", [False, True])
+def test_samples_of_a_batch_at_several_levels_are_what_each_is_alone(cls: str, stand_ins: bool) -> None:
+    model = moved(scheduled(cls, stand_ins=stand_ins)[1])
     times = (100.0, 900.0, 100.0, 900.0)
     together = mixed(model, cls, times)
     for time in (100.0, 900.0):
@@ -108,8 +110,9 @@ def test_samples_of_a_batch_at_several_levels_are_what_each_is_alone(cls: str) -
 
 
 @pytest.mark.parametrize("cls", [FLUX, "WanTransformer3DModel", "SD3Transformer2DModel"])
-def test_a_saved_schedule_and_its_stand_ins_are_loaded(cls: str, tmp_path: Path) -> None:
-    model = moved(scheduled(cls)[1])
+@pytest.mark.parametrize("stand_ins", [False, True])
+def test_a_saved_schedule_and_its_stand_ins_are_loaded(cls: str, stand_ins: bool, tmp_path: Path) -> None:
+    model = moved(scheduled(cls, stand_ins=stand_ins)[1])
     model.save_pretrained(tmp_path)  # pyright: ignore
     again = load_transformer(tmp_path)
     for time in (100.0, 900.0):
@@ -119,6 +122,16 @@ def test_a_saved_schedule_and_its_stand_ins_are_loaded(cls: str, tmp_path: Path)
     other = copy.deepcopy(model)
     set_active(other, "all")
     assert not any(one.all for _, one in find_scheduled(model)), "a copy has a schedule of its own"
+
+
+def test_beside_8_bit_codes_levels_leave_the_same_blocks_out() -> None:
+    dense, model = scheduled(FLUX, stand_ins=False, integers=Integers())
+    codes = convert(dense, Conversion(integers=Integers()))
+    last = len(find_family(codes).blocks(codes)) - 2
+    with left_out(*find_family(codes).blocks(codes)[last]):
+        assert_same_but_rounding(run(model, time=100.0), run(codes, time=100.0))
+    set_active(model, "all")
+    assert_same_but_rounding(run(model), run(codes))
 
 
 def test_beside_weights_by_noise_level_both_go_by_the_same_levels() -> None:
@@ -175,8 +188,25 @@ def test_a_block_that_does_nothing_at_one_level_goes_first_there() -> None:
             return args[0] if at == level else output
 
         dense.transformer_blocks[place].register_forward_hook(keep, with_kwargs=True)  # pyright: ignore
-    chosen = choose_blocks(dense, calls, 1, (border,))
+    chosen = choose_blocks(dense, calls, 1, (border,), stand_ins=True)
     assert all(place in chosen[level] for level, place in idle.items())
+
+
+def test_levels_leave_out_the_first_of_one_list_and_more_of_it_where_it_matters_less() -> None:
+    dense = build("DiTTransformer2DModel", num_layers=6)
+    calls = recorded(dense, (100.0, 900.0))
+    (border,) = level_borders(calls, 2)
+    for place in (2, 3):
+
+        def keep(_: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+            return args[0] if float(kwargs["timestep"].flatten()[0]) < border else output
+
+        dense.transformer_blocks[place].register_forward_hook(keep, with_kwargs=True)  # pyright: ignore
+    assert choose_blocks(dense, calls, 1, (border,)) == ((2, 3), ())
+    low, high = choose_blocks(dense, calls, 3, (border,))
+    assert len(low) + len(high) == 6 and high == low[: len(high)]
+    (alike,) = choose_blocks(dense, calls, 3)
+    assert len(alike) == 3
 
 
 @pytest.mark.parametrize("cls", [FLUX, "DiTTransformer2DModel"])
@@ -200,8 +230,10 @@ def test_stand_ins_begin_at_the_least_squares_fit(cls: str) -> None:
     assert errors.mean(0).abs().max() < 1e-4 * errors.abs().mean() + 1e-6
     set_active(model, "all")
     assert_same_but_rounding(run(model), run(dense))
-    with pytest.raises(ConfigError, match="runs all blocks"):
+    with pytest.raises(ConfigError, match="nothing stands in for blocks"):
         start_blocks(dense, calls)
+    with pytest.raises(ConfigError, match="nothing stands in for blocks"):
+        start_blocks(scheduled(cls, stand_ins=False)[1], calls)
 
 
 def test_a_stand_in_sees_normalised_tokens_and_adds_to_them() -> None:
@@ -222,6 +254,10 @@ def test_a_level_is_held_to_its_stand_in_and_to_nothing_inside() -> None:
     mixed(model, "DiTTransformer2DModel", (100.0, 900.0))
     samples = [held_samples(model, place, 2) for place in range(last + 2)]
     assert samples == [None] * (last - 1) + [[0], [0, 1], None]
+    _, bare = scheduled("DiTTransformer2DModel", stand_ins=False)
+    mixed(bare, "DiTTransformer2DModel", (100.0, 900.0))
+    samples = [held_samples(bare, place, 2) for place in range(last + 2)]
+    assert samples == [None] * (last - 1) + [[0], [], None], "what is passed over is held to nothing"
 
 
 def test_parameters_used_and_flops_are_those_of_the_mean_level() -> None:
@@ -245,6 +281,7 @@ def test_schedules_are_read_and_checked() -> None:
         ({"left_out": ((0,),)}, "left_out must be a whole number >= 1"),
         ({"left_out": ((1,),), "dropped": (2,)}, "not several of it"),
         ({"left_out": ((1,), (2,)), "borders": (0.1, 0.2)}, "2 noise levels have 1 borders"),
+        ({"dropped": (1,), "stand_ins": True}, "nothing is there to stand in for"),
     ):
         with pytest.raises(ConfigError, match=says):
             Conversion(**given)  # pyright: ignore

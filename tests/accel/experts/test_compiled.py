@@ -1,4 +1,4 @@
-"""Converted transformers block by block through torch.compile: what they give, in a number of graphs that stays small."""
+"""Converted transformers block by block through torch.compile: they give what they did, in few graphs."""
 
 from __future__ import annotations
 
