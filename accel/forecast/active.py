@@ -55,7 +55,8 @@ class Active:
     """Copies of it by stream and row, for rows that are computed and whose gates ask for it. Made before the next block
     runs: compiled into a CUDA graph, that one writes where this one wrote."""
     sizes: dict[str, list[torch.Tensor]] | None = None
-    """Mean absolute values of a stream's tokens behind each block, where this call is to tell what rounding adds."""
+    """Mean absolute values of a stream's tokens behind each block, one a row, where this call is to tell what rounding
+    adds."""
     begin: Any = None
     """When the second block was reached."""
     probed: int = 0
@@ -96,20 +97,23 @@ class Active:
         """Of a stream's tokens behind one block, in the call that is to tell. Shapes: x (B, N, D)."""
         if self.sizes is not None:
             some = x[:, :: max(1, x.shape[1] // PROBE_TOKENS)]
-            self.sizes.setdefault(name, []).append(some.abs().mean(dtype=torch.float32))
+            self.sizes.setdefault(name, []).append(some.abs().flatten(1).mean(1, dtype=torch.float32))
 
     def told_sizes(self) -> list[torch.Tensor]:
-        """One tensor a stream with what was noted, not read yet."""
+        """One tensor a stream with what was noted, not read yet. Shapes: (blocks, B)."""
         ranks = self.current.denoiser.ranks
         return [mean_over(torch.stack(some), ranks) for some in (self.sizes or {}).values()]
 
     def learn_noise(self, told: list[float]) -> None:
-        """Take to heart how much rounding adds: the numbers of `told_sizes`, one after the other."""
+        """Take to heart how much rounding adds to each row: the numbers of `told_sizes`, one after the other."""
         for name, noted in (self.sizes or {}).items():
-            sizes, told = told[: len(noted)], told[len(noted) :]
+            histories = self.streams.get(name, [])
+            count, rows = len(noted), len(histories)
+            own, told = told[: count * rows], told[count * rows :]
             dtype = self.first[name].dtype
-            additions = [residual_additions(site.module) for site in self.current.denoiser.blocks[: len(sizes)]]
-            for history in self.streams.get(name, ()):
+            additions = [residual_additions(site.module) for site in self.current.denoiser.blocks[:count]]
+            for row, history in enumerate(histories):
+                sizes = own[row::rows]
                 history.first_noise = noise_of(dtype, sizes[:1], additions[:1])
                 history.noise = noise_of(dtype, sizes, additions)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
+from forecast_parts import call_of
 from tiny import TinyPipeline
 
 from outpace.accel import GatedTaylor, accelerate
@@ -128,3 +130,18 @@ def test_the_first_call_of_a_run_tells_how_much_is_taken_off(
     assert seen["most"] == pytest.approx(one * math.sqrt(2 * blocks[0] + blocks[1]), rel=0.3)
     if gate == "budget":
         assert seen["least"] == pytest.approx(one * math.sqrt(2), rel=1e-6)
+
+
+def test_a_row_has_the_rounding_of_its_own_tokens_whatever_it_is_made_with() -> None:
+    sizes = torch.tensor([[1.0, 4.0], [2.0, 1.0]])  # behind two blocks, of two rows
+    active = call_of(2, 1, first={"hidden": torch.zeros(2, 3, 5, dtype=torch.bfloat16)}, sizes={})
+    blocks = [SimpleNamespace(module=torch.nn.Identity())] * 2
+    active.current = SimpleNamespace(denoiser=SimpleNamespace(ranks=None, blocks=blocks))  # type: ignore[assignment]
+    for size in sizes:
+        active.note_size("hidden", size[:, None, None].expand(2, 3, 5).bfloat16())
+    (told,) = active.told_sizes()
+    active.learn_noise(told.flatten().tolist())
+    for row, history in enumerate(active.histories):
+        own = sizes[:, row].tolist()
+        assert history.noise == pytest.approx(noise_of(torch.bfloat16, own, [1, 1]))
+        assert history.first_noise == pytest.approx(noise_of(torch.bfloat16, own[:1], [1]))
