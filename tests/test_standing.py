@@ -66,6 +66,24 @@ def test_the_lead_is_the_speed_up_at_the_picture_of_the_best_rival(standing: Any
     assert standing.standing(comparison("toy", (40.0, 30.0, 20.0), (60.0, 50.0, 45.0))).lead == 0.0
 
 
+def test_a_goal_is_judged_in_blocks_and_in_time_by_themselves(standing: Any) -> None:
+    assert standing.judged(1.3, 1.1) == "the goal of 1.25 is met in blocks and missed in time"
+    assert standing.judged(1.2, None) == "the goal of 1.25 is missed in blocks"
+
+
+def test_calibrated_stands_beside_what_is_laid_online(standing: Any) -> None:
+    data = comparison("toy", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
+    assert standing.standing(data).calibrated is None
+    data["kinds"]["scheduled-calibrated"] = {"ours": True}
+    data["contenders"] += [
+        contender("places found", "scheduled-calibrated", at, mean, 31.0)
+        for at, mean in zip(SPEEDUPS, (61.0, 53.0, 48.0), strict=True)
+    ]
+    found = standing.standing(data)
+    assert found.ours == "ours" and found.reached == (50.0, 40.0) and found.calibrated == (53.0, 31.0)
+    assert "| **50.0** (40.0) | 53.0 (31.0) | 30.0 (20.0) |" in standing.row(found)
+
+
 def test_on_a_gpu_the_clock_counts(standing: Any) -> None:
     data = comparison("toy", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
     data["study"]["device"] = "cuda"
@@ -86,7 +104,7 @@ def test_losses_are_said_and_the_goal_is_judged(standing: Any) -> None:
         "On the pipelines that nothing was chosen on, in the mean over 1 rows, ours computes 1.26 times fewer blocks"
         in said
     )
-    assert "the goal of 1.25 is met. Beside" in said
+    assert "the goal of 1.25 is met in blocks and met in time. Beside" in said
     assert (
         "Beside the best of what others publish or ship it is 1.26 times. Behind in the mean: nowhere; in the" in said
     )
