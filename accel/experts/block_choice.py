@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, cast
@@ -22,8 +21,9 @@ from .scheduled import ScheduledBlock, find_scheduled, normalised, run_ends
 from .sites import find_sites
 
 BEYOND = 1 / 6
-"""Blocks that only some levels leave out, as a share of the mean number. The more they are, the more every other block
-has to learn both with and without them: with twice as many the error after training was higher (docs/dense2moe.md)."""
+"""Blocks of a shared list beyond the mean number that is left out, as a share of it; neighbouring levels differ in at
+most twice as many. The more levels differ in, the more the other blocks have to learn with and without: with lists and
+steps twice as long the error after training was higher (docs/dense2moe.md)."""
 
 
 @torch.no_grad()
@@ -99,11 +99,11 @@ class _Trial:
         ends = run_ends(sorted(gone), [stack for stack, _ in self.blocks])
         return sum(self.costs[place] for place in gone) - self.stand_in * len(ends)
 
-    def worth(self, drop: int) -> float:
+    def worth(self, drop: int) -> int:
         """FLOPs of so many blocks of mean cost. Raises: ConfigError for more than there are."""
         if drop > len(self.places):
             raise ConfigError(f"{drop} blocks cannot be left out: there are {len(self.places)} to choose among")
-        return drop * sum(self.costs.values()) / len(self.costs)
+        return drop * sum(self.costs.values()) // len(self.costs)
 
     def next_of(self, gone: Sequence[int], levels: Sequence[int]) -> tuple[float, int, float]:
         """The block beside those that are gone without which the output moves least at `levels` for what it saves: how
@@ -117,7 +117,7 @@ class _Trial:
 
 def _one_list(trial: _Trial, drop: int) -> list[list[int]]:
     """The first so many for every level, of one list, such that the output moves least over all levels."""
-    needed, gone = math.ceil(trial.worth(drop) * len(trial.levels)), list[int]()
+    needed, gone = trial.worth(drop) * len(trial.levels), list[int]()
     beyond = max(1, round(BEYOND * drop)) if len(trial.levels) > 1 else 0
     longest = trial.worth(min(drop + beyond, len(trial.places)))
     while trial.saved(gone) < longest:
@@ -125,15 +125,20 @@ def _one_list(trial: _Trial, drop: int) -> list[list[int]]:
     gone.sort()
     counts = range(len(gone) + 1)
     saved = [trial.saved(gone[:count]) for count in counts]
-    # The best of all counts that save so much (or enough), level by level.
-    best: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
-    for level in trial.levels:
-        moved, longer = [trial.moved(level, gone[:count]) for count in counts], dict[int, Any]()
-        for (so_far, (far, before)), count in itertools.product(best.items(), counts):
-            enough = min(needed, so_far + saved[count])
-            longer[enough] = min(longer.get(enough, (torch.inf,)), (far + moved[count], (*before, count)))
+    moved = [[trial.moved(level, gone[:count]) for count in counts] for level in trial.levels]
+    # The best of all counts that save so much (or enough), level by level; by how many the last level leaves out.
+    best: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {
+        (count, min(needed, saved[count])): (moved[0][count], (count,)) for count in counts
+    }
+    for level in trial.levels[1:]:
+        longer = dict[tuple[int, int], Any]()
+        for ((last, so_far), (far, before)), count in itertools.product(best.items(), counts):
+            if abs(count - last) <= 2 * beyond:
+                key = count, min(needed, so_far + saved[count])
+                longer[key] = min(longer.get(key, (torch.inf,)), (far + moved[level][count], (*before, count)))
         best = longer
-    return [gone[:count] for count in best[needed][1]]
+    _, chosen = min(found for (_, enough), found in best.items() if enough == needed)
+    return [gone[:count] for count in chosen]
 
 
 def _own_lists(trial: _Trial, drop: int) -> list[list[int]]:

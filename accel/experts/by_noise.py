@@ -141,7 +141,7 @@ class NoiseFeedForward(nn.Module):
         return sum(self.units(level) for level in range(levels)) / (levels * self.order.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, weights = self._parts(x)
+        rows, weights = self._parts(x)  # pyright: ignore
         if rows is None:
             return self._run(x, weights[0])
         made = torch.cat([self._run(x[some], own) for some, own in zip(rows, weights, strict=True)])

@@ -205,8 +205,10 @@ def test_levels_leave_out_the_first_of_one_list_and_more_of_it_where_it_matters_
     assert choose_blocks(dense, calls, 1, (border,)) == ((2, 3), ())
     low, high = choose_blocks(dense, calls, 3, (border,))
     assert len(low) + len(high) == 6 and high == low[: len(high)]
+    assert (len(low), len(high)) == (4, 2), "neighbouring levels differ in two blocks at most"
     (alike,) = choose_blocks(dense, calls, 3)
     assert len(alike) == 3
+    assert choose_blocks(dense, calls, 4, (border,)) == ((1, 2, 3, 4),) * 2, "all that there are"
 
 
 @pytest.mark.parametrize("cls", [FLUX, "DiTTransformer2DModel"])
