@@ -17,7 +17,7 @@ WORTH = 1.2
 MEASURED_DENSITY = 0.54
 """What recall 0.99 kept of the blocks of `wan-long` (docs/results_sparse_attention.md)."""
 
-RIVALS = {"fewer steps": 1.24, "a scheduled forecast": 1.58}
+RIVALS = {"fewer steps": 1.25, "a scheduled forecast": 1.61}
 """How fast a run is made in other ways there that comes as close to the plain clip as recall 0.99."""
 
 

@@ -11,6 +11,7 @@ from statistics import fmean
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,8 +48,13 @@ def test_the_pages_are_what_was_measured(beside: ModuleType, dropped: ModuleType
         assert benchmark.PAGE.read_text(encoding="utf-8") == benchmark.page(held(benchmark))
 
 
+def test_what_the_guide_says_of_forecasts_was_measured(beside: ModuleType) -> None:
+    guide = (ROOT / "docs" / "sparse_attention.md").read_text(encoding="utf-8")
+    assert "\n".join(beside.together(held(beside)["prompts"])) in guide
+
+
 def test_estimates_go_by_what_was_measured(beside: ModuleType) -> None:
-    made = held(beside)["runs"][str(beside.STEPS)]
+    made = held(beside)["prompts"]
     row = next(row for row in beside.rows(made) if row["name"] == "AdaSpa, recall 0.99")
     found = {name: round(speedup, 2) for name, speedup in beside.as_close(made, row).items()}
     assert {name.replace("a scheduled forecast", "scheduled"): speedup for name, speedup in RIVALS.items()} == found
@@ -72,6 +78,9 @@ def test_a_way_stands_beside_a_curve_at_its_own_speed_within_a_prompt(beside: Mo
     of = beside.CURVES["fewer steps"]
     assert beside.beside(made, table, rows["AdaSpa"], of) == pytest.approx([1.0, -1.0])
     assert beside.beside(made, table, rows["other"], of) == []  # nothing of the curve is as slow
+    for name, off in (("10 steps", 1.0), ("5 steps", 1.0), ("AdaSpa", 4.0)):
+        made["a"][name]["converged"] = made["a"][name]["psnr"] - off
+    assert beside.beside(made, table, rows["AdaSpa"], of, "converged") == pytest.approx([-2.0])  # of the prompt held
     assert beside.ahead([1.0, -1.0, 3.0]) == "+1.0 ± 1.2 (2 of 3)" and beside.ahead([]) == ""
 
 
@@ -111,3 +120,25 @@ def test_putting_back_is_exact_where_nothing_moved_or_nothing_is_dropped(dropped
     torch.testing.assert_close(
         dropped.outputs(blocks, blocks, keep)["pooled"], (q @ same.mT * 8**-0.5).softmax(1) @ v
     )  # keys of a block that are all alike lose nothing by their mean
+
+
+def test_clips_are_held_against_the_converged_one_when_it_is_made(
+    beside: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clips, asked = beside.Clips(tmp_path / "clips"), []
+
+    def clip(pipe: Any, prompt: str, seed: int, way: Any, call: Any) -> tuple[np.ndarray, dict[str, Any]]:
+        asked.append((prompt, seed, way[0], [method.name for method in way[1]]))
+        return np.zeros((2, 2)), {}
+
+    monkeypatch.setattr(beside, "clip", clip)
+    found: dict[str, Any] = {"plain": {"seconds": 1.0}, "6 steps": {"psnr": 30.0}, "lost": {"psnr": 30.0}}
+    clips.keep(7, "plain", np.full((2, 2), 0.1))
+    clips.keep(7, "6 steps", np.full((2, 2), 0.01))
+    assert beside.converge(None, "a", 7, {}, found, clips)
+    assert asked == [("a", 7, beside.CONVERGED, ["solver"])]
+    assert found["plain"]["converged"] == pytest.approx(20.0) and found["6 steps"]["converged"] == pytest.approx(40.0)
+    assert "converged" not in found["lost"] and not beside.converge(None, "a", 7, {}, found, clips)
+    clips.keep(7, "lost", np.full((2, 2), 1.0))
+    assert beside.converge(None, "a", 7, {}, found, clips) and found["lost"]["converged"] == pytest.approx(0.0)
+    assert len(asked) == 1, "the converged clip is kept, too"
