@@ -65,8 +65,11 @@ class RoutedExperts(nn.Module):
         self.up_bias = _packed([part.up_bias_H for part in parts])
         self.gate_bias = _packed([part.gate_bias_H for part in parts])
 
-    @torch.compiler.disable  # how many tokens an expert gets depends on values
     def forward(self, x_TD: Tensor, index_TK: Tensor, gates_TK: Tensor) -> Tensor:
+        return self._routed(x_TD, index_TK, gates_TK)
+
+    @torch.compiler.disable  # how many tokens an expert gets depends on values
+    def _routed(self, x_TD: Tensor, index_TK: Tensor, gates_TK: Tensor) -> Tensor:
         if x_TD.is_meta:
             return self._counted(x_TD, index_TK.shape[1])
         weights = PackedExperts(
