@@ -21,6 +21,7 @@ from .integers import IntegerLinear
 from .layout import Layout
 from .noise_levels import NoiseLevels
 from .settings import Experts
+from .uncompiled import uncompiled
 
 MOST_BYTES = 32_000_000
 """Of a layer's matrices over all levels that stay laid out. Laying larger ones out anew when the level changes takes
@@ -141,7 +142,7 @@ class NoiseFeedForward(nn.Module):
         return sum(self.units(level) for level in range(levels)) / (levels * self.order.shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, weights = self._parts(x)  # pyright: ignore
+        rows, weights = self._parts(x)
         if rows is None:
             return self._run(x, weights[0])
         made = torch.cat([self._run(x[some], own) for some, own in zip(rows, weights, strict=True)])
@@ -153,7 +154,7 @@ class NoiseFeedForward(nn.Module):
         gated = None if gate is None else functional.linear(x, gate, gate_bias)
         return functional.linear(gated_unit(value, gated, self.activation), down, bias)
 
-    @torch.compiler.disable
+    @uncompiled
     def _parts(self, x: Tensor) -> tuple[list[Tensor] | None, list[Weights]]:
         """The rows of x at each level of the call under way, None where all are alike, and the weights for them.
 

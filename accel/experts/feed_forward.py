@@ -16,6 +16,7 @@ from .fused import linear_of, parameter_of
 from .layout import Layout
 from .scores import ROUTER_DEVIATION, score
 from .settings import Experts
+from .uncompiled import uncompiled
 
 
 class Router(nn.Module):
@@ -65,11 +66,8 @@ class RoutedExperts(nn.Module):
         self.up_bias = _packed([part.up_bias_H for part in parts])
         self.gate_bias = _packed([part.gate_bias_H for part in parts])
 
+    @uncompiled  # how many tokens an expert gets depends on values
     def forward(self, x_TD: Tensor, index_TK: Tensor, gates_TK: Tensor) -> Tensor:
-        return self._routed(x_TD, index_TK, gates_TK)
-
-    @torch.compiler.disable  # how many tokens an expert gets depends on values
-    def _routed(self, x_TD: Tensor, index_TK: Tensor, gates_TK: Tensor) -> Tensor:
         if x_TD.is_meta:
             return self._counted(x_TD, index_TK.shape[1])
         weights = PackedExperts(
