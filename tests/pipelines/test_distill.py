@@ -278,8 +278,8 @@ def environment(root: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def folders(tiny_folder: Path, tmp_path: Path) -> Path:
-    """A folder with prompts and a converted pipeline."""
+def folders(tiny_folder: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A folder with prompts and a converted pipeline; its parameter is what `outpace convert` is asked for."""
     from click.testing import CliRunner
 
     from outpace.cli import main
@@ -292,8 +292,7 @@ def folders(tiny_folder: Path, tmp_path: Path) -> Path:
         str(tmp_path / "prompts.txt"),
         "--steps",
         "2",
-        "--layout",
-        "1S12E2A",
+        *getattr(request, "param", ("--layout", "1S12E2A")),
     ]
     made = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "moe")])
     assert made.exit_code == 0, made.output
@@ -330,6 +329,17 @@ def test_a_killed_distillation_goes_on_where_it_was(folders: Path, root: Path) -
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("--layout", "1S12E2A"),
+        ("--layout", "0S16E6A2W"),  # spread over layers and noise levels
+        ("--to", "depth", "--drop", "2", "--levels", "2"),
+        ("--to", "depth", "--drop", "2", "--levels", "2", "--stand-ins"),
+    ],
+    ids=["experts", "spread", "blocks by noise", "stand-ins"],
+    indirect=True,
+)
 def test_two_processes_of_accelerate_make_what_one_makes(folders: Path, root: Path) -> None:
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "-m", "outpace"]
     for start, out in (([*launch, "distill"], "two"), (SHELL, "one")):
