@@ -32,6 +32,8 @@ HEADS = (
 )
 UNTOUCHED = ("photo",)
 """Shipped pipelines on which no setting was chosen; they stand with the sisters."""
+SHOWN = (2.0, 2.5, 3.0, 4.0, 5.0)
+ONLINE = "scheduled"
 CALIBRATED = "scheduled-calibrated"
 """The kind of contender whose computed steps were placed on the pipeline itself."""
 MINIMUM = 2
@@ -164,6 +166,29 @@ def time_lead(data: dict[str, Any], ours: str) -> float | None:
         if kind != "fewer-steps" and curve in timed and (found := value_at(timed[curve])) is not None
     ]
     return lead_over(timed[ours], max(rivals))[0] if rivals and ours in timed else None
+
+
+def calibration_table(comparisons: Sequence[dict[str, Any]]) -> str:
+    """Mean PSNR of ours, laid online and calibrated, where a comparison ran both; pipelines that nothing was chosen on
+    first."""
+    lines = [
+        "| laid online, calibrated | " + " | ".join(f"{at:g}x" for at in SHOWN) + " |",
+        "| --- |" + " ---: |" * len(SHOWN),
+    ]
+    for data in sorted(comparisons, key=lambda data: not is_untouched(data)):
+        curves, kinds = curves_of(data, by_time=False), {c["curve"]: c["kind"] for c in usable(data)}
+        both = [next((curve for curve, kind in kinds.items() if kind == of), None) for of in (ONLINE, CALIBRATED)]
+        if None in both:
+            continue
+        cells = [", ".join(mean_at(curves[str(curve)], at) for curve in both) for at in SHOWN]
+        lines.append(f"| {data['pipeline']['name']}, {data['pipeline']['steps']} steps | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def mean_at(points: Sequence[Point], speedup: float) -> str:
+    """ "51.2", or a dash where a curve does not reach."""
+    found = value_at(points, speedup)
+    return f"{found[0]:.1f}" if found else "-"
 
 
 def row(found: Standing, shipped: Standing | None = None) -> str:

@@ -22,6 +22,7 @@ FAMILY_PAGE = ROOT / "docs" / "families.md"
 METHOD_PAGE = ROOT / "docs" / "methods.md"
 POCKET_PAGE = ROOT / "docs" / "pockets.md"
 PHOTO_PAGE = ROOT / "docs" / "photo.md"
+SCHEDULING_PAGE = ROOT / "docs" / "scheduling.md"
 MATRIX_PAGE = ROOT / "docs" / "results_matrix.md"
 KERNEL_PAGE = ROOT / "docs" / "kernels.md"
 REUSE_PAGE = ROOT / "docs" / "exact_reuse.md"
@@ -316,6 +317,14 @@ def photo_page() -> str:
     )
 
 
+def scheduling_page() -> str:
+    """docs/scheduling.md with what calibration adds."""
+    written = SCHEDULING_PAGE.read_text(encoding="utf-8")
+    return rewritten(
+        written, {"calibrated": lambda: beside("standing").calibration_table([as_of_late(d) for d in comparisons()])}
+    )
+
+
 def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:
     """`text` with what stands between `<!-- NAME:begin -->` and `<!-- NAME:end -->` made anew."""
     for name, table in tables.items():
@@ -334,6 +343,7 @@ def generated_pages() -> dict[Path, str]:
         METHOD_PAGE: method_page(),
         POCKET_PAGE: pocket_page(),
         PHOTO_PAGE: photo_page(),
+        SCHEDULING_PAGE: scheduling_page(),
     }
     made[REUSE_PAGE] = rewritten(REUSE_PAGE.read_text(encoding="utf-8"), {"reuse": reuse})
     return made | {PAGES / name: text for name, text in full_pages().items()}

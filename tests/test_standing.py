@@ -84,6 +84,18 @@ def test_calibrated_stands_beside_what_is_laid_online(standing: Any) -> None:
     assert "| **50.0** (40.0) | 53.0 (31.0) | 30.0 (20.0) |" in standing.row(found)
 
 
+def test_the_table_of_calibration_has_both_where_both_ran(standing: Any) -> None:
+    online, both = (
+        comparison("b", (60.0, 50.0, 40.0), (50.0,) * 3),
+        comparison("a-sister", (60.0, 50.0, 40.0), (50.0,) * 3),
+    )
+    both["kinds"]["scheduled-calibrated"] = {"ours": True}
+    both["contenders"] += [contender("places found", "scheduled-calibrated", at, 53.0, 31.0) for at in SPEEDUPS]
+    lines = standing.calibration_table([online, both]).splitlines()
+    assert len(lines) == 3 and "| 50.0, 53.0 |" in lines[2] and lines[2].startswith("| a-sister, 28 steps |")
+    assert "| 40.0, 53.0 | -, - |" in lines[2], "4x is reached and 5x is not"
+
+
 def test_on_a_gpu_the_clock_counts(standing: Any) -> None:
     data = comparison("toy", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
     data["study"]["device"] = "cuda"
