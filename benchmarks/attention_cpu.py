@@ -85,13 +85,7 @@ def kept_blocks(case: Case, blocks: tuple[int, int], sparsity: float) -> BlockIn
     rows, columns = -(-case.tokens // blocks[0]), -(-case.tokens // blocks[1])
     rank = torch.randperm(case.heads * rows * columns, generator=torch.Generator().manual_seed(1))
     kept = rank < round(len(rank) * (1 - sparsity))
-    return BlockIndex.from_mask(
-        kept.view(1, case.heads, rows, columns),
-        queries=case.tokens,
-        keys=case.tokens,
-        query_block=blocks[0],
-        key_block=blocks[1],
-    )
+    return index_of(kept.view(case.heads, rows, columns), case, blocks)
 
 
 def neighbours(case: Case, blocks: tuple[int, int], sparsity: float) -> BlockIndex:
@@ -101,13 +95,13 @@ def neighbours(case: Case, blocks: tuple[int, int], sparsity: float) -> BlockInd
     first = (torch.arange(rows) * columns // rows - count // 2).clamp(0, columns - count)[:, None]
     places = torch.arange(columns)
     kept = (places >= first) & (places < first + count)
-    return BlockIndex.from_mask(
-        kept.expand(1, case.heads, rows, columns),
-        queries=case.tokens,
-        keys=case.tokens,
-        query_block=blocks[0],
-        key_block=blocks[1],
-    )
+    return index_of(kept.expand(case.heads, rows, columns), case, blocks)
+
+
+def index_of(kept: Tensor, case: Case, blocks: tuple[int, int]) -> BlockIndex:
+    """Of one sample. Shapes: kept (heads, rows, columns)."""
+    size = {"queries": case.tokens, "keys": case.tokens, "query_block": blocks[0], "key_block": blocks[1]}
+    return BlockIndex.from_mask(kept[None], **size)
 
 
 def seconds(run: Callable[[], object], threads: int = 1) -> float:

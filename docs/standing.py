@@ -86,7 +86,7 @@ def standing(data: dict[str, Any]) -> Standing | None:
     best = max(others, key=lambda curve: others[curve][0], default="")
     lead, is_open = lead_over(curves[ours], others[best][0]) if best else (None, False)
     peers = [found[0] for curve, found in others.items() if kinds[curve] == "peer"]
-    calibrated = next((c["curve"] for c in usable(data) if c["kind"] == CALIBRATED), None)
+    calibrated = curve_of(data, CALIBRATED)
     timed = [c for c in usable(data) if c["curve"] == ours and c["time"]]
     nearest = min(timed, key=lambda c: abs(c["speedup"]["value"] - AIM), default=None)
     return Standing(
@@ -125,6 +125,11 @@ def is_ours(data: dict[str, Any], contender: dict[str, Any]) -> bool:
 def rival_curves(data: dict[str, Any]) -> dict[str, str]:
     """Curves that are not ours, with their kinds."""
     return {c["curve"]: c["kind"] for c in usable(data) if not is_ours(data, c)}
+
+
+def curve_of(data: dict[str, Any], kind: str) -> str | None:
+    """The first curve of a kind of contender; None where none ran."""
+    return next((c["curve"] for c in usable(data) if c["kind"] == kind), None)
 
 
 def curves_of(data: dict[str, Any], *, by_time: bool) -> dict[str, list[Point]]:
@@ -176,11 +181,11 @@ def calibration_table(comparisons: Sequence[dict[str, Any]]) -> str:
         "| --- |" + " ---: |" * len(SHOWN),
     ]
     for data in sorted(comparisons, key=lambda data: not is_untouched(data)):
-        curves, kinds = curves_of(data, by_time=False), {c["curve"]: c["kind"] for c in usable(data)}
-        both = [next((curve for curve, kind in kinds.items() if kind == of), None) for of in (ONLINE, CALIBRATED)]
-        if None in both:
+        online, calibrated = curve_of(data, ONLINE), curve_of(data, CALIBRATED)
+        if online is None or calibrated is None:
             continue
-        cells = [", ".join(mean_at(curves[str(curve)], at) for curve in both) for at in SHOWN]
+        curves = curves_of(data, by_time=False)
+        cells = [f"{mean_at(curves[online], at)}, {mean_at(curves[calibrated], at)}" for at in SHOWN]
         lines.append(f"| {data['pipeline']['name']}, {data['pipeline']['steps']} steps | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -268,9 +273,8 @@ def is_untouched(data: dict[str, Any]) -> bool:
 
 def judged(blocks: float, time: float | None) -> str:
     """Whether the goal is met in blocks and in time."""
-    met = [
-        f"{'met' if lead >= GOAL else 'missed'} in {of}" for lead, of in ((blocks, "blocks"), (time, "time")) if lead
-    ]
+    leads = {"blocks": blocks, "time": time}
+    met = [f"{'met' if lead >= GOAL else 'missed'} in {of}" for of, lead in leads.items() if lead is not None]
     return f"the goal of {GOAL:g} is {' and '.join(met)}"
 
 

@@ -152,10 +152,7 @@ def recipe(sister: Any) -> str:
 
 def results(folder: Path = RESULTS) -> str:
     """One row a committed comparison: ours beside the best rival, sisters first."""
-    return (
-        beside("standing").table([as_of_late(data) for data in comparisons(folder)])
-        or "No comparison has been committed yet; `make bench` makes them."
-    )
+    return beside("standing").table(latest(folder)) or "No comparison has been committed yet; `make bench` makes them."
 
 
 def comparisons(folder: Path = RESULTS) -> list[dict[str, Any]]:
@@ -185,6 +182,11 @@ def as_of_late(data: dict[str, Any]) -> dict[str, Any]:
     kept = [fresh.pop(c["name"], c) for c in data["contenders"]]
     kinds = {name: kind for one in (data, *data["later"]) for name, kind in one["kinds"].items()}
     return {**data, "kinds": kinds, "contenders": [*fresh.values(), *kept]}
+
+
+def latest(folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """The committed comparisons, each as of late."""
+    return [as_of_late(data) for data in comparisons(folder)]
 
 
 def every_result(folder: Path) -> list[dict[str, Any]]:
@@ -312,17 +314,13 @@ def kernel_page() -> str:
 def photo_page() -> str:
     """docs/photo.md with the table of how hard the pocket is."""
     written = PHOTO_PAGE.read_text(encoding="utf-8")
-    return rewritten(
-        written, {"difficulty": lambda: beside("difficulty").table([as_of_late(data) for data in comparisons()])}
-    )
+    return rewritten(written, {"difficulty": lambda: beside("difficulty").table(latest())})
 
 
 def scheduling_page() -> str:
     """docs/scheduling.md with what calibration adds."""
     written = SCHEDULING_PAGE.read_text(encoding="utf-8")
-    return rewritten(
-        written, {"calibrated": lambda: beside("standing").calibration_table([as_of_late(d) for d in comparisons()])}
-    )
+    return rewritten(written, {"calibrated": lambda: beside("standing").calibration_table(latest())})
 
 
 def rewritten(text: str, tables: dict[str, Callable[[], str]] = TABLES) -> str:

@@ -97,7 +97,7 @@ def convert_pipeline(
         bar.update()
         bar.set_postfix_str(words)
 
-    levels = 0 if conversion.experts is None else Layout.parse(conversion.experts.layout).levels
+    levels = conversion.expert_levels
     weights = conversion.experts is not None and Layout.parse(conversion.experts.layout).weights
     if levels > 1 and weights and not prompts:
         raise InputError(f"where {levels} noise levels part is read off calls; give prompts to run the pipeline on")

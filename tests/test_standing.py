@@ -69,6 +69,7 @@ def test_the_lead_is_the_speed_up_at_the_picture_of_the_best_rival(standing: Any
 def test_a_goal_is_judged_in_blocks_and_in_time_by_themselves(standing: Any) -> None:
     assert standing.judged(1.3, 1.1) == "the goal of 1.25 is met in blocks and missed in time"
     assert standing.judged(1.2, None) == "the goal of 1.25 is missed in blocks"
+    assert standing.judged(1.3, 0.0) == "the goal of 1.25 is met in blocks and missed in time", "0: never as near"
 
 
 def test_calibrated_stands_beside_what_is_laid_online(standing: Any) -> None:

@@ -38,7 +38,7 @@ def apply_conversion(
         transformer.register_forward_pre_hook(noise.note, with_kwargs=True)
     if conversion.left_out:
         schedule_blocks(transformer, conversion.left_out, noise, stand_ins=conversion.stand_ins)
-    if conversion.experts is not None and Layout.parse(conversion.experts.layout).levels:
+    if conversion.expert_levels:
         _by_noise(transformer, conversion, noise, importance)
     elif conversion.experts is not None or conversion.width is not None:
         sites = find_sites(transformer)

@@ -203,8 +203,11 @@ class Conversion:
     @property
     def levels(self) -> int:
         """Noise levels that choose experts or blocks; 0 where nothing goes by them."""
-        if self.left_out:
-            return len(self.left_out)
+        return len(self.left_out) or self.expert_levels
+
+    @property
+    def expert_levels(self) -> int:
+        """Noise levels that choose experts; 0 where tokens do, or there are none."""
         return 0 if self.experts is None else Layout.parse(self.experts.layout).levels
 
     def to_dict(self) -> dict[str, Any]:
