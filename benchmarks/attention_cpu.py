@@ -244,13 +244,13 @@ def markdown(report: dict[str, Any]) -> str:
 
 
 def summary(cases: list[dict[str, Any]]) -> list[str]:
-    """What docs/sparse_attention.md shows of one thread: shares of the ideal with blocks of 128 x 64, from 8192 on."""
+    """What docs/sparse_attention.md shows: shares of the ideal with blocks of 128 x 64, from 8192 tokens on."""
     lines = [
-        "| width of a head | random blocks, 0.8 left out | 0.9 | one run a row, 0.8 | 0.9 |",
-        "| ---: | ---: | ---: | ---: | ---: |",
+        "| threads | width of a head | random blocks, 0.8 left out | 0.9 | one run a row, 0.8 | 0.9 |",
+        "| ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
-    long = [case for case in cases if case["threads"] == 1 and case["tokens"] >= 8192]
-    for width in sorted({case["width"] for case in long}):
+    long = [case for case in cases if case["tokens"] >= 8192]
+    for threads, width in sorted({(case["threads"], case["width"]) for case in long}):
         cells = []
         for kept in ("", NEXT):
             for sparsity in SPARSITIES:
@@ -259,10 +259,11 @@ def summary(cases: list[dict[str, Any]]) -> list[str]:
                     f"{line['of_ideal']:.2f}"
                     for case in long
                     for line in case["sparse"]
-                    if case["width"] == width and (line["blocks"], line["kept"], line["sparsity"]) == asked
+                    if (case["threads"], case["width"]) == (threads, width)
+                    and (line["blocks"], line["kept"], line["sparsity"]) == asked
                 ]
                 cells.append(between(found))
-        lines.append(f"| {width} | {' | '.join(cells)} |")
+        lines.append(f"| {threads} | {width} | {' | '.join(cells)} |")
     return lines
 
 

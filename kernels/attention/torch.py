@@ -1,8 +1,8 @@
-"""Block-sparse attention in plain torch, built for one CPU core: take a row's kept keys, two products, next row.
+"""Block-sparse attention in plain torch, built for a CPU: take a row's kept keys, two products, next row.
 
 What it spends its time on is two matrix products a row, at the rate of large ones. To get there every intermediate
 lives in a buffer that outlives the call and stays in the cache, and the softmax needs no running maximum: see
-`_Workspace._shifts`. `row_plan` says what is gathered.
+`_Workspace._shifts`. `row_plan` says what is gathered. Threads share out heads, not operations.
 
 Shapes: B batch, H query heads, G key heads, N queries, M keys, D width, R rows of blocks of queries, S query heads that
 share their keys and kept blocks (a unit).
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..block_index import BlockIndex
+from ..threads import share_out
 from .dense import dense_attention
 from .row_plan import Piece, Rows, Unit, plan, units
 
@@ -79,10 +80,13 @@ def _sparse(
     planned = (shape.most, shape.least_in_place)
     rows = index.derived(("rows", *planned), lambda: plan(index, *planned))
     valid = index.derived("valid keys", lambda: index.valid_keys().tolist())
+
+    def run(unit: Unit) -> None:
+        kept = rows[unit.batch][unit.group]
+        _workspace(shape).run(unit, kept, valid[unit.batch], q, k, v, out, lse, scale, mass)
+
     with torch.no_grad():
-        workspace = _workspace(shape)
-        for unit in parts:
-            workspace.run(unit, rows[unit.batch][unit.group], valid[unit.batch], q, k, v, out, lse, scale, mass)
+        share_out(run, parts)
     return out, lse
 
 
