@@ -35,6 +35,11 @@ def beside() -> ModuleType:
 
 
 @pytest.fixture(scope="module")
+def pages() -> ModuleType:
+    return loaded("sparse_attention_page")
+
+
+@pytest.fixture(scope="module")
 def dropped() -> ModuleType:
     return loaded("sparse_dropped")
 
@@ -43,20 +48,20 @@ def held(benchmark: ModuleType) -> dict[str, Any]:
     return json.loads(benchmark.RESULT.read_text(encoding="utf-8"))
 
 
-def test_the_pages_are_what_was_measured(beside: ModuleType, dropped: ModuleType) -> None:
-    for benchmark in (beside, dropped):
+def test_the_pages_are_what_was_measured(pages: ModuleType, dropped: ModuleType) -> None:
+    for benchmark in (pages, dropped):
         assert benchmark.PAGE.read_text(encoding="utf-8") == benchmark.page(held(benchmark))
 
 
-def test_what_the_guide_says_of_forecasts_was_measured(beside: ModuleType) -> None:
+def test_what_the_guide_says_of_forecasts_was_measured(pages: ModuleType) -> None:
     guide = (ROOT / "docs" / "sparse_attention.md").read_text(encoding="utf-8")
-    assert "\n".join(beside.together(held(beside)["prompts"])) in guide
+    assert "\n".join(pages.together(held(pages)["prompts"])) in guide
 
 
-def test_estimates_go_by_what_was_measured(beside: ModuleType) -> None:
-    made = held(beside)["prompts"]
-    row = next(row for row in beside.rows(made) if row["name"] == "AdaSpa, recall 0.99")
-    found = {name: round(speedup, 2) for name, speedup in beside.as_close(made, row).items()}
+def test_estimates_go_by_what_was_measured(pages: ModuleType) -> None:
+    made = held(pages)["prompts"]
+    row = next(row for row in pages.rows(made) if row["name"] == "AdaSpa, recall 0.99")
+    found = {name: round(speedup, 2) for name, speedup in pages.as_close(made, row).items()}
     assert {name.replace("a scheduled forecast", "scheduled"): speedup for name, speedup in RIVALS.items()} == found
     assert round(fmean(one[row["name"]]["density"] for one in made.values()), 2) == MEASURED_DENSITY
 
@@ -69,35 +74,35 @@ def made_of(*lines: tuple[str, float, float]) -> dict[str, dict[str, Any]]:
     }
 
 
-def test_a_way_stands_beside_a_curve_at_its_own_speed_within_a_prompt(beside: ModuleType) -> None:
+def test_a_way_stands_beside_a_curve_at_its_own_speed_within_a_prompt(pages: ModuleType) -> None:
     made = made_of(("10 steps", 1.2, 50.0), ("5 steps", 1.2 * 4, 40.0), ("AdaSpa", 1.2 * 2, 46.0), ("other", 1.1, 60.0))
     made["b"]["AdaSpa"]["psnr"] = 42.0
-    table = beside.rows(made)
+    table = pages.rows(made)
     rows = {row["name"]: row for row in table}
     assert (rows["AdaSpa"]["psnr"], rows["AdaSpa"]["speedup"]) == (44.0, 2.4)
-    of = beside.CURVES["fewer steps"]
-    assert beside.beside(made, table, rows["AdaSpa"], of) == pytest.approx([1.0, -1.0])
-    assert beside.beside(made, table, rows["other"], of) == []  # nothing of the curve is as slow
+    of = pages.CURVES["fewer steps"]
+    assert pages.beside(made, table, rows["AdaSpa"], of) == pytest.approx([1.0, -1.0])
+    assert pages.beside(made, table, rows["other"], of) == []  # nothing of the curve is as slow
     for name, off in (("10 steps", 1.0), ("5 steps", 1.0), ("AdaSpa", 4.0)):
         made["a"][name]["converged"] = made["a"][name]["psnr"] - off
-    assert beside.beside(made, table, rows["AdaSpa"], of, "converged") == pytest.approx([-2.0])  # of the prompt held
-    assert beside.ahead([1.0, -1.0, 3.0]) == "+1.0 ± 1.2 (2 of 3)" and beside.ahead([]) == ""
+    assert pages.beside(made, table, rows["AdaSpa"], of, "converged") == pytest.approx([-2.0])  # of the prompt held
+    assert pages.ahead([1.0, -1.0, 3.0]) == "+1.0 ± 1.2 (2 of 3)" and pages.ahead([]) == ""
 
 
-def test_where_it_would_be_even(beside: ModuleType) -> None:
+def test_where_it_would_be_even(pages: ModuleType) -> None:
     made = made_of(("scheduled 1.5", 1.25, 50.0), ("scheduled 2", 2.0, 40.0), ("AdaSpa", 1.25, 45.0))
     for one in made.values():
         one["AdaSpa"]["work"] = 0.5
     made["c"] = {name: facts for name, facts in made["a"].items() if name != "AdaSpa"}  # not made there: left out
     made["c"]["scheduled 2"] = {"speedup": 5.0, "psnr": 5.0}
-    row = next(row for row in beside.rows(made) if row["name"] == "AdaSpa")
-    close = beside.as_close(made, row)
+    row = next(row for row in pages.rows(made) if row["name"] == "AdaSpa")
+    close = pages.as_close(made, row)
     assert close == {"scheduled": pytest.approx(math.sqrt(1.25 * 2.0))}  # halfway down, on a logarithmic line
     # Of 0.5 of the time 0.4 is saved, which makes 1.25x. For 1.58x it takes 0.3675 of the time, which is 0.735 of it.
-    least, most = beside.even(0.5, close["scheduled"], 0.4)
+    least, most = pages.even(0.5, close["scheduled"], 0.4)
     assert most == pytest.approx((1 - 1 / math.sqrt(2.5)) / 0.5)
     assert least == pytest.approx((1 - 1 / math.sqrt(2.5)) / 0.4)
-    (line,) = beside.break_even(made, 0.5, 1000)
+    (line,) = pages.break_even(made, 0.5, 1000)
     assert f"{least:.2f}, {1000 * least / (1 - least):.0f} tokens" in line
 
 
