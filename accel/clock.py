@@ -236,6 +236,11 @@ class Clock:
         )
 
     @property
+    def calls(self) -> int:
+        """Calls of the denoiser in the step under way: more than one where guidance makes its branches one by one."""
+        return self._calls_in_step
+
+    @property
     def place(self) -> int:
         """Place of the step under way among `levels`; later than its number where a run begins part of the way down."""
         return min(self.first + self.step, len(self.levels or ()) - 2)

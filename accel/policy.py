@@ -31,7 +31,8 @@ class Policy:
     """True where the first block is run and its forecast error asked for before a sample is skipped."""
 
     measures: bool = False
-    """True where `observe` is to be told how far off forecasts proved, in the clean picture, at every computed step."""
+    """True where `sized` is to be told of the first computed step, and `observe` at every other how far off forecasts
+    proved, in the clean picture."""
 
     coordinate: str = "step"
     """"step" or "sigma": what forecasts are polynomials in."""
@@ -73,6 +74,13 @@ class Policy:
 
     def decided(self, moment: Moment, denoiser: str, computed: bool) -> None:
         """The sample is computed, or forecast, in this step by the denoiser of this name."""
+
+    def sized(self, off: float) -> None:
+        """The first step was computed, and its clean picture is this far from the size of pictures (`off_scale`).
+
+        Infinitely far where guidance put it together from branches: it is drawn out as far as guidance likes, and its
+        size says nothing. Not told where the denoiser's output does not say.
+        """
 
     def observe(self, measured: Measured) -> None:
         """What the step that was just computed says of the forecasts to come."""

@@ -1,16 +1,18 @@
 """What a schedule calibrated at one number of steps is worth at others, and whether measured errors say who is hard.
 
-    python benchmarks/schedules.py [mapped|hardness|power|first] [PIPELINE ...] [--prompts COUNT] [--steps STEPS ...]
-        [--speedups SPEEDUP ...]
+    python benchmarks/schedules.py [mapped|hardness|power|early|first|online] [PIPELINE ...] [--prompts COUNT]
+        [--steps STEPS ...] [--speedups SPEEDUP ...]
 
-power: laid online, beside every power schedule of equal work (step N (k / K)^s with an order and a degree of the replay
-that stay the same) on held-out prompts. first: the second computed step after one, two or more steps and the others
-evenly behind it, on calibration prompts. mapped: calibrated at 50 steps on calibration prompts, used at 50, 40 and 28
-on held-out ones, beside a schedule calibrated at that number of steps and one laid online. hardness: at equal work, a
-step more for the third of the samples whose forecasts proved worst in the first half of their run and a step less for
-the third where they proved best; beside the same number of steps for all, the other way round, drawn at random, and by
-the pictures themselves, which nobody has beforehand. Writes benchmarks/results/schedules.json and schedules.md after
-every row, in the place of the row of the same pipeline, steps and speed-up.
+power: laid online, beside every power schedule of equal work (step N (k / K)^s with an order and a degree of the
+replay that stay the same) on held-out prompts. online: only what is laid online anew, in the rows that power has.
+early: steps laid evenly and denser early, with and without guidance, on calibration prompts. first: the second
+computed step after one, two or more steps and the others evenly behind it, on calibration prompts. mapped: calibrated
+at 50 steps on calibration prompts, used at 50, 40 and 28 on held-out ones, beside a schedule calibrated at that
+number of steps and one laid online. hardness: at equal work, a step more for the third of the samples whose forecasts
+proved worst in the first half of their run and a step less for the third where they proved best; beside the same
+number of steps for all, the other way round, drawn at random, and by the pictures themselves, which nobody has
+beforehand. Writes benchmarks/results/schedules.json and schedules.md after every row, in the place of the row of the
+same pipeline, steps and speed-up.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ COUNTS = (7, 8, 9, 10, 11)
 """Computed steps of 28."""
 
 EXPONENTS, ORDERS, REPLAYS, DIALS = (1.0, 1.4, 1.8), (0.0, 1.0, 2.0), (0.0, 1.0, 2.0), (2.0, 3.0, 4.0, 4.7)
-POWER_STEPS, POWER_PROMPTS = (28, 50), {"dit": 8, "flux": 4, "wan": 2}
+POWER_STEPS, POWER_PROMPTS = (28, 50), {"dit": 16, "flux": 16, "wan": 8}
 
 WITHIN = 1.5
 """How near the dial was meant to come to the best power schedule, in dB."""
@@ -60,9 +62,18 @@ KEYS = {
     "mapped": ("pipeline", "steps"),
     "hardness": ("pipeline", "computed"),
     "power": ("pipeline", "steps", "speedup"),
+    "early": ("pipeline", "guidance", "steps"),
     "first": ("pipeline", "speedup"),
 }
 """What a row of each table is known by."""
+
+EARLY = (1.0, 1.2, 1.4)
+GUIDANCE: dict[str, dict[float, dict[str, Any]]] = {
+    "dit": {1.0: {"guidance_scale": 1.0}, 4.0: {}},
+    "flux": {1.0: {}, 4.0: {"true_cfg_scale": 4.0, "negative_prompt": ""}},
+    "wan": {1.0: {"guidance_scale": 1.0}, 3.0: {}},
+}
+"""What is changed in a pocket's call for a strength of guidance by two branches; its own strength changes nothing."""
 
 GAPS, FIRST_PROMPTS = (1, 2, 3, 4, 5), {"dit": 8, "flux": 4, "wan": 4}
 
@@ -70,10 +81,10 @@ GAPS, FIRST_PROMPTS = (1, 2, 3, 4, 5), {"dit": 8, "flux": 4, "wan": 4}
 class Bench:
     """A pocket with prompts, and its plain pictures."""
 
-    def __init__(self, pipeline: str, split: str, count: int, steps: int) -> None:
+    def __init__(self, pipeline: str, split: str, count: int, steps: int, **changes: Any) -> None:
         pocket = POCKETS[pipeline]
         self.pipe = load_pocket(pipeline)
-        self.call = {**pocket.call, "num_inference_steps": steps}
+        self.call = {**pocket.call, "num_inference_steps": steps, **changes}
         self.prompts = pocket.prompts(count, split)  # pyright: ignore[reportArgumentType]
         self.seed = {"calibration": 1_000_003, "held_out": 0}[split]
         self.run = caller(self.pipe, self.prompts, self.call, self.seed)
@@ -197,6 +208,29 @@ def power(
             yield row
 
 
+def online(pipeline: str, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows of `power` that this pipeline has, with the dial as it is today."""
+    own = [row for row in rows if row["pipeline"] == pipeline]
+    for steps, prompts in dict.fromkeys((row["steps"], row["prompts"]) for row in own):
+        bench = Bench(pipeline, "held_out", prompts, steps)
+        for row in own:
+            if (row["steps"], row["prompts"]) == (steps, prompts):
+                found = bench.psnr(ScheduledTaylor(speedup=row["speedup"]))
+                yield {**row, "online": {"mean": fmean(found), "worst": min(found)}}
+
+
+def early(pipeline: str, steps: Sequence[int], speedups: Sequence[float] = DIALS) -> Iterator[dict[str, Any]]:
+    """Mean PSNR over speed-ups of the dial, and of steps laid evenly and denser early, by strength of guidance."""
+    for guidance, changes in GUIDANCE[pipeline].items():
+        for count in steps:
+            bench = Bench(pipeline, "calibration", FIRST_PROMPTS[pipeline], count, **changes)
+            row: dict[str, Any] = {"pipeline": pipeline, "guidance": guidance, "steps": count}
+            for name, exponent in (("online", None), *((f"{exponent:g}", exponent) for exponent in EARLY)):
+                found = [bench.psnr(ScheduledTaylor(speedup=speedup, early=exponent)) for speedup in speedups]
+                row[name] = {"mean": fmean(map(fmean, found)), "worst": fmean(map(min, found))}
+            yield row
+
+
 def first(pipeline: str, speedups: Sequence[float] = DIALS) -> Iterator[dict[str, Any]]:
     """Mean and worst PSNR by the length of the first gap, the other steps evenly behind it, at 28 steps."""
     bench = Bench(pipeline, "calibration", FIRST_PROMPTS[pipeline], 28)
@@ -269,6 +303,7 @@ def page(held: dict[str, Any]) -> str:
         "",
         *gains(held["hardness"]),
         *beside_power(held.get("power", [])),
+        *by_early(held.get("early", [])),
         *by_first(held.get("first", [])),
     ]
     return "\n".join(lines) + "\n"
@@ -310,6 +345,26 @@ def beside_power(rows: list[dict[str, Any]]) -> list[str]:
         f" dB behind on average and most on {most['pipeline']} at {most['steps']} steps and {most['speedup']:g}x "
         f"({max(behind):.1f} dB).",
     ]
+
+
+def by_early(rows: list[dict[str, Any]]) -> list[str]:
+    """How dense early, by guidance; nothing where it was not measured."""
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## How dense early, by guidance",
+        "",
+        f"Mean (worst) over {', '.join(f'{dial:g}' for dial in DIALS)}x on calibration prompts, orders and replay as",
+        "measured online: laid online, and at step N (k / K)^s.",
+        "",
+        f"| | guidance | steps | laid online | {' | '.join(f's = {exponent:g}' for exponent in EARLY)} |",
+        "| --- | ---: | ---: | ---: |" + " ---: |" * len(EARLY),
+    ]
+    for row in rows:
+        cells = (f"{row[key]['mean']:.1f} ({row[key]['worst']:.1f})" for key in ("online", *(f"{s:g}" for s in EARLY)))
+        lines.append(f"| {row['pipeline']} | {row['guidance']:g} | {row['steps']} | {' | '.join(cells)} |")
+    return lines
 
 
 def by_first(rows: list[dict[str, Any]]) -> list[str]:
@@ -368,7 +423,11 @@ def placed(rows: Sequence[dict[str, Any]], fresh: dict[str, Any], key: Sequence[
         in_order,
         key=lambda row: (
             PIPELINES.index(row["pipeline"]),
-            *(row[name] for name in ("steps", "speedup") if "speedup" in row and name in row),
+            *(
+                row[name]
+                for name in ("guidance", "steps", "speedup")
+                if {"guidance", "speedup"} & {*row} and name in row
+            ),
         ),
     )
 
@@ -376,10 +435,13 @@ def placed(rows: Sequence[dict[str, Any]], fresh: dict[str, Any], key: Sequence[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "what", nargs="*", default=[], help="mapped, hardness, power, first, pipelines; all unless told"
+        "what",
+        nargs="*",
+        default=[],
+        help="mapped, hardness, power, early, first, online, pipelines; all but online unless told",
     )
     parser.add_argument("--prompts", type=int, help="held-out prompts of power")
-    parser.add_argument("--steps", type=int, nargs="+", default=POWER_STEPS, help="of power")
+    parser.add_argument("--steps", type=int, nargs="+", default=POWER_STEPS, help="of power and early")
     parser.add_argument("--speedups", type=float, nargs="+", default=DIALS, help="of power and first")
     options = parser.parse_args()
     measures: dict[str, Callable[[str], Iterable[dict[str, Any]]]] = {
@@ -388,6 +450,7 @@ def main() -> None:
         "power": lambda pipeline: power(
             pipeline, options.steps, options.prompts or POWER_PROMPTS[pipeline], options.speedups
         ),
+        "early": lambda pipeline: early(pipeline, options.steps),
         "first": lambda pipeline: first(pipeline, options.speedups),
     }
     torch.set_num_threads(1)
@@ -395,12 +458,16 @@ def main() -> None:
     held = {part: held.get(part, []) for part in measures} | {k: v for k, v in held.items() if k not in measures}
     parts = set(options.what) & set(measures) or set(measures)
     pipelines = set(options.what) & set(PIPELINES) or set(PIPELINES)
+    if "online" in options.what:
+        parts = (set(options.what) & set(measures)) | {"online"}
+        measures["online"] = lambda pipeline: online(pipeline, tuple(held["power"]))
     for part in measures:
         for pipeline in PIPELINES:
             if part not in parts or pipeline not in pipelines:
                 continue
             for row in measures[part](pipeline):
-                held[part] = placed(held[part], row, KEYS[part])
+                name = "power" if part == "online" else part
+                held[name] = placed(held[name], row, KEYS[name])
                 held["environment"] = {**environment("cpu"), "load": os.getloadavg()[0]}
                 RESULTS.write_text(json.dumps(held, indent=1) + "\n", encoding="utf-8")
                 RESULTS.with_suffix(".md").write_text(page(held), encoding="utf-8")

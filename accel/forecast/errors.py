@@ -26,6 +26,9 @@ from .replay import Entry, belonging
 HIGHEST = 2
 """Orders and degrees up to this one are measured."""
 
+TOLD = 0.1
+"""How much the output has to change with the clean picture, at least, to tell anything of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Best:
@@ -88,6 +91,24 @@ def measure(prediction: Prediction, entries: Sequence[Entry], now: Entry, rows: 
             numbers, read = read[:size], read[size:]
             found.setdefault(row, {})[forward] = _best(numbers, count, 0 if forward else 1)
     return {row: Measured(now.step, gaps[row], best[True], best.get(False)) for row, best in found.items()}
+
+
+def off_scale(prediction: Prediction, now: Entry) -> list[float] | None:
+    """How far the clean picture of every row is from the size of pictures, as a share of the denoiser's output.
+
+    Latents are scaled so that pictures have a root mean square of 1. A clean picture that a denoiser predicts from
+    noise and that is smaller is one that it hardly knows yet, and one that is larger is guidance's doing; either is
+    bound to change soon, and with it the output, by as much as when the picture had that size. None where the output
+    says next to nothing of the clean picture: noise that is predicted from nearly pure noise. Everything is read from
+    the device at once. Shapes: one number for each row of `now`.
+    """
+    if abs(float(prediction.output(now.u, torch.zeros(()), torch.ones(())))) < TOLD:
+        return None
+    clean = now.clean.float().flatten(1)
+    unit = clean * (clean.shape[1] ** 0.5 / clean.norm(dim=1, keepdim=True).clamp_min(1e-6))
+    output = prediction.output(now.u, now.seen, now.clean).flatten(1)
+    changed = prediction.output(now.u, now.seen, unit.view_as(now.clean)).flatten(1)
+    return ((changed - output).norm(dim=1) / output.norm(dim=1).clamp_min(1e-12)).tolist()
 
 
 def _products(truth: torch.Tensor, guesses: Sequence[torch.Tensor]) -> torch.Tensor:

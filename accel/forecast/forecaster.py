@@ -26,7 +26,7 @@ from ..streams import named_result, rows_of, streams_in, with_streams
 from ..trace import Call
 from .active import Active
 from .deciding import Deciding
-from .errors import measure
+from .errors import measure, off_scale
 from .history import History
 from .partial import comparable
 from .replay import Entry, Replay
@@ -97,6 +97,10 @@ class Forecaster(Deciding):
         asking = [
             row for row, done in enumerate(now.computed) if done and samples and self._policies[row % samples].measures
         ]
+        if asking and not entries:
+            guided = self._tie > 1 or self.clock.calls > 1
+            for row, off in enumerate(off_scale(prediction, now) or ()):
+                self._policies[row % samples].sized(math.inf if guided else off)
         for row, made in measure(prediction, entries, now, asking).items() if asking else ():
             self._policies[row % samples].observe(made)
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from forecast_parts import FLOW, entry, normal
 
-from outpace.accel.forecast.errors import HIGHEST, _best, _between, _forecast, _products, measure
+from outpace.accel.forecast.errors import HIGHEST, _best, _between, _forecast, _products, measure, off_scale
 from outpace.accel.forecast.replay import Entry
+from outpace.accel.prediction import Prediction
 from outpace.kernels.forecast import lagrange_weights
 
 torch.set_num_threads(1)
@@ -40,6 +41,31 @@ def test_what_is_measured_at_a_computed_step() -> None:
     twice = [*known[:2], entry(4, 0.4, clean + 9)]  # a second stage at this level is no step before
     assert measure(FLOW, twice, now, [0])[0].gap == 4
     assert measure(FLOW, [], now, [0]) == {} and measure(FLOW, known[:1], now, [0])[0].replay is None
+
+
+@pytest.mark.parametrize("kind", ["flow", "v_prediction", "sample"])
+@pytest.mark.parametrize(("size", "u"), [(1.0, 0.9), (0.5, 0.9), (3.0, 1.0)])
+def test_a_clean_picture_is_held_against_the_size_of_pictures(kind: str, size: float, u: float) -> None:
+    prediction = Prediction(kind, "flow" if kind == "flow" else "preserving")
+    alpha, sigma = prediction.scales(u)
+    clean = normal(2, 3, 400)
+    clean = size * clean / clean.square().mean((1, 2), keepdim=True).sqrt()
+    seen = alpha * clean + sigma * normal(2, 3, 400, seed=7)
+    now = Entry(0, u, [True, True], seen, clean, seen, {})
+    output = prediction.output(u, seen, clean)
+    # the output is linear in the clean picture: by hand, with how much it moves with it
+    moves = {"flow": 1 / sigma, "v_prediction": 1 / sigma, "sample": 1.0}[kind]
+    expected = abs(1 - size) * moves / output.square().mean((1, 2)).sqrt()
+    assert off_scale(prediction, now) == pytest.approx(expected.tolist(), rel=1e-4, abs=1e-5)
+
+
+def test_noise_predicted_from_noise_tells_nothing_of_the_picture() -> None:
+    clean = normal(1, 3, 4)
+    for u, told in ((0.997, False), (0.2, True)):
+        prediction = Prediction("epsilon", "preserving")
+        alpha, sigma = prediction.scales(u)
+        seen = alpha * clean + sigma * normal(1, 3, 4, seed=7)
+        assert (off_scale(prediction, Entry(0, u, [True], seen, clean, seen, {})) is not None) == told
 
 
 @pytest.mark.parametrize("corrected", [False, True])

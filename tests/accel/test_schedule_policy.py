@@ -10,7 +10,16 @@ import pytest
 from outpace.accel import ScheduledTaylor
 from outpace.accel.forecast.errors import Best, Measured
 from outpace.accel.forecast.history import History
-from outpace.accel.methods.scheduled_taylor import DENSEST, LARGE, LAST_SKIPS, SMALL, UNTRIED, SchedulePolicy, places_of
+from outpace.accel.methods.scheduled_taylor import (
+    DENSEST,
+    LARGE,
+    LAST_SKIPS,
+    SMALL,
+    UNTOLD,
+    UNTRIED,
+    SchedulePolicy,
+    places_of,
+)
 from outpace.accel.moment import Moment
 
 
@@ -38,16 +47,17 @@ def measured(
 
 
 def computed(policy: SchedulePolicy, steps: int, *, besides: tuple[int, ...] = (), switch: int | None = None,
-             error: float | None = None) -> list[int]:  # fmt: skip
-    """Steps that it computes, and those that it was told had to be; the second expert takes over at `switch`."""
+             off: float | None = None) -> list[int]:  # fmt: skip
+    """Steps that it computes, and those that it was told had to be; the second expert takes over at `switch`. Of every
+    computed step it is told how far its clean picture is from the size of pictures: `off` of the first."""
     done: list[int] = []
     for step in range(steps):
         denoiser = "late" if switch is not None and step >= switch else "early"
         wanted = policy.forced(moment(step, steps), History(1.0, 2, rated=False)) is not None
         if wanted or step in besides or step == switch:
             policy.decided(moment(step, steps), denoiser, True)
-            if error is not None and done:
-                policy.observe(measured(step, step - done[-1], error))
+            if off is not None:
+                policy.sized(1.0 - off if done else off)
             done.append(step)
         else:
             policy.decided(moment(step, steps), denoiser, False)
@@ -65,27 +75,26 @@ def test_steps_lie_evenly_with_a_shorter_last_run() -> None:
     assert policy._place_after(1, 2) == pytest.approx(4 * gap * (1 / 3 + 2 / 3 * (1 / (4 * gap)) ** 0.5) ** 2)
 
 
-def test_how_dense_is_asked_of_the_first_forecast() -> None:
-    policy, _ = begun(12, speedup=3.0)
-    gap = policy._end() / policy.budget
-    assert policy.exponent() == DENSEST
-    for error, expected in (
-        (SMALL / 2, 1.0), (SMALL, 1.0), (math.sqrt(SMALL * LARGE), 1 + (DENSEST - 1) / 2), (LARGE, DENSEST),
-        (2 * LARGE, DENSEST), (0.0, 1.0),
+def test_how_dense_is_asked_of_the_first_clean_picture() -> None:
+    assert begun(12, speedup=3.0)[0].early == UNTOLD, "until it is there"
+    for off, expected in (
+        (0.0, 1.0), (SMALL, 1.0), (math.sqrt(SMALL * LARGE), 1 + (DENSEST - 1) / 2), (LARGE, DENSEST), (99.0, DENSEST),
     ):  # fmt: skip
-        policy, _ = begun(12, speedup=3.0)
-        policy.observe(measured(2, 2, error * 2 / gap))  # over two steps
-        assert policy.exponent() == pytest.approx(expected), "to a whole gap"
-        policy.observe(measured(4, 2, 99.0))
-        assert policy.exponent() == pytest.approx(expected), "the first says it for the run"
-    assert begun(12, speedup=3.0, early=1.7)[0].exponent() == 1.7
-    dense, thin = (computed(begun(28, speedup=4.0)[0], 28, error=error) for error in (1.0, 0.001))
-    assert len(dense) == len(thin) == 7 and dense[2] < thin[2]
+        policy, _ = begun(28, speedup=4.0)
+        places = computed(policy, 28, off=off)
+        assert policy.early == pytest.approx(expected), "the first says it for the run"
+        assert places == computed(begun(28, speedup=4.0, early=expected)[0], 28) and len(places) == 7
+    even_ones, dense = (computed(begun(28, speedup=4.0)[0], 28, off=off) for off in (0.0, 1.0))
+    assert (even_ones[1], dense[1]) == (4, 2), "and that decides about the second step"
+    asked, _ = begun(28, speedup=4.0, early=1.7)
+    assert computed(asked, 28, off=0.0) == computed(begun(28, speedup=4.0, early=1.7)[0], 28)
+    levels = tuple(even(12)[place] for place in (0, 2, 5, 9))
+    assert computed(begun(12, speedup=3.0, levels=levels)[0], 12, off=0.0) == [0, 2, 5, 9]
 
 
 def test_orders_and_degrees_are_those_that_proved_best() -> None:
     policy, _ = begun(12, speedup=3.0)
-    assert (policy.order, policy.degree, policy.first, policy.measures) == (0.0, 1.0, None, True)
+    assert (policy.order, policy.degree, policy.measured, policy.measures) == (0.0, 1.0, False, True)
     policy.observe(Measured(1, 1, Best(0.0, 0.2, (0.2,)), None))
     assert (policy.order, policy.degree) == (UNTRIED, 1.0), "order 1 could not be tried yet"
     policy.observe(measured(3, 2, order=1.25, replay=1.5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from tiny import BlockCounter, TinyPipeline
 from tiny_models import SPECIMENS
 
 from outpace.accel import METHODS, Method, ScheduledTaylor, accelerate, find_family
-from outpace.accel.forecast.errors import measure
+from outpace.accel.forecast.errors import measure, off_scale
 from outpace.accel.forecast.history import Anchor, History
 from outpace.accel.forecast.partial import Partial, possible
 from outpace.accel.forecast.replay import Entry, mixed_weights
-from outpace.accel.methods.scheduled_taylor import places_of
+from outpace.accel.methods.scheduled_taylor import DENSEST, places_of
 from outpace.accel.prediction import Prediction
 from outpace.errors import ConfigError, InputError
 
@@ -129,6 +130,27 @@ def test_branches_of_guidance_share_the_steps(guidance: str) -> None:
         by_step.setdefault(call.step, set()).add(tuple(call.computed))
     assert all(len(decisions) == 1 for decisions in by_step.values())
     assert len(computed(run)) == 4
+
+
+@pytest.mark.parametrize("guidance", [None, "batched", "separate"])
+@pytest.mark.parametrize("size", [1.0, 0.3])
+def test_the_first_clean_picture_says_how_dense_the_steps_lie_unless_guidance_made_it(
+    monkeypatch: pytest.MonkeyPatch, guidance: str | None, size: float
+) -> None:
+    def sized(prediction: Prediction, now: Entry) -> list[float] | None:
+        by_size = now.clean * (size / now.clean.square().mean((1, 2), keepdim=True).sqrt())
+        return off_scale(prediction, replace(now, clean=by_size))
+
+    monkeypatch.setattr("outpace.accel.forecast.forecaster.off_scale", sized)
+    places = []
+    for early in (None, 1.0, DENSEST):
+        pipe = TinyPipeline(FLUX)
+        with accelerate(pipe, ScheduledTaylor(speedup=4.0, early=early)) as run:
+            pipe([0, 1], steps=28, guidance=guidance)
+        places.append([computed(run, sample) for sample in (0, 1)])
+    chosen, even, dense = places
+    assert even[0][1] == 4 and dense[0][1] == 2
+    assert chosen == (even if size == 1.0 and guidance is None else dense)
 
 
 def test_two_experts_share_the_budget() -> None:

@@ -11,6 +11,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 
+from outpace.accel import ScheduledTaylor
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
@@ -38,6 +40,32 @@ def test_how_far_the_dial_is_behind_power_schedules_is_told_as_measured(benchmar
     near = sum(one <= benchmark.WITHIN for one in behind)
     assert f"within 1.5 dB of it in {near} of {len(rows)} rows" in told
     assert f"{sum(behind) / len(rows):.1f} dB behind on average" in told and f"({max(behind):.1f} dB)" in told
+
+
+def test_how_dense_early_by_guidance_is_told_as_measured(benchmark: ModuleType) -> None:
+    rows = json.loads(benchmark.RESULTS.read_text(encoding="utf-8"))["early"]
+    table = [line for line in benchmark.by_early(rows) if line.startswith("|")]
+    assert len(rows) == len(table) - 2 == 2 * len(benchmark.PIPELINES) * len(benchmark.POWER_STEPS)
+    assert "\n".join(table) in (ROOT / "docs" / "scheduling.md").read_text(encoding="utf-8")
+
+
+def test_what_is_laid_online_is_measured_again_beside_the_power_schedules_that_are_there(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bench:
+        def __init__(self, pipeline: str, split: str, count: int, steps: int) -> None:
+            self.count, self.steps = count, steps
+
+        def psnr(self, method: ScheduledTaylor) -> list[float]:
+            return [self.steps + method.speedup] * self.count
+
+    monkeypatch.setattr(benchmark, "Bench", Bench)
+    rows = [
+        {"pipeline": name, "steps": steps, "speedup": 2.0, "prompts": 3, "online": {}, "power": [steps]}
+        for name in ("dit", "flux") for steps in (28, 50)
+    ]  # fmt: skip
+    found = list(benchmark.online("flux", rows))
+    assert found == [{**row, "online": {"mean": row["steps"] + 2.0, "worst": row["steps"] + 2.0}} for row in rows[2:]]
 
 
 def test_the_second_computed_step_is_laid_and_the_others_behind_it(benchmark: ModuleType) -> None:
