@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from .levels import EXPLODING, FLOW, LARGEST_ASINH, predicts_flow, space_of
+
+Linear = TypeVar("Linear", float, torch.Tensor)
 
 KINDS = ("flow", "epsilon", "v_prediction", "sample")
 
@@ -56,7 +58,10 @@ class Prediction:
 
     def read(self, alpha: float, sigma: float, sample: torch.Tensor, output: torch.Tensor) -> torch.Tensor:
         """The clean picture that `output` predicts from `sample`, in float32. Shapes: both the same, any."""
-        sample, output = sample.float(), self.sign * output.float()
+        return self._read(alpha, sigma, sample.float(), output.float())
+
+    def _read(self, alpha: float, sigma: float, sample: Linear, output: Linear) -> Linear:
+        output = self.sign * output
         if self.kind == "flow":
             return sample - sigma * output
         if self.kind == "epsilon":
@@ -72,8 +77,10 @@ class Prediction:
 
     def output(self, u: float, sample: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
         """The output that predicts `clean` from `sample`: the inverse of `clean`."""
+        return self._output(u, sample.float(), clean.float())
+
+    def _output(self, u: float, sample: Linear, clean: Linear) -> Linear:
         alpha, sigma = self.scales(u)
-        sample, clean = sample.float(), clean.float()
         sigma = max(sigma, 1e-8)
         if self.kind == "flow":
             return self.sign * (sample - clean) / sigma
@@ -83,6 +90,15 @@ class Prediction:
             return clean
         norm = alpha * alpha + sigma * sigma if self.space == EXPLODING else 1.0
         return (alpha * sample - norm * clean) / (sigma * math.sqrt(norm))
+
+    def kept(self, u: float, to: float) -> tuple[float, float]:
+        """What an output that stays as it is predicts at noise level `to`: so much of the latents at `u`, read there as
+        those at `to`, and so much of the clean picture at `u`."""
+        scales = self.scales(to)
+        return (
+            self._read(*scales, 1.0, self._output(u, 1.0, 0.0)),
+            self._read(*scales, 0.0, self._output(u, 0.0, 1.0)),
+        )
 
     def largest_gain(self, u: float) -> float:
         """The most that the predicted picture is taken to move with the sample: as where the output stays as it is."""

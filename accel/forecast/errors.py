@@ -19,12 +19,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ...kernels.forecast import combine, lagrange_weights
+from ...kernels.forecast import lagrange_weights
 from ..prediction import Prediction
-from .replay import Entry, belonging
-
-HIGHEST = 2
-"""Orders and degrees up to this one are measured."""
+from .entries import HIGHEST, Entry, Group, carried, grouped, newest, weighted
 
 TOLD = 0.1
 """How much the output has to change with the clean picture, at least, to tell anything of it."""
@@ -58,39 +55,30 @@ class Measured:
 def measure(prediction: Prediction, entries: Sequence[Entry], now: Entry, rows: Sequence[int]) -> dict[int, Measured]:
     """What can be measured of `rows` at `now`, which was computed in them; rows without a computed step before are
     left out. Everything is read from the device at once."""
-    gaps: dict[int, int] = {}
+    before = [entry for entry in entries if entry.step < now.step]
+    groups = grouped(rows, lambda row: newest(before, row, HIGHEST + 1, now.u) or None)
     products: list[torch.Tensor] = []
-    kinds: list[tuple[int, bool, int]] = []
-    for row in rows:
-        known: list[Entry] = []
-        levels = {now.u}  # solvers with two stages a step visit a level twice
-        for entry in reversed(entries):
-            if entry.computed[row] and entry.step < now.step and entry.u not in levels and len(known) <= HIGHEST:
-                known.append(entry)
-                levels.add(entry.u)
-        if not known:
-            continue
-        gaps[row] = now.step - known[0].step
-        truth = now.clean[row].float()
-        guesses = [_forecast(prediction, known[: order + 1], row, now) for order in range(len(known))]
-        kinds.append((row, True, len(guesses)))
-        products.append(_products(truth, guesses))
-        middle, outer = known[0], [now, *known[1:]]
-        guesses = [
-            _between(prediction, outer[: degree + 1], row, middle)
-            for degree in range(1, min(HIGHEST, len(outer) - 1) + 1)
-        ]
-        if guesses:
-            kinds.append((row, False, len(guesses)))
-            products.append(_products(middle.pair[1][row].float(), guesses))
-    found: dict[int, dict[bool, Best]] = {}
-    if products:
-        read = torch.cat(products).tolist()
-        for row, forward, count in kinds:
-            size = 1 + count + 2 * (count - 1)
+    for places, some in groups.items():
+        group = Group(some, now.clean)
+        here, known = now.of(group), [before[place].of(group) for place in places]
+        products.append(_products(here.clean, _forecasts(prediction, known, here)))
+        if len(known) > 1:
+            middle = known[0]
+            products.append(_products(middle.pair[1], _between(prediction, [here, *known[1:]], middle)))
+    if not products:
+        return {}
+    found: dict[int, Measured] = {}
+    read = torch.cat([some.flatten() for some in products]).tolist()
+    for places, some in groups.items():
+        best: list[list[Best]] = []
+        for lowest, count in ((0, len(places)), (1, len(places) - 1)):
+            size = (3 * count - 1) * len(some) if count else 0
             numbers, read = read[:size], read[size:]
-            found.setdefault(row, {})[forward] = _best(numbers, count, 0 if forward else 1)
-    return {row: Measured(now.step, gaps[row], best[True], best.get(False)) for row, best in found.items()}
+            best.append([_best(numbers[i :: len(some)], count, lowest) for i in range(len(some))] if count else [])
+        for i, row in enumerate(some):
+            gap = now.step - before[places[0]].step
+            found[row] = Measured(now.step, gap, best[0][i], best[1][i] if best[1] else None)
+    return found
 
 
 def off_scale(prediction: Prediction, now: Entry) -> list[float] | None:
@@ -112,15 +100,12 @@ def off_scale(prediction: Prediction, now: Entry) -> list[float] | None:
 
 
 def _products(truth: torch.Tensor, guesses: Sequence[torch.Tensor]) -> torch.Tensor:
-    """|truth|^2, the squared error of every guess, and, from each to the next, the squared length of the way and the
-    error along it."""
-    errors = [truth - guess for guess in guesses]
-    squares = [truth.square().sum(), *(error.square().sum() for error in errors)]
-    ways = []
-    for error, a, b in zip(errors, guesses, guesses[1:], strict=False):
-        way = b - a
-        ways += [way.square().sum(), (error * way).sum()]
-    return torch.stack([*squares, *ways])
+    """|truth|^2, the squared error of every guess, and, from each to the next, the squared lengths of the ways and the
+    errors along them. Shapes: (R, ...) each -> (3 guesses - 1, R)."""
+    errors = torch.stack([truth, *guesses]).float().flatten(2)
+    ways = errors[2:] - errors[1:-1]
+    torch.sub(errors[:1], errors[1:], out=errors[1:])
+    return torch.cat([x.sum(2) for x in (errors.square(), ways.square(), errors[1:-1] * ways)])
 
 
 def _best(numbers: Sequence[float], count: int, lowest: int) -> Best:
@@ -130,10 +115,9 @@ def _best(numbers: Sequence[float], count: int, lowest: int) -> Best:
         numbers: as `_products` gives them, of `count` guesses.
     """
     scale = max(numbers[0], 1e-24) ** 0.5
-    squares, ways = numbers[1 : 1 + count], numbers[1 + count :]
+    squares, lengths, alongs = numbers[1 : 1 + count], numbers[1 + count : 2 * count], numbers[2 * count :]
     order, least = float(lowest), squares[0]
-    for place in range(count - 1):
-        length, along = ways[2 * place : 2 * place + 2]
+    for place, (length, along) in enumerate(zip(lengths, alongs, strict=True)):
         at = min(1.0, max(0.0, along / length)) if length > 0 else 0.0
         error = max(0.0, squares[place] - 2.0 * at * along + at * at * length)
         if error < least:
@@ -141,17 +125,27 @@ def _best(numbers: Sequence[float], count: int, lowest: int) -> Best:
     return Best(order, least**0.5 / scale, tuple(square**0.5 / scale for square in squares))
 
 
-def _forecast(prediction: Prediction, nodes: Sequence[Entry], row: int, now: Entry) -> torch.Tensor:
-    """The clean picture that a forecast of the denoiser's output gives, moved to the latents held at `now`."""
-    weights = lagrange_weights([float(n.step) for n in nodes], float(now.step))
-    outputs = [prediction.output(n.u, n.seen[row], n.clean[row]) for n in nodes]
-    there, belongs = belonging(prediction, nodes, weights, row, now.u, combine(outputs, weights))
-    return there + prediction.gain(now.u) * (now.sample[row].float() - belongs)
+def _forecasts(prediction: Prediction, known: Sequence[Entry], now: Entry) -> list[torch.Tensor]:
+    """The clean pictures that forecasts of the denoiser's output give, of every order, moved to the latents held at
+    `now`.
+
+    Args:
+        known: the steps that they are made from, newest first.
+    """
+    gain, steps = prediction.gain(now.u), [float(node.step) for node in known]
+    moved = [carried(prediction, node, now.u).sub_(node.pair[0], alpha=gain) for node in known]
+    weights = [lagrange_weights(steps[: order + 1], float(now.step)) for order in range(len(known))]
+    return [weighted(moved[: len(some)], some).add_(now.sample, alpha=gain) for some in weights]
 
 
-def _between(prediction: Prediction, nodes: Sequence[Entry], row: int, middle: Entry) -> torch.Tensor:
-    """The clean picture that an interpolation puts in the place of `middle`, moved to the latents held there."""
-    weights = lagrange_weights([n.u for n in nodes], middle.u)
-    belongs = combine([n.pair[0][row] for n in nodes], weights).float()
-    clean = combine([n.pair[1][row] for n in nodes], weights).float()
-    return clean + prediction.gain(middle.u) * (middle.pair[0][row].float() - belongs)
+def _between(prediction: Prediction, outer: Sequence[Entry], middle: Entry) -> list[torch.Tensor]:
+    """The clean pictures that interpolations put in the place of `middle`, of every degree, moved to the latents held
+    there.
+
+    Args:
+        outer: the steps that they are made from, the newest (which lies beyond) first.
+    """
+    gain, levels = prediction.gain(middle.u), [node.u for node in outer]
+    moved = [node.pair[1].sub(node.pair[0], alpha=gain) for node in outer]
+    weights = [lagrange_weights(levels[: degree + 1], middle.u) for degree in range(1, len(outer))]
+    return [weighted(moved[: len(some)], some).add_(middle.pair[0], alpha=gain) for some in weights]

@@ -4,12 +4,8 @@ A forecast extrapolates along the latents that the computed steps saw; it does n
 Two corrections make up for that. Neither calls the denoiser: both are arithmetic on latents.
 
 *Feedback*, on each forecast step. The forecast belongs to the latents x^ = sum_j w_j x_j that its own weights
-extrapolate; the solver holds x. The clean picture is moved by g (x - x^). How far is measured: the newest computed
-step, forecast from those before it, shows which g would have come nearest to its truth, and the variance of the data
-for which a Wiener filter has that g carries it over to the levels of the next skips. What curves the path of the
-latents and what curves the outputs along it differ by schedule, so that a g from theory alone (`Prediction.gain`, that
-of a Gaussian of unit variance, which serves until there is something to measure) goes the wrong way on Karras and
-exponential levels; and g itself, carried over as it is, lags behind where the levels fall fast.
+extrapolate; the solver holds x. The clean picture is moved by g (x - x^), with g as far as the newest computed steps
+show (gains.py).
 
 *Replay*, on the computed step that ends a run. Its output lies at the far end of the run, so the skipped outputs can be
 *interpolated* by then, several times closer to the truth than extrapolated. The solver is stepped again over the run
@@ -30,63 +26,23 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 
-from ...kernels.forecast import combine, lagrange_weights
 from ..prediction import Prediction
 from ..trace import Trace
+from .entries import HIGHEST, Entry, Group, by_row, grouped, mixed_weights, newest, weighted
+from .gains import LINE, bounded_gain, ending_gain, forecast_gain
 
 KEPT_STEPS = 40
 """Steps remembered at most; latents are small beside a block's tokens."""
 
-LINE = 2
-"""Steps that a straight line is drawn through: what departs from it is what the latents' curve did to the output."""
-
-LEAST_MOVE = 0.5
-"""Share of what theory has that a clean picture follows corrected latents by, at least."""
-
 Used = Mapping[int, tuple[list[int], list[float]]]
 """For each forecast row: the steps its forecast was made from and their weights."""
-
-
-@dataclass(slots=True)
-class Entry:
-    """One scheduler step as it was taken. Shapes: all tensors like the latents."""
-
-    step: int
-    u: float
-    computed: list[bool]
-    seen: torch.Tensor
-    """The latents that the denoiser was given."""
-    clean: torch.Tensor
-    """The clean picture that the denoiser's output predicts from `seen`; of use where the row was computed."""
-    sample: torch.Tensor
-    """The latents that the solver stepped from: `seen`, or corrected."""
-    call: dict[str, Any]
-    scheduler: Any = None
-    """A copy of the scheduler as it stood before the step."""
-    result: torch.Tensor | None = None
-    held: torch.Tensor | None = None
-    """The clean picture at `at`, where that is not `seen`."""
-    at: torch.Tensor | None = None
-    """The latents that what is forecast or interpolated from here belongs to, where these are not `seen`."""
-
-    @property
-    def pair(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """The latents and the clean picture there that forecasts and interpolations are made from."""
-        return (self.seen if self.at is None else self.at), (self.clean if self.held is None else self.held)
-
-    def hold(self, clean: torch.Tensor, rows: list[int]) -> None:
-        """Let `rows` belong to the corrected latents from now on, with the clean pictures given."""
-        if rows:
-            at, held = self.pair
-            self.at, self.held = _with_rows(at, self.sample, rows), _with_rows(held, clean, rows)
 
 
 class Replay:
@@ -112,6 +68,7 @@ class Replay:
         self.trace, self.degree, self.observe, self.theory = trace, degree, observe, theory
         self.entries: list[Entry] = []
         self._prediction: Prediction | None = None
+        self._signature = inspect.Signature()
         self._off = False
 
     def clear(self) -> None:
@@ -139,9 +96,10 @@ class Replay:
         """
         if self._off:
             return args, kwargs
-        call = named_call(step, args, kwargs)
         if not self.entries:  # read once a run: schedules may lie on a device
             self._prediction = getattr(scheduler, "prediction", None) or Prediction.of(scheduler)
+            self._signature = inspect.signature(step)
+        call = named_call(self._signature, args, kwargs)
         prediction = self._prediction
         reason = self._unfit(scheduler, prediction, call, computed, tie, noisy)
         if reason or prediction is None:
@@ -150,31 +108,32 @@ class Replay:
             self.trace.warn(f"latents are not corrected after forecasts: {reason}")
             return args, kwargs
         output, sample = call["model_output"], call["sample"]
-        rows = len(sample)
-        mask = computed * (rows // len(computed))
+        rows = range(len(sample))
+        mask = computed * (len(sample) // len(computed))
         now = Entry(index, u, mask, sample, prediction.clean(u, sample, output), sample, call)
         spares = spares_single_forecasts(scheduler)
-        skipped = [
-            row for row in range(rows) if not mask[row] and row in used and not (spares and self._alone(row, False))
-        ]
+        skipped = [row for row in rows if not mask[row] and row in used and not (spares and self._alone(row, False))]
         if skipped:
-            now.clean = self._feed_back(prediction, now, skipped, used)
-            output = _with_rows(output, prediction.output(u, sample, now.clean), skipped)
+            output = self._feed_back(prediction, now, skipped, used)
         if self.observe is not None:
             self.observe(prediction, self.entries, now)
-        # Rows that were computed at the same steps are replayed together; a row never depends on its neighbours.
-        due: dict[tuple[tuple[int, ...], float], list[int]] = {}
-        for row in range(rows):
-            ended = mask[row] and self.entries and not self.entries[-1].computed[row]
-            if ended and not (spares and self._alone(row, True)) and (nodes := self._nodes(row, u)):
-                due.setdefault((nodes, self.degree(row)), []).append(row)
-        for (nodes, degree), picked in due.items():
-            arrived = self._replay(scheduler, prediction, nodes, degree, picked, now)
-            now.sample = _with_rows(now.sample, arrived, picked)
-            gains = self._newest_gain(prediction, now, picked)
-            moved = now.clean + gains * (now.sample.float() - sample.float())
-            output = _with_rows(output, prediction.output(u, now.sample, moved), picked)
-            now.hold(moved, [row for row in picked if self.theory(row)])
+        ended = [
+            row for row in rows
+            if mask[row] and self.entries and not self.entries[-1].computed[row] and self.degree(row)
+            and not (spares and self._alone(row, True))
+        ]  # fmt: skip
+        for (before, done, theory), picked in grouped(ended, partial(self._ending, u)).items():
+            group = Group(picked, sample)
+            here = now.of(group)
+            here.sample = self._replay(scheduler, prediction, before, group, now)
+            gain = (bounded_gain if theory else ending_gain)(
+                prediction, here, [self.entries[place].of(group) for place in done]
+            )
+            moved = here.clean + gain * (here.sample.float() - here.seen.float())
+            output = group.into(output, prediction.output(u, here.sample, moved))
+            now.sample = group.into(now.sample, here.sample)
+            if theory:
+                now.hold(moved, group)
         now.scheduler = snapshot(scheduler)
         call = {**call, "model_output": output, "sample": now.sample}
         now.call = {**call, "model_output": output.clone()}  # a CUDA graph would write its next output there
@@ -215,140 +174,66 @@ class Replay:
         return ""
 
     def _feed_back(self, prediction: Prediction, now: Entry, rows: list[int], used: Used) -> torch.Tensor:
-        """The clean pictures of a forecast step, moved to the latents that the solver really holds."""
-        by_step = {entry.step: entry for entry in self.entries}
-        clean = now.clean.clone()
-        for row in rows:
-            steps, weights = used[row]
-            anchors = [by_step.get(step) for step in steps]
-            if any(anchor is None for anchor in anchors):
-                continue
-            held = now.sample[row].float()
-            output = prediction.output(now.u, held, clean[row])
-            there, belongs = belonging(prediction, [a for a in anchors if a is not None], weights, row, now.u, output)
-            gain = self._gain(prediction, now.u, row, len(steps))
-            clean[row] = there + gain * (held - belongs)
-        return clean
+        """The outputs of a forecast step, with the clean pictures moved to the latents that the solver really holds."""
+        output, by_step = now.call["model_output"], {entry.step: entry for entry in self.entries}
 
-    def _gain(self, prediction: Prediction, u: float, row: int, nodes: int) -> torch.Tensor | float:
-        """How far a forecast from `nodes` steps moves with the latents."""
-        done = [entry for entry in reversed(self.entries) if entry.computed[row]]
-        measured = None if self.theory(row) else self._measured(prediction, done, row, nodes)
-        if measured is None:
-            return prediction.gain(u)
-        # What was known a computed step ago is tried on the newest: where it did not help there, it is not used.
-        before = self._measured(prediction, done[1:], row, nodes)
-        missing, away = self._misses(prediction, done, row, nodes)
-        newest, largest = done[0].u, prediction.largest_gain(done[0].u)
-        tried = prediction.gain(newest) if before is None else prediction.carried(before, done[1].u, newest)
-        helped = (missing - tried * away).square().sum() < (missing - largest * away).square().sum()
-        return torch.where(helped, prediction.carried(measured, newest, u), prediction.largest_gain(u))
+        def common(row: int) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+            steps = tuple(used[row][0])
+            done = () if self.theory(row) else newest(self.entries, row, len(steps) + 2)
+            return (steps, done) if all(step in by_step for step in steps) else None
 
-    def _newest_gain(self, prediction: Prediction, now: Entry, rows: list[int]) -> torch.Tensor:
-        """How far the output of the step that ends a run moves with the latents: measured at that very step.
+        for (steps, done), some in grouped(rows, common).items():
+            group = Group(some, now.sample)
+            here, nodes = now.of(group), [by_step[step].of(group) for step in steps]
+            weights = by_row([used[row][1] for row in some], now.sample)
+            gain = forecast_gain(prediction, now.u, [self.entries[place].of(group) for place in done], len(steps))
+            held, seen = here.sample.float(), weighted([node.seen for node in nodes], weights)
+            there = prediction.clean(now.u, seen, group.of(now.call["model_output"]))
+            belongs = seen
+            if any(node.held is not None for node in nodes):
+                there = there + weighted([node.pair[1] - node.clean for node in nodes], weights)
+                belongs = weighted([node.pair[0] for node in nodes], weights)
+            moved = there + gain * (held - belongs)
+            now.clean = group.into(now.clean, moved)
+            output = group.into(output, prediction.output(now.u, held, moved))
+        return output
 
-        Shapes: (R, 1, ...), R rows; theory's in rows where nothing can be measured, and in those not asked for.
+    def _ending(self, u: float, row: int) -> tuple[tuple[int, ...], tuple[int, ...], bool] | None:
+        """What rows have in common that are replayed together, when the step at `u` ends their run.
+
+        Returns: places of the entries that are interpolated between, beside that step; of those that tell how far its
+            output moves; and whether theory bounds it. None where nothing can be replayed.
         """
-        gains = torch.full((len(now.sample),), prediction.gain(now.u), device=now.sample.device)
-        for row in rows:
-            if self.theory(row):
-                gains[row] = self._followed(prediction, now, row)
-                continue
-            done = [now, *(entry for entry in reversed(self.entries) if entry.computed[row])]
-            measured = self._measured(prediction, done, row, LINE)
-            gains[row] = gains[row] if measured is None else measured
-        return gains.reshape(-1, *[1] * (now.sample.ndim - 1))
-
-    def _followed(self, prediction: Prediction, now: Entry, row: int) -> torch.Tensor | float:
-        """How far the clean picture of a row of `theory` follows: as far as a line through the two computed steps
-        before proves that it does (see `_measured`, but by step), and at least LEAST_MOVE of theory, at most all."""
-        largest, found = prediction.gain(now.u), self._newest(row, now.u, LINE)
-        if len(found) < LINE:
-            return largest
-        nodes = [self.entries[i] for i in found]
-        weights = lagrange_weights([float(n.step) for n in nodes], float(now.step))
-        outputs = [prediction.output(n.u, n.seen[row], n.clean[row]) for n in nodes]
-        there, belongs = belonging(prediction, nodes, weights, row, now.u, combine(outputs, weights))
-        missing, away = now.clean[row] - there, now.seen[row].float() - belongs
-        gain = (missing * away).sum() / away.square().sum().clamp_min(1e-30)
-        return gain.clamp(LEAST_MOVE * largest, largest)
-
-    def _measured(self, prediction: Prediction, done: list[Entry], row: int, nodes: int) -> torch.Tensor | None:
-        """The gain at which a forecast from `nodes` steps would have met the newest computed one.
-
-        Args:
-            done: entries at which the row was computed, newest first.
-
-        Returns: a number from 0 to the largest gain, left where the latents are, or None where too few steps were
-            computed.
-        """
-        known = done[: nodes + 1]
-        if len({entry.u for entry in known}) <= nodes:
-            return None
-        missing, away = self._misses(prediction, known, row, nodes)
-        gain = (missing * away).sum() / (away * away).sum().clamp_min(1e-30)
-        return gain.clamp(0.0, prediction.largest_gain(known[0].u))
-
-    @staticmethod
-    def _misses(prediction: Prediction, done: list[Entry], row: int, nodes: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a forecast of the newest of `done` from the `nodes` before misses, and how far off the latents were."""
-        truth, before = done[0], done[1 : nodes + 1]
-        weights = lagrange_weights([entry.u for entry in before], truth.u)
-        outputs = [prediction.output(entry.u, entry.seen[row], entry.clean[row]) for entry in before]
-        there, belongs = belonging(prediction, before, weights, row, truth.u, combine(outputs, weights))
-        return truth.clean[row] - there, truth.seen[row].float() - belongs
+        nodes, theory = newest(self.entries, row, HIGHEST, u), self.theory(row)
+        return (nodes, newest(self.entries, row, LINE, u if theory else None), theory) if nodes else None
 
     def _alone(self, row: int, computed: bool) -> bool:
         """Whether no two steps in a row were forecast in `row`, the current one, `computed` or not, among them."""
         done = [*(entry.computed[row] for entry in self.entries), computed]
         return all(a or b for a, b in pairwise(done))
 
-    def _nodes(self, row: int, u: float) -> tuple[int, ...]:
-        """The entries that a replay of `row` interpolates between, beside the step at `u` that ends its run."""
-        return self._newest(row, u, self.degree(row))
-
-    def _newest(self, row: int, u: float, most: float) -> tuple[int, ...]:
-        """The newest entries at which `row` was computed, newest first, at noise levels that all differ, from `u` too.
-
-        Args:
-            most: the entries that are wanted; a part of one counts as one.
-        """
-        found: list[int] = []
-        levels = {u}
-        for i in range(len(self.entries) - 1, -1, -1):
-            entry = self.entries[i]
-            # Solvers with two stages a step visit a level twice.
-            if entry.computed[row] and entry.u not in levels and len(found) < most:
-                found.append(i)
-                levels.add(entry.u)
-        return tuple(found)
-
     def _replay(
-        self,
-        scheduler: Any,
-        prediction: Prediction,
-        before: tuple[int, ...],
-        degree: float,
-        rows: list[int],
-        now: Entry,
+        self, scheduler: Any, prediction: Prediction, before: tuple[int, ...], group: Group, now: Entry
     ) -> torch.Tensor:
-        """Step again from the entry after the newest of `before`; the latents arrived at, of use in `rows`."""
+        """Step again from the entry after the newest of `before`; the latents that the rows of `group` arrive at."""
         run = self.entries[before[0] + 1 :]
-        nodes = [now, *(self.entries[i] for i in before)]
+        nodes = [now.of(group), *(self.entries[place].of(group) for place in before)]
+        levels, degrees = [node.u for node in nodes], [self.degree(row) for row in group.rows]
         again = snapshot(run[0].scheduler)
         state = run[0].sample
         for entry in run:
-            weights = mixed_weights([n.u for n in nodes], entry.u, degree)
-            belongs = combine([n.pair[0] for n in nodes], weights).float()
-            clean = combine([n.pair[1] for n in nodes], weights)
-            clean = clean + prediction.gain(entry.u) * (state.float() - belongs)
-            output = _with_rows(entry.call["model_output"], prediction.output(entry.u, state, clean), rows)
-            entry.sample = _with_rows(entry.sample, state, rows)
+            weights = by_row([mixed_weights(levels, entry.u, degree) for degree in degrees], state)
+            held = group.of(state).float()
+            belongs = weighted([node.pair[0] for node in nodes], weights)
+            clean = weighted([node.pair[1] for node in nodes], weights)
+            clean = clean + prediction.gain(entry.u) * (held - belongs)
+            output = group.into(entry.call["model_output"], prediction.output(entry.u, held, clean))
+            entry.sample = group.into(entry.sample, held)
             entry.scheduler = snapshot(again)
             entry.call = {**entry.call, "model_output": output, "sample": entry.sample}
             state = again.step(**{**entry.call, "sample": state})[0]
-        merge_state(scheduler, again, rows, len(state))
-        return state
+        merge_state(scheduler, again, group, len(state))
+        return group.of(state).to(now.sample.dtype)
 
 
 def spares_single_forecasts(scheduler: Any) -> bool:
@@ -362,51 +247,11 @@ def spares_single_forecasts(scheduler: Any) -> bool:
     return stages is not None and len(stages) > 0
 
 
-def belonging(
-    prediction: Prediction, nodes: Sequence[Entry], weights: Sequence[float], row: int, u: float, output: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The clean picture that a forecast gives at noise level `u`, and the latents it belongs to, both of one row.
-
-    Args:
-        nodes: the computed steps it is made from, with `weights`; the outputs there answer the latents that were seen,
-            which a replay may have corrected since.
-        output: the forecast of the denoiser's output. Shape: like a row of the latents.
-    """
-    seen = combine([n.seen[row] for n in nodes], list(weights)).float()
-    there = prediction.clean(u, seen, output)
-    if any(n.held is not None for n in nodes):
-        there = there + combine([n.pair[1][row] - n.clean[row] for n in nodes], list(weights))
-    return there, combine([n.pair[0][row] for n in nodes], list(weights)).float()
-
-
-def mixed_weights(nodes: Sequence[float], at: float, degree: float) -> list[float]:
-    """Weights of an interpolation at `at` of a degree that may lie between two whole numbers: those of both, mixed.
-
-    Args:
-        nodes: the newest first; the oldest is used by the higher degree alone.
-    """
-    highest = min(math.ceil(degree), len(nodes) - 1)
-    low = min(int(degree), highest)
-    below, above = (lagrange_weights(list(nodes[: d + 1]), at) for d in (low, highest))
-    share = min(degree, highest) - low
-    below = [*below, *([0.0] * (highest - low))]
-    return [
-        *((1.0 - share) * b + share * a for b, a in zip(below, above, strict=True)),
-        *([0.0] * (len(nodes) - 1 - highest)),
-    ]
-
-
-def named_call(step: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def named_call(signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a scheduler's step by name."""
-    call = dict(inspect.signature(step).bind(*args, **kwargs).arguments)
+    call = dict(signature.bind(*args, **kwargs).arguments)
     extra = call.pop("kwargs", {})
     return {**call, **extra}
-
-
-def _with_rows(old: torch.Tensor, new: torch.Tensor, rows: list[int]) -> torch.Tensor:
-    result = old.clone()
-    result[rows] = new[rows].to(old.dtype)
-    return result
 
 
 def snapshot(scheduler: Any) -> Any:
@@ -428,8 +273,8 @@ HELD = "solver"
 """Attribute under which a multistep solver in a scheduler's place holds the one of diffusers."""
 
 
-def merge_state(scheduler: Any, twin: Any, rows: list[int], batch: int) -> None:
-    """Take the rows of every remembered tensor (earlier outputs, last sample) from `twin` into `scheduler`."""
+def merge_state(scheduler: Any, twin: Any, group: Group, batch: int) -> None:
+    """Take the rows of `group` of all that `twin` remembers (earlier outputs, last sample) into `scheduler`."""
 
     def merged(mine: Any, theirs: Any) -> Any:
         if (
@@ -439,13 +284,13 @@ def merge_state(scheduler: Any, twin: Any, rows: list[int], batch: int) -> None:
             and mine.shape == theirs.shape
             and mine.shape[0] == batch
         ):
-            return _with_rows(mine, theirs, rows)
+            return group.into(mine, group.of(theirs))
         return mine
 
     for name, mine in list(scheduler.__dict__.items()):
         theirs = twin.__dict__.get(name)
         if name == HELD:
-            merge_state(mine, theirs, rows, batch)
+            merge_state(mine, theirs, group, batch)
         elif isinstance(mine, list) and isinstance(theirs, list):
             scheduler.__dict__[name] = [merged(a, b) for a, b in zip(mine, theirs, strict=True)]
         else:

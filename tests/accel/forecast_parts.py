@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from outpace.accel.forecast.active import Active, Branch
+from outpace.accel.forecast.entries import Entry
 from outpace.accel.forecast.history import History
-from outpace.accel.forecast.replay import Entry
 from outpace.accel.moment import Moment
 from outpace.accel.prediction import Prediction
 

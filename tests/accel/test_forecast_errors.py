@@ -6,8 +6,8 @@ import pytest
 import torch
 from forecast_parts import FLOW, entry, normal
 
-from outpace.accel.forecast.errors import HIGHEST, _best, _between, _forecast, _products, measure, off_scale
-from outpace.accel.forecast.replay import Entry
+from outpace.accel.forecast.entries import HIGHEST, Entry, Group
+from outpace.accel.forecast.errors import Best, _best, _between, _forecasts, _products, measure, off_scale
 from outpace.accel.prediction import Prediction
 from outpace.kernels.forecast import lagrange_weights
 
@@ -16,14 +16,20 @@ torch.set_num_threads(1)
 
 def test_the_best_mixture_lies_on_the_way_between_two_orders() -> None:
     truth, low, high = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.0]), torch.tensor([3.0, 5.0])
-    best = _best(_products(truth, [low, high]).tolist(), 2, 0)
+
+    def found(*guesses: torch.Tensor, lowest: int) -> Best:
+        """Of the second of two rows."""
+        numbers = _products(torch.stack([truth + 7, truth]), [torch.stack([truth, guess]) for guess in guesses])
+        return _best(numbers[:, 1].tolist(), len(guesses), lowest)
+
+    best = found(low, high, lowest=0)
     assert best.order == pytest.approx(4 / 5) and best.error == pytest.approx(0.0, abs=1e-6)
     assert best.errors == (pytest.approx(4 / 5), pytest.approx(1 / 5))
-    beyond = _best(_products(truth, [torch.tensor([3.0, 5.0]), torch.tensor([3.0, 6.0])]).tolist(), 2, 1)
+    beyond = found(torch.tensor([3.0, 5.0]), torch.tensor([3.0, 6.0]), lowest=1)
     assert (beyond.order, beyond.error) == (1.0, pytest.approx(1 / 5)), "never outside of the two"
-    short = _best(_products(truth, [low, torch.tensor([3.0, 3.0])]).tolist(), 2, 1)
+    short = found(low, torch.tensor([3.0, 3.0]), lowest=1)
     assert (short.order, short.error) == (2.0, pytest.approx(1 / 5))
-    three = _best(_products(truth, [low, torch.tensor([3.0, 2.0]), high]).tolist(), 3, 0)
+    three = found(low, torch.tensor([3.0, 2.0]), high, lowest=0)
     assert three.order == pytest.approx(1 + 2 / 3) and three.error == pytest.approx(0.0, abs=1e-6)
 
 
@@ -41,6 +47,25 @@ def test_what_is_measured_at_a_computed_step() -> None:
     twice = [*known[:2], entry(4, 0.4, clean + 9)]  # a second stage at this level is no step before
     assert measure(FLOW, twice, now, [0])[0].gap == 4
     assert measure(FLOW, [], now, [0]) == {} and measure(FLOW, known[:1], now, [0])[0].replay is None
+
+
+def test_what_a_row_measures_is_its_own() -> None:
+    """Rows that were computed at different steps, each beside what it measures alone."""
+    steps = [entry(step, 1 - step / 10, normal(4, 3, 2, seed=step), seed=step + 50) for step in range(7)]
+    for row, skipped in enumerate([(1, 3, 5), (2, 4, 5), (1, 3, 5), (0, 1, 2, 3, 4, 5)]):
+        for step in skipped:
+            steps[step].computed[row] = False
+    steps[4].sample = steps[4].seen + 0.3
+    steps[4].hold(steps[4].clean[[0, 2]] + 0.1, Group([0, 2], steps[4].clean))
+    *known, now = steps
+    together = measure(FLOW, known, now, range(4))
+    assert sorted(together) == [0, 1, 2] and [together[row].gap for row in range(3)] == [2, 3, 2]
+    for row in range(3):
+        group = Group([row], now.clean)
+        alone = measure(FLOW, [one.of(group) for one in known], now.of(group), [0])[0]
+        for one, other in ((together[row].forecast, alone.forecast), (together[row].replay, alone.replay)):
+            assert one is not None and other is not None and len(one.errors) == len(other.errors) > 1
+            assert (one.order, one.error, *one.errors) == pytest.approx((other.order, other.error, *other.errors))
 
 
 @pytest.mark.parametrize("kind", ["flow", "v_prediction", "sample"])
@@ -77,18 +102,18 @@ def test_a_forecast_and_an_interpolation_are_moved_to_the_latents_held(corrected
     by = torch.zeros(1, 4)
     if corrected:
         nodes[2].sample, by = nodes[2].seen + 0.25, torch.full((1, 4), 0.25)
-        nodes[2].hold(clean + 0.125, [0])
+        nodes[2].hold(clean + 0.125, Group([0], clean))
     now = Entry(4, 0.6, [True], line + off, clean, line + off, {})
     weight = {2: -1.0, 4: 2.0}  # of a line from steps 2 and 4 at step 6
     later = Entry(6, 0.4, [True], now.seen, clean, 0.6 * clean + 0.4 * normal(1, 4, seed=99) + off, {})
     expected = clean + weight[4] * by / 2 + FLOW.gain(0.4) * (off - weight[4] * by)
-    torch.testing.assert_close(_forecast(FLOW, [nodes[2], nodes[1]], 0, later), expected[0])
+    torch.testing.assert_close(_forecasts(FLOW, [nodes[2], nodes[1]], later)[1], expected)
     between = clean + FLOW.gain(0.6) * off
-    torch.testing.assert_close(_between(FLOW, [nodes[1], nodes[0]], 0, now), between[0])
+    torch.testing.assert_close(_between(FLOW, [nodes[1], nodes[0]], now), [between])
     weights = [0.5, 0.5]
     assert lagrange_weights([0.8, 0.4], 0.6) == pytest.approx(weights)
     outer = [nodes[1], entry(6, 0.4, clean)]
     if corrected:
         outer[1].sample = outer[1].seen + 0.25
-        outer[1].hold(clean + 0.125, [0])
-    torch.testing.assert_close(_between(FLOW, outer, 0, now)[None], clean + by / 4 + FLOW.gain(0.6) * (off - by / 2))
+        outer[1].hold(clean + 0.125, Group([0], clean))
+    torch.testing.assert_close(_between(FLOW, outer, now), [clean + by / 4 + FLOW.gain(0.6) * (off - by / 2)])

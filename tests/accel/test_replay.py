@@ -23,11 +23,15 @@ from diffusers import (
 from tiny import TinyPipeline
 from toy import ToyPipeline, starts, toy_family
 
-from outpace.accel import GatedTaylor, IntervalTaylor, accelerate
-from outpace.accel.forecast.replay import LEAST_MOVE, Entry, Replay
+from outpace.accel import GatedTaylor, IntervalTaylor, ScheduledTaylor, accelerate
+from outpace.accel.estimate.traffic import Traffic
+from outpace.accel.forecast.entries import Entry
+from outpace.accel.forecast.errors import Measured
+from outpace.accel.forecast.gains import LEAST_MOVE, bounded_gain, ending_gain
+from outpace.accel.forecast.replay import Replay
 from outpace.accel.levels import SPACES
+from outpace.accel.methods.scheduled_taylor import SchedulePolicy
 from outpace.accel.prediction import KINDS, Prediction
-from outpace.accel.trace import Trace
 
 __all__ = ["toy_family"]
 
@@ -100,6 +104,51 @@ def test_a_corrected_sample_never_depends_on_its_batch(name: str) -> None:
             alone = pipe(x[i : i + 1], steps=30)
             assert computed_by_sample(run.trace) == [decided[i]]
             assert_same_but_rounding(together[i], alone[0])
+
+
+@every_scheduler
+@pytest.mark.usefixtures("toy_family")
+def test_samples_that_share_their_steps_have_orders_and_degrees_of_their_own(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Corrected together, each as it is alone."""
+    own: list[tuple[float, float]] = []
+    inner = SchedulePolicy.observe
+
+    def observed(self: SchedulePolicy, measured: Measured) -> None:
+        inner(self, measured)
+        own.append((self.order, self.degree))
+
+    monkeypatch.setattr(SchedulePolicy, "observe", observed)
+    pipe, x = ToyPipeline(SCHEDULERS[name]()), starts(4) * torch.tensor([0.1, 0.5, 1.0, 3.0]).view(4, 1, 1)
+    with accelerate(pipe, ScheduledTaylor(speedup=3.0, early=1.2)) as run:
+        together = pipe(x, steps=24)
+        assert mixed_calls(run.trace) == 0 and not any("not corrected" in note for note in run.trace.warnings)
+        assert max(len(set(own[i : i + 4])) for i in range(0, len(own), 4)) >= 3, "at some step they differ"
+        for i in range(4):
+            assert_same_but_rounding(together[i], pipe(x[i : i + 1], steps=24)[0])
+
+
+@pytest.mark.usefixtures("toy_family")
+def test_what_corrections_ask_of_a_device_does_not_grow_with_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that share their computed steps are worked on together."""
+    inner, seen = Replay.correct, Traffic()
+
+    def counted(self: Replay, *args: Any, **kwargs: Any) -> Any:
+        with seen:
+            return inner(self, *args, **kwargs)
+
+    monkeypatch.setattr(Replay, "correct", counted)
+    for method in (ScheduledTaylor(speedup=3.0, early=1.2), interval(correct=True)):
+        asked = []
+        for count in (1, 8):
+            seen, pipe = Traffic(), ToyPipeline(DDIMScheduler(timestep_spacing="trailing"))
+            with accelerate(pipe, method) as run:
+                pipe(starts(count), steps=24)
+            assert run.trace.totals()["forecast"] > 0.4 * run.trace.totals()["samples"]
+            asked.append((seen.kernels, len(seen.waits)))
+        (one, waits), (eight, more) = asked
+        assert 100 < one <= eight <= 1.3 * one and more == waits, asked
 
 
 @every_scheduler
@@ -234,17 +283,10 @@ def test_the_output_that_ends_a_run_moves_as_far_as_that_step_shows(spread: floa
         seen = torch.randn(2, 4, 8, 8, generator=make)
         return Entry(step, u, [True, True], seen, truth(u) * seen, seen, {})
 
-    for left_to_theory in (False, True):
-        trace = Trace(family="", blocks=1, methods=[])
-        replay = Replay(trace, theory=lambda row, left=left_to_theory: left and row == 1)
-        replay.entries = [entry(0, 0.34), entry(1, 0.32)]
-        now = entry(2, 0.3)
-        found = replay._newest_gain(prediction, now, [0, 1])
+    done, now, theory = [entry(1, 0.32), entry(0, 0.34)], entry(2, 0.3), prediction.gain(0.3)
+    bounded = min(max(truth(0.3), LEAST_MOVE * theory), theory)
+    for gain, expected in ((ending_gain, truth(0.3)), (bounded_gain, bounded)):
+        found = torch.as_tensor(gain(prediction, now, done))
         assert found.shape == (2, 1, 1, 1)
-        theory = prediction.gain(now.u)
-        assert abs(float(found[0]) - truth(now.u)) < 0.2 * abs(theory - truth(now.u))
-        if left_to_theory:
-            bounded = min(max(truth(now.u), LEAST_MOVE * theory), theory)
-            assert abs(float(found[1]) - bounded) < 0.2 * abs(theory - truth(now.u)), "no further than theory"
-    replay.entries = []
-    assert float(replay._newest_gain(prediction, now, [0])[0]) == pytest.approx(theory), "nothing to measure from"
+        assert float((found - expected).abs().max()) < 0.2 * abs(theory - truth(0.3))
+        assert gain(prediction, now, []) == theory, "nothing to measure from"

@@ -15,10 +15,10 @@ from tiny import BlockCounter, TinyPipeline
 from tiny_models import SPECIMENS
 
 from outpace.accel import METHODS, Method, ScheduledTaylor, accelerate, find_family
+from outpace.accel.forecast.entries import Entry, mixed_weights
 from outpace.accel.forecast.errors import measure, off_scale
 from outpace.accel.forecast.history import Anchor, History
 from outpace.accel.forecast.partial import Partial, possible
-from outpace.accel.forecast.replay import Entry, mixed_weights
 from outpace.accel.methods.scheduled_taylor import DENSEST, places_of
 from outpace.accel.prediction import Prediction
 from outpace.errors import ConfigError, InputError
