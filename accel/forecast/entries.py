@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -63,12 +63,18 @@ class Entry:
         """The step in the rows of `group`, without what only the solver needs."""
         if group.index is None:
             return self
-        held, at = (None if x is None else group.of(x) for x in (self.held, self.at))
-        computed = [self.computed[row] for row in group.rows]
-        return Entry(
-            self.step, self.u, computed, *(group.of(x) for x in (self.seen, self.clean, self.sample)), {},
-            held=held, at=at,
-        )  # fmt: skip
+        return replace(
+            self,
+            computed=[self.computed[row] for row in group.rows],
+            seen=group.of(self.seen),
+            clean=group.of(self.clean),
+            sample=group.of(self.sample),
+            call={},
+            scheduler=None,
+            result=None,
+            held=None if self.held is None else group.of(self.held),
+            at=None if self.at is None else group.of(self.at),
+        )
 
 
 class Group:

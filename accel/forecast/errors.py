@@ -102,10 +102,9 @@ def off_scale(prediction: Prediction, now: Entry) -> list[float] | None:
 def _products(truth: torch.Tensor, guesses: Sequence[torch.Tensor]) -> torch.Tensor:
     """|truth|^2, the squared error of every guess, and, from each to the next, the squared lengths of the ways and the
     errors along them. Shapes: (R, ...) each -> (3 guesses - 1, R)."""
-    errors = torch.stack([truth, *guesses]).float().flatten(2)
-    ways = errors[2:] - errors[1:-1]
-    torch.sub(errors[:1], errors[1:], out=errors[1:])
-    return torch.cat([x.sum(2) for x in (errors.square(), ways.square(), errors[1:-1] * ways)])
+    truth, guessed = truth.float().flatten(1), torch.stack(list(guesses)).float().flatten(2)
+    errors, ways = truth - guessed, guessed[1:] - guessed[:-1]
+    return torch.cat([x.sum(2) for x in (truth.square()[None], errors.square(), ways.square(), errors[:-1] * ways)])
 
 
 def _best(numbers: Sequence[float], count: int, lowest: int) -> Best:

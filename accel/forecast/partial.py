@@ -40,7 +40,7 @@ class Partial:
     def added(self, stream: str, row: int, history: History, weights: Sequence[float]) -> torch.Tensor | None:
         """What the first blocks gave beyond its forecast; None for a row that ran none."""
         reached = self.reached.get((stream, row))
-        known = kept(history, len(weights))
+        known = None if reached is None else kept(history, len(weights))
         return None if reached is None or known is None else reached - combine(known, list(weights)).to(reached.dtype)
 
 

@@ -46,6 +46,8 @@ def test_what_is_measured_at_a_computed_step() -> None:
     assert found[1].forecast.errors[1:] == (pytest.approx(0.0, abs=1e-5), pytest.approx(0.0, abs=1e-5))
     twice = [*known[:2], entry(4, 0.4, clean + 9)]  # a second stage at this level is no step before
     assert measure(FLOW, twice, now, [0])[0].gap == 4
+    now.clean.requires_grad_()  # someone's own loop, who wants gradients
+    assert measure(FLOW, known, now, [1])[1].replay == found[1].replay
     assert measure(FLOW, [], now, [0]) == {} and measure(FLOW, known[:1], now, [0])[0].replay is None
 
 
