@@ -121,7 +121,7 @@ bench-attention: $(READY) ## speed of block-sparse attention on one core, some m
 bench-sparse-errors: $(READY) ## what sparse attention costs, by layer, head and noise level, ten minutes: docs/results_sparse_errors.md
 	$(BIN)/python benchmarks/sparse_errors.py
 
-bench-sparse-attention: $(READY) ## sparse attention beside fewer steps and forecasts at equal time, half an hour on an idle core: docs/results_sparse_attention.md
+bench-sparse-attention: $(READY) ## sparse attention beside fewer steps and forecasts at equal time, an hour and a quarter on an idle core: docs/results_sparse_attention.md
 	$(BIN)/python benchmarks/sparse_attention.py
 
 bench-sparse-dropped: $(READY) ## whether it pays to put back what sparse attention leaves out, three minutes: docs/results_sparse_dropped.md

@@ -6,7 +6,8 @@ Densities are calibrated first, on calibration prompts. Then every held-out prom
 way, one after the other in one process on one thread; time is that of the process, so that others count for little.
 At last every prompt's converged clip is made, and all are held against it, too. What was measured is kept way by way in
 benchmarks/results/sparse_attention.json, and the clips in out/sparse_attention, so that a run that was stopped goes on;
---at-most bounds how many prompts one run adds. Writes docs/results_sparse_attention.md.
+a clip that was lost is made again where it is needed, and has to be what it was. --at-most bounds how many prompts one
+run adds. Writes docs/results_sparse_attention.md.
 """
 
 from __future__ import annotations
@@ -40,20 +41,20 @@ CLIPS = ROOT / "out" / "sparse_attention"
 PROMPTS = 16
 TOKENS = 4352
 """Of its attention."""
-FEW = 2
-"""Prompts on which ways are tried that are far behind."""
+SAME = 0.01
+"""dB that a clip may be off when it is made again."""
 CALIBRATION_PROMPTS, FIRST_SEED = 2, 500
 
 Way = tuple[int, tuple[Method, ...]]
 """Steps, and the methods."""
 
 
-def calibrate(pipe: Any, prompts: Sequence[str], call: dict[str, Any]) -> dict[str, Any]:
-    """The calibrated method, and everything that was tried to find it."""
+def calibrate(pipe: Any, prompts: Sequence[str], saves: float, call: dict[str, Any]) -> dict[str, Any]:
+    """The method that is calibrated to leave out a share of attention, and everything that was tried to find it."""
     calibration = AttentionCalibration(call={**call, "num_inference_steps": STEPS})
     begin = time.process_time()
     bench = calibration.bench(pipe, prompts)
-    method = bench.saving(SAVES)
+    method = bench.saving(saves)
     tried = [one.to_dict() | {"psnr": psnr, "saved": saved} for one, (psnr, saved) in bench.tried.items()]
     alone = [
         {"first": one[0], "last": one[1], "psnr": psnr} for one, psnr in zip(bench.table.bins, bench.alone, strict=True)
@@ -62,35 +63,43 @@ def calibrate(pipe: Any, prompts: Sequence[str], call: dict[str, Any]) -> dict[s
     return found | {"levels": bench.table.levels, "runs": bench.runs, "seconds": time.process_time() - begin}
 
 
-def ways(calibration: dict[str, Any]) -> dict[str, tuple[Way, int]]:
-    """Every way to make a clip, with the number of prompts that it is tried on."""
+def ways(calibrations: dict[str, Any]) -> dict[str, Way]:
+    """Every way to make a clip, in the order of what they tell, for a run that is stopped.
+
+    Args:
+        calibrations: what `calibrate` found, by the share of attention that is left out.
+    """
     blocks: dict[str, Any] = {"block": (128, 64), "slack": 0.0, "min_gain": 0.0}
-    calibrated = Method.from_dict(calibration["method"])
+    much, little = (Method.from_dict(calibrations[f"{saves:g}"]["method"]) for saves in SAVES)
     later = {recall: AdaSpa(recall=recall, searches=(0.2,), **blocks) for recall in (0.99, 0.995)}
     scheduled = {f"{STEPS / computed:.3g}": ScheduledTaylor(speedup=STEPS / computed) for computed in (9, 8, 7, 6, 5)}
-    # In the order of what they tell, for a run that is stopped.
-    main: dict[str, tuple[Method, ...]] = {
+    every: dict[str, tuple[Method, ...]] = {
         "plain": (),
-        "scheduled 1.33 with AdaSpa, calibrated": (scheduled["1.33"], calibrated),
-        "scheduled 1.71 with AdaSpa, calibrated": (scheduled["1.71"], calibrated),
+        f"scheduled 1.33 with AdaSpa, calibrated, saves {SAVES[1]:g}": (scheduled["1.33"], little),
+        "scheduled 1.33 with AdaSpa, calibrated": (scheduled["1.33"], much),
+        "scheduled 1.71 with AdaSpa, calibrated": (scheduled["1.71"], much),
         "scheduled 1.33 with AdaSpa, recall 0.99": (scheduled["1.33"], later[0.99]),
         "scheduled 1.71 with AdaSpa, recall 0.99": (scheduled["1.71"], later[0.99]),
         "scheduled 1.33 with AdaSpa, recall 0.995": (scheduled["1.33"], later[0.995]),
         **{f"scheduled {speedup}": (scheduled[speedup],) for speedup in ("1.5", "2", "2.4")},
     }
-    every: dict[str, tuple[Way, int]] = {name: ((STEPS, methods), PROMPTS) for name, methods in main.items()}
-    every |= {f"{fewer} steps": ((fewer, ()), PROMPTS) for fewer in (8, 6, 5, 10)}
-    every[ALONE] = (STEPS, (AdaSpa(recall=0.99, searches=(0.1,), **blocks),)), PROMPTS
-    behind: dict[str, Method] = {
-        "AdaSpa, recall 0.99, searched at 0.2": later[0.99],
-        "AdaSpa, calibrated": calibrated,
-        "AdaSpa, the paper's rule, sparsity 0.5": replace(AdaSpa.paper(0.5), block=(128, 64)),
-    }
+    found: dict[str, Way] = {name: (STEPS, methods) for name, methods in every.items()}
+    found |= {f"{fewer} steps": (fewer, ()) for fewer in (8, 6, 5, 10)}
     density = 0.5
-    for name, pattern in PATTERNS.items():
-        static = StaticSparsity(pattern=name, density=density, block=(128, 64), min_gain=0.0)
-        behind[f"{pattern.label}, density {density:g}"] = static
-    return every | {name: ((STEPS, (method,)), FEW) for name, method in behind.items()}
+    alone: dict[str, Method] = {
+        ALONE: AdaSpa(recall=0.99, searches=(0.1,), **blocks),
+        f"AdaSpa, calibrated, saves {SAVES[1]:g}": little,
+        "AdaSpa, calibrated": much,
+        "AdaSpa, recall 0.99, searched at 0.2": later[0.99],
+        "AdaSpa, the paper's rule, sparsity 0.5": replace(AdaSpa.paper(0.5), block=(128, 64)),
+        **{
+            f"{pattern.label}, density {density:g}": StaticSparsity(
+                pattern=name, density=density, block=(128, 64), min_gain=0.0
+            )
+            for name, pattern in PATTERNS.items()
+        },
+    }
+    return found | {name: (STEPS, (method,)) for name, method in alone.items()}
 
 
 class Attending(TorchFunctionMode):
@@ -190,18 +199,46 @@ def measure(
         keep()
 
 
-def converge(pipe: Any, prompt: str, seed: int, call: dict[str, Any], found: dict[str, Any], clips: Clips) -> bool:
-    """Hold what was made of one prompt against its converged clip, as far as it was kept; False where all of it was."""
-    missing = [name for name, facts in found.items() if "converged" not in facts]
-    kept = {name: made for name in missing if (made := clips.of(seed, name)) is not None}
-    if not kept:
+def again(
+    pipe: Any, prompt: str, seed: int, name: str, way: Way, call: dict[str, Any], found: dict[str, Any], clips: Clips
+) -> np.ndarray:
+    """A clip that was measured before, as it was kept, or made again where it was lost.
+
+    Raises: RuntimeError where it comes out differently.
+    """
+    kept, plain = clips.of(seed, name), clips.of(seed, "plain")
+    if kept is not None:
+        return kept
+    made, _ = clip(pipe, prompt, seed, way, call)
+    if name != "plain" and plain is not None and abs(psnr(made, plain) - found[name]["psnr"]) > SAME:
+        raise RuntimeError(
+            f"{name} of {prompt!r} was {found[name]['psnr']:.3f} dB from the plain clip and is "
+            f"{psnr(made, plain):.3f} now: measure this prompt anew"
+        )
+    clips.keep(seed, name, made)
+    return made
+
+
+def converge(
+    pipe: Any,
+    prompt: str,
+    seed: int,
+    every: dict[str, Way],
+    call: dict[str, Any],
+    found: dict[str, Any],
+    clips: Clips,
+) -> bool:
+    """Hold what was made of one prompt against its converged clip; False where all of it was."""
+    missing = [name for name in every if name in found and "converged" not in found[name]]
+    if not missing:
         return False
+    again(pipe, prompt, seed, "plain", every["plain"], call, found, clips)
     converged = clips.of(seed, "converged")
     if converged is None:
         converged, _ = clip(pipe, prompt, seed, (CONVERGED, (Solver(),)), call)
         clips.keep(seed, "converged", converged)
-    for name, made in kept.items():
-        found[name]["converged"] = psnr(made, converged)
+    for name in missing:
+        found[name]["converged"] = psnr(again(pipe, prompt, seed, name, every[name], call, found, clips), converged)
     return True
 
 
@@ -217,26 +254,29 @@ def main() -> None:
         report.update(command="python benchmarks/sparse_attention.py", environment=environment())
         write_json(options.result, report)
 
-    if "calibration" not in report:
-        report["calibration"] = calibrate(pipe, pocket.prompts(CALIBRATION_PROMPTS, "calibration"), pocket.call)
-        keep()
+    calibrations = report.setdefault("calibrations", {})
+    for saves in SAVES:
+        if f"{saves:g}" not in calibrations:
+            prompts = pocket.prompts(CALIBRATION_PROMPTS, "calibration")
+            calibrations[f"{saves:g}"] = calibrate(pipe, prompts, saves, pocket.call)
+            keep()
     if "attention_share" not in report:
         share = attention_share(pipe, asked_for[0][1], pocket.call)
         report |= {"attention_share": share, "tokens": TOKENS}
         keep()
-    every, added = ways(report["calibration"]), 0
-    for least in (PROMPTS, FEW):  # what is far behind comes last
-        for place, prompt in asked_for:
-            wanted = {name: way for name, (way, most) in every.items() if place < most >= least}
-            made = report["prompts"].setdefault(prompt, {})
-            if added >= options.at_most or wanted.keys() <= made.keys():
-                continue
-            print(prompt, file=sys.stderr, flush=True)
-            measure(pipe, prompt, FIRST_SEED + place, wanted, pocket.call, made, clips, keep)
-            added += 1
-        for place, prompt in asked_for if added < options.at_most else ():
-            if converge(pipe, prompt, FIRST_SEED + place, pocket.call, report["prompts"].get(prompt, {}), clips):
-                keep()
+    every, added = ways(calibrations), 0
+    for place, prompt in asked_for:
+        made = report["prompts"].setdefault(prompt, {})
+        if added >= options.at_most or every.keys() <= made.keys():
+            continue
+        print(prompt, file=sys.stderr, flush=True)
+        measure(pipe, prompt, FIRST_SEED + place, every, pocket.call, made, clips, keep)
+        added += 1
+    for place, prompt in asked_for if added < options.at_most else ():
+        made = report["prompts"][prompt]
+        if converge(pipe, prompt, FIRST_SEED + place, every, pocket.call, made, clips):
+            print(f"{prompt}: plain {made['plain']['converged']:.2f} dB", file=sys.stderr, flush=True)
+            keep()
     write_text(options.page, page(report))
 
 

@@ -127,23 +127,27 @@ def test_putting_back_is_exact_where_nothing_moved_or_nothing_is_dropped(dropped
     )  # keys of a block that are all alike lose nothing by their mean
 
 
-def test_clips_are_held_against_the_converged_one_when_it_is_made(
+def test_clips_are_held_against_the_converged_one_and_lost_ones_made_again(
     beside: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    clips, asked = beside.Clips(tmp_path / "clips"), []
+    clips, asked, made = beside.Clips(tmp_path / "clips"), [], {beside.CONVERGED: 0.0, 12: 0.1, 5: 0.2}
 
     def clip(pipe: Any, prompt: str, seed: int, way: Any, call: Any) -> tuple[np.ndarray, dict[str, Any]]:
         asked.append((prompt, seed, way[0], [method.name for method in way[1]]))
-        return np.zeros((2, 2)), {}
+        return np.full((2, 2), made[way[0]]), {}
 
     monkeypatch.setattr(beside, "clip", clip)
-    found: dict[str, Any] = {"plain": {"seconds": 1.0}, "6 steps": {"psnr": 30.0}, "lost": {"psnr": 30.0}}
-    clips.keep(7, "plain", np.full((2, 2), 0.1))
+    every = {"plain": (12, ()), "6 steps": (6, ()), "5 steps": (5, ()), "4 steps": (4, ())}
+    found: dict[str, Any] = {"plain": {"seconds": 1.0}, "6 steps": {"psnr": 30.0}, "5 steps": {"psnr": 20.0}}
     clips.keep(7, "6 steps", np.full((2, 2), 0.01))
-    assert beside.converge(None, "a", 7, {}, found, clips)
-    assert asked == [("a", 7, beside.CONVERGED, ["solver"])]
-    assert found["plain"]["converged"] == pytest.approx(20.0) and found["6 steps"]["converged"] == pytest.approx(40.0)
-    assert "converged" not in found["lost"] and not beside.converge(None, "a", 7, {}, found, clips)
-    clips.keep(7, "lost", np.full((2, 2), 1.0))
-    assert beside.converge(None, "a", 7, {}, found, clips) and found["lost"]["converged"] == pytest.approx(0.0)
-    assert len(asked) == 1, "the converged clip is kept, too"
+    assert beside.converge(None, "a", 7, every, {}, found, clips)
+    assert [one[2:] for one in asked] == [(12, []), (beside.CONVERGED, ["solver"]), (5, [])]
+    assert {one[:2] for one in asked} == {("a", 7)}
+    for name, quality in (("plain", 20.0), ("6 steps", 40.0), ("5 steps", -20 * math.log10(0.2))):
+        assert found[name]["converged"] == pytest.approx(quality)
+    assert not beside.converge(None, "a", 7, every, {}, found, clips) and len(asked) == 3
+    found["4 steps"], made[4] = {"psnr": 20.0}, 0.25  # 16.5 dB from the plain clip
+    with pytest.raises(RuntimeError, match=r"4 steps of 'a' was 20\.000 dB .* 16\.478 now"):
+        beside.converge(None, "a", 7, every, {}, found, clips)
+    assert "converged" not in found["4 steps"] and clips.of(7, "4 steps") is None
+    assert [one[2] for one in asked[3:]] == [4], "the converged clip is kept"
