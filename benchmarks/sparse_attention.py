@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ Way = tuple[int, tuple[Method, ...]]
 """Steps, and the methods."""
 
 
-def calibrate(pipe: Any, prompts: Sequence[str], saves: float, call: dict[str, Any]) -> dict[str, Any]:
+def calibrate(pipe: Any, prompts: Sequence[str], saves: float, call: Mapping[str, Any]) -> dict[str, Any]:
     """The method that is calibrated to leave out a share of attention, and everything that was tried to find it."""
     calibration = AttentionCalibration(call={**call, "num_inference_steps": STEPS})
     begin = time.process_time()
@@ -120,7 +120,7 @@ class Attending(TorchFunctionMode):
         return out
 
 
-def attention_share(pipe: Any, prompt: str, call: dict[str, Any]) -> float:
+def attention_share(pipe: Any, prompt: str, call: Mapping[str, Any]) -> float:
     """Share of self-attention in the time of a plain step: that of a run of three steps less that of one of one."""
     found = []
     for steps in (1, 3):
@@ -130,7 +130,7 @@ def attention_share(pipe: Any, prompt: str, call: dict[str, Any]) -> float:
     return (found[1][0] - found[0][0]) / (found[1][1] - found[0][1])
 
 
-def clip(pipe: Any, prompt: str, seed: int, way: Way, call: dict[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+def clip(pipe: Any, prompt: str, seed: int, way: Way, call: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
     """One clip, the process time that it took, and what attention did."""
     steps, methods = way
     given = {**call, "num_inference_steps": steps, "output_type": "np"}
@@ -180,7 +180,7 @@ def measure(
     prompt: str,
     seed: int,
     every: dict[str, Way],
-    call: dict[str, Any],
+    call: Mapping[str, Any],
     found: dict[str, Any],
     clips: Clips,
     keep: Callable[[], None],
@@ -200,7 +200,7 @@ def measure(
 
 
 def again(
-    pipe: Any, prompt: str, seed: int, name: str, way: Way, call: dict[str, Any], found: dict[str, Any], clips: Clips
+    pipe: Any, prompt: str, seed: int, name: str, way: Way, call: Mapping[str, Any], found: dict[str, Any], clips: Clips
 ) -> np.ndarray:
     """A clip that was measured before, as it was kept, or made again where it was lost.
 
@@ -224,7 +224,7 @@ def converge(
     prompt: str,
     seed: int,
     every: dict[str, Way],
-    call: dict[str, Any],
+    call: Mapping[str, Any],
     found: dict[str, Any],
     clips: Clips,
 ) -> bool:

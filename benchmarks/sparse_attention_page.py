@@ -146,7 +146,8 @@ def as_close(made: Made, row: dict[str, Any]) -> dict[str, float]:
         curve = [one for one in table if of(one["name"])]
         if not curve:
             continue
-        speedup = at_quality(*(np.array([one[key] for one in curve]) for key in ("speedup", "psnr")), row["psnr"])
+        speedups, qualities = (np.array([one[key] for one in curve]) for key in ("speedup", "psnr"))
+        speedup = at_quality(speedups, qualities, row["psnr"])
         if math.isfinite(speedup) and speedup > 1.0:
             found[rival] = speedup
     return found
