@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,6 +35,7 @@ import torch
 
 from outpace.accel import Method, ScheduledTaylor, accelerate
 from outpace.accel.calibration.runs import caller, made, psnr
+from outpace.accel.calibration.schedule import Bench as Calibration
 from outpace.accel.forecast.errors import Measured
 from outpace.accel.levels import noise_levels
 from outpace.accel.methods.scheduled_taylor import LAST_SKIPS, SchedulePolicy
@@ -43,11 +44,11 @@ from outpace.pipelines import POCKETS, load_pocket
 
 RESULTS = Path(__file__).resolve().parent / "results" / "schedules.json"
 PIPELINES = ("dit", "flux", "wan")
-CALIBRATED, HELD_OUT = {"flux": 4, "wan": 4}, {"wan": 8}
-"""Prompts, 8 and 16 where nothing stands."""
+CALIBRATED, HELD_OUT, HARD = 8, 64, 16
+"""Prompts: to calibrate with, and fresh ones of mapped and of hardness."""
 
-STEPS, SPEEDUP, COST = (50, 40, 28), 4.0, {"flux": 16.0, "wan": 12.0}
-"""Calibrated at the first of `STEPS`; `COST` in plain runs, 40 where nothing stands."""
+STEPS, SPEEDUP, COST = (50, 40, 28), 4.0, 40.0
+"""Calibrated at the first of `STEPS`; `COST` in plain runs of one prompt."""
 
 COUNTS = (7, 8, 9, 10, 11)
 """Computed steps of 28."""
@@ -81,12 +82,14 @@ GAPS, FIRST_PROMPTS = (1, 2, 3, 4, 5), {"dit": 8, "flux": 4, "wan": 4}
 class Bench:
     """A pocket with prompts, and its plain pictures."""
 
+    SEEDS: ClassVar = {"calibration": 1_000_003, "held_out": 0}
+
     def __init__(self, pipeline: str, split: str, count: int, steps: int, **changes: Any) -> None:
         pocket = POCKETS[pipeline]
         self.pipe = load_pocket(pipeline)
         self.call = {**pocket.call, "num_inference_steps": steps, **changes}
         self.prompts = pocket.prompts(count, split)  # pyright: ignore[reportArgumentType]
-        self.seed = {"calibration": 1_000_003, "held_out": 0}[split]
+        self.seed = self.SEEDS[split]
         self.run = caller(self.pipe, self.prompts, self.call, self.seed)
         self.plain, self.peak = made(self.pipe, lambda: self.run(range(count)))
 
@@ -97,31 +100,29 @@ class Bench:
         return psnr(pictures, self.plain, self.peak)
 
 
-def calibrated(pipeline: str, steps: int) -> ScheduledTaylor:
-    bench = POCKETS[pipeline]
-    return ScheduledTaylor.calibrate(
-        load_pocket(pipeline),
-        bench.prompts(CALIBRATED.get(pipeline, 8), "calibration"),
-        speedup=SPEEDUP,
-        cost=COST.get(pipeline, 40.0),
-        seed=1_000_003,
-        **{**bench.call, "num_inference_steps": steps},
+def calibrated(pipeline: str, steps: int) -> tuple[ScheduledTaylor, float]:
+    """The method, and what finding it cost in plain runs of one prompt."""
+    pocket = POCKETS[pipeline]
+    prompts, call = pocket.prompts(CALIBRATED, "calibration"), {**pocket.call, "num_inference_steps": steps}
+    calibration = Calibration(
+        load_pocket(pipeline), prompts, SPEEDUP, "plain", COST, None, False, Bench.SEEDS["calibration"], call
     )
+    return calibration.found(), calibration.spent
 
 
-def mapped(pipeline: str) -> list[dict[str, Any]]:
-    """Mean and worst PSNR at every number of steps."""
-    known = calibrated(pipeline, STEPS[0])
-    rows = []
+def mapped(pipeline: str) -> Iterator[dict[str, Any]]:
+    """Mean and worst PSNR at every number of steps, and on the prompts that it was calibrated with."""
+    known: ScheduledTaylor | None = None
     for steps in STEPS:
-        own = known if steps == STEPS[0] else calibrated(pipeline, steps)
-        bench = Bench(pipeline, "held_out", HELD_OUT.get(pipeline, 16), steps)
-        row: dict[str, Any] = {"pipeline": pipeline, "steps": steps}
+        own, cost = calibrated(pipeline, steps)
+        known = known or own
+        bench = Bench(pipeline, "held_out", HELD_OUT, steps)
+        row: dict[str, Any] = {"pipeline": pipeline, "steps": steps, "cost": cost}
         for name, method in (("mapped", known), ("own", own), ("online", ScheduledTaylor(speedup=SPEEDUP))):
             found = bench.psnr(method)
             row[name] = {"mean": fmean(found), "worst": min(found)}
-        rows.append(row)
-    return rows
+        found = Bench(pipeline, "calibration", CALIBRATED, steps).psnr(own)
+        yield row | {"calibration": {"mean": fmean(found), "worst": min(found)}}
 
 
 NOTED: list[NotedPolicy] = []
@@ -150,7 +151,7 @@ class Noted(ScheduledTaylor):
 
 def hardness(pipeline: str) -> list[dict[str, Any]]:
     """Mean and worst PSNR at equal work, by who gets a step more and who a step less."""
-    bench = Bench(pipeline, "held_out", HELD_OUT.get(pipeline, 16), 28)
+    bench = Bench(pipeline, "held_out", HARD, 28)
     table: dict[int, list[float]] = {}
     errors: dict[int, np.ndarray] = {}
     for count in range(COUNTS[0] - 1, COUNTS[-1] + 2):
@@ -273,18 +274,21 @@ def page(held: dict[str, Any]) -> str:
     lines = [
         "# Schedules at other numbers of steps, and by sample",
         "",
-        "Made by `make bench-schedules`. PSNR in dB to the plain pipeline at the same steps, mean (worst) of held-out",
-        "prompts: 16, wan 8.",
+        "Made by `make bench-schedules`. PSNR in dB to the plain pipeline at the same steps, mean (worst).",
         "",
         f"## Calibrated at 50 steps and {SPEEDUP:g}x, used at others",
         "",
-        "| | steps | mapped from 50 | calibrated there | laid online | lost by mapping |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"{CALIBRATED} prompts to calibrate with, {HELD_OUT} fresh ones; cost in plain runs of one prompt.",
+        "",
+        "| | steps | cost | own prompts | fresh ones | lost on them | laid online | mapped from 50 | lost by it |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         *(
-            f"| {r['pipeline']} | {r['steps']} | {cell(r, 'mapped')} | {cell(r, 'own')} | {cell(r, 'online')} | "
+            f"| {r['pipeline']} | {r['steps']} | {r['cost']:.0f} | {cell(r, 'calibration')} | {cell(r, 'own')} | "
+            f"{r['calibration']['mean'] - r['own']['mean']:.1f} | {cell(r, 'online')} | {cell(r, 'mapped')} | "
             + ("|" if r["steps"] == STEPS[0] else f"{r['own']['mean'] - r['mapped']['mean']:.1f} |")
             for r in held["mapped"]
         ),
+        *fresh_ones(held["mapped"]),
         "",
         "## More steps for harder samples, at equal work",
         "",
@@ -307,6 +311,23 @@ def page(held: dict[str, Any]) -> str:
         *by_first(held.get("first", [])),
     ]
     return "\n".join(lines) + "\n"
+
+
+def fresh_ones(rows: list[dict[str, Any]]) -> list[str]:
+    """The first table in a sentence."""
+    others = [row for row in rows if row["steps"] != STEPS[0]]
+    if not others:
+        return []
+
+    def apart(rows: list[dict[str, Any]], one: str, other: str) -> float:
+        return fmean(row[one]["mean"] - row[other]["mean"] for row in rows)
+
+    return [
+        "",
+        f"On average fresh prompts have {apart(rows, 'calibration', 'own'):.1f} dB less than those it was calibrated "
+        f"with, and {apart(rows, 'own', 'online'):.1f} dB more than laid online; mapping costs "
+        f"{apart(others, 'own', 'mapped'):.1f} dB.",
+    ]
 
 
 def beside_power(rows: list[dict[str, Any]]) -> list[str]:

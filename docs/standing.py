@@ -36,6 +36,8 @@ SHOWN = (2.0, 2.5, 3.0, 4.0, 5.0)
 ONLINE = "scheduled"
 CALIBRATED = "scheduled-calibrated"
 """The kind of contender whose computed steps were placed on the pipeline itself."""
+NEAR = 0.3
+"""How far behind counts as level, in dB."""
 MINIMUM = 2
 """Points that a curve needs to be read between."""
 
@@ -122,6 +124,11 @@ def is_ours(data: dict[str, Any], contender: dict[str, Any]) -> bool:
     return bool(data["kinds"][contender["kind"]]["ours"])
 
 
+def kinds_of(data: dict[str, Any]) -> dict[str, str]:
+    """The kind of every curve."""
+    return {c["curve"]: c["kind"] for c in usable(data)}
+
+
 def rival_curves(data: dict[str, Any]) -> dict[str, str]:
     """Curves that are not ours, with their kinds."""
     return {c["curve"]: c["kind"] for c in usable(data) if not is_ours(data, c)}
@@ -174,26 +181,47 @@ def time_lead(data: dict[str, Any], ours: str) -> float | None:
 
 
 def calibration_table(comparisons: Sequence[dict[str, Any]]) -> str:
-    """Mean PSNR of ours, laid online and calibrated, where a comparison ran both; pipelines that nothing was chosen on
-    first."""
+    """Mean PSNR of ours, laid online and calibrated, and of the best other, where a comparison ran both; pipelines that
+    nothing was chosen on first."""
     lines = [
-        "| laid online, calibrated | " + " | ".join(f"{at:g}x" for at in SHOWN) + " |",
+        "| laid online, calibrated; best other | " + " | ".join(f"{at:g}x" for at in SHOWN) + " |",
         "| --- |" + " ---: |" * len(SHOWN),
     ]
+    found: list[tuple[float, list[float | None]]] = []
     for data in sorted(comparisons, key=lambda data: not is_untouched(data)):
-        online, calibrated = curve_of(data, ONLINE), curve_of(data, CALIBRATED)
-        if online is None or calibrated is None:
+        named = [curve_of(data, kind) for kind in (ONLINE, CALIBRATED)]
+        if None in named:
             continue
         curves = curves_of(data, by_time=False)
-        cells = [f"{mean_at(curves[online], at)}, {mean_at(curves[calibrated], at)}" for at in SHOWN]
+        others = [curve for curve, kind in kinds_of(data).items() if not kind.startswith(ONLINE)]
+        cells = []
+        for at in SHOWN:
+            reached = [value_at(curves[curve], at) for curve in [*named, *others] if curve is not None]
+            means = [one[0] if one else None for one in reached]
+            rival = max((mean for mean in means[2:] if mean is not None), default=None)
+            found.append((at, [*means[:2], rival]))
+            cells.append("{}, {}; {}".format(*("-" if mean is None else f"{mean:.1f}" for mean in [*means[:2], rival])))
         lines.append(f"| {data['pipeline']['name']}, {data['pipeline']['steps']} steps | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *ahead(found)])
 
 
-def mean_at(points: Sequence[Point], speedup: float) -> str:
-    """ "51.2", or a dash where a curve does not reach."""
-    found = value_at(points, speedup)
-    return f"{found[0]:.1f}" if found else "-"
+def ahead(found: Sequence[tuple[float, list[float | None]]]) -> list[str]:
+    """In how many cells ours is ahead of the best other, and by how much; nothing is counted where no other reaches."""
+    told = []
+    for place, words in enumerate(("Laid online", "calibrated")):
+        at_each = []
+        for at in SHOWN:
+            leads = [means[place] - means[2] for speedup, means in found
+                     if speedup == at and means[place] is not None and means[2] is not None]  # fmt: skip
+            if leads:
+                near = sum(lead >= -NEAR for lead in leads)
+                at_each.append(f"{near} of {len(leads)} at {at:g}x ({fmean(leads):+.1f} dB on average)")
+        told.append(f"{words}, in {', '.join(at_each)}" if at_each else "")
+    if not any(told):
+        return []
+    return [
+        f"No more than {NEAR:g} dB behind the best other, where another reaches it: {'; '.join(filter(None, told))}."
+    ]
 
 
 def row(found: Standing, shipped: Standing | None = None) -> str:

@@ -93,8 +93,20 @@ def test_the_table_of_calibration_has_both_where_both_ran(standing: Any) -> None
     both["kinds"]["scheduled-calibrated"] = {"ours": True}
     both["contenders"] += [contender("places found", "scheduled-calibrated", at, 53.0, 31.0) for at in SPEEDUPS]
     lines = standing.calibration_table([online, both]).splitlines()
-    assert len(lines) == 3 and "| 50.0, 53.0 |" in lines[2] and lines[2].startswith("| a-sister, 28 steps |")
-    assert "| 40.0, 53.0 | -, - |" in lines[2], "4x is reached and 5x is not"
+    assert lines[3] == "" and "| 50.0, 53.0; 50.0 |" in lines[2] and lines[2].startswith("| a-sister, 28 steps |")
+    assert "| 40.0, 53.0; 50.0 | -, -; - |" in lines[2], "4x is reached and 5x is not"
+    assert lines[4].startswith("No more than 0.3 dB behind the best other")
+    online, calibrated = lines[4].split(";")
+    assert "1 of 1 at 2.5x (+0.0 dB on average)" in online and "0 of 1 at 4x (-10.0 dB on average)" in online
+    assert "1 of 1 at 4x (+3.0 dB on average)" in calibrated and " 5x" not in lines[4]
+
+
+def test_the_dial_on_a_better_solver_is_no_rival_of_the_dial(standing: Any) -> None:
+    data = comparison("toy", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
+    for kind in ("scheduled-calibrated", "scheduled+solver"):
+        data["kinds"][kind] = {"ours": True}
+        data["contenders"] += [contender(kind, kind, at, 70.0, 31.0) for at in SPEEDUPS]
+    assert "| 50.0, 70.0; 45.0 |" in standing.calibration_table([data])
 
 
 def test_on_a_gpu_the_clock_counts(standing: Any) -> None:
