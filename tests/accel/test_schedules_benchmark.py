@@ -26,27 +26,46 @@ def benchmark() -> ModuleType:
     return module
 
 
+@pytest.fixture(scope="module")
+def tables(benchmark: ModuleType) -> ModuleType:
+    return sys.modules[benchmark.page.__module__]
+
+
 def test_the_page_is_what_was_measured(benchmark: ModuleType) -> None:
     held = json.loads(benchmark.RESULTS.read_text(encoding="utf-8"))
     assert benchmark.RESULTS.with_suffix(".md").read_text(encoding="utf-8") == benchmark.page(held)
     assert {row["pipeline"] for part in ("mapped", "hardness") for row in held[part]} >= {"dit", "flux"}
 
 
-def test_how_far_the_dial_is_behind_power_schedules_is_told_as_measured(benchmark: ModuleType) -> None:
+def test_how_far_the_dial_is_behind_power_schedules_is_told_as_measured(
+    benchmark: ModuleType, tables: ModuleType
+) -> None:
     rows = json.loads(benchmark.RESULTS.read_text(encoding="utf-8"))["power"]
-    behind = [benchmark.best_power(row)["mean"] - row["online"]["mean"] for row in rows]
+    behind = [tables.best_power(row)["mean"] - row["online"]["mean"] for row in rows]
     assert len(rows) == len(benchmark.PIPELINES) * len(benchmark.POWER_STEPS) * len(benchmark.DIALS)
     told = " ".join((ROOT / "docs" / "scheduling.md").read_text(encoding="utf-8").split())
-    near = sum(one <= benchmark.WITHIN for one in behind)
+    near = sum(one <= tables.WITHIN for one in behind)
     assert f"within 1.5 dB of it in {near} of {len(rows)} rows" in told
     assert f"{sum(behind) / len(rows):.1f} dB behind on average" in told and f"({max(behind):.1f} dB)" in told
 
 
-def test_how_dense_early_by_guidance_is_told_as_measured(benchmark: ModuleType) -> None:
+def test_how_dense_early_by_guidance_is_told_as_measured(benchmark: ModuleType, tables: ModuleType) -> None:
     rows = json.loads(benchmark.RESULTS.read_text(encoding="utf-8"))["early"]
-    table = [line for line in benchmark.by_early(rows) if line.startswith("|")]
+    table = [line for line in tables.by_early(rows) if line.startswith("|")]
     assert len(rows) == len(table) - 2 == 2 * len(benchmark.PIPELINES) * len(benchmark.POWER_STEPS)
     assert "\n".join(table) in (ROOT / "docs" / "scheduling.md").read_text(encoding="utf-8")
+
+
+def test_what_calibration_gains_on_fresh_prompts_is_told_as_measured(benchmark: ModuleType, tables: ModuleType) -> None:
+    rows = json.loads(benchmark.RESULTS.read_text(encoding="utf-8"))["mapped"]
+    assert [(row["pipeline"], row["steps"]) for row in rows] == [
+        (pipeline, steps) for pipeline in benchmark.PIPELINES for steps in benchmark.STEPS
+    ]
+    assert all(row["cost"] <= benchmark.COST for row in rows)
+    table = [line for line in benchmark.page({"mapped": rows, "hardness": []}).splitlines() if line.startswith("|")]
+    page = (ROOT / "docs" / "scheduling.md").read_text(encoding="utf-8")
+    assert "\n".join(table[: len(rows) + 2]) in page
+    assert " ".join(tables.fresh_ones(rows)).strip() in " ".join(page.split())
 
 
 def test_what_is_laid_online_is_measured_again_beside_the_power_schedules_that_are_there(
