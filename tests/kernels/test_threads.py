@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 
@@ -12,12 +13,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from outpace.kernels.attention import BlockIndex, searched_attention, sparse_attention
-from outpace.kernels.threads import share_out
+from outpace.kernels.threads import _pools, share_out
 
 
 @pytest.fixture
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    _pools.clear()  # every test makes its own
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -103,6 +105,7 @@ def test_the_first_failure_is_told_when_all_have_ended(two_threads: None) -> Non
     def run(piece: int) -> None:
         if piece in (1, 2):
             raise ValueError(f"piece {piece}")
+        time.sleep(0.05)
         ended.append(piece)
 
     with pytest.raises(ValueError, match="piece 1"):
