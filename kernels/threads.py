@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import torch
@@ -20,19 +20,24 @@ Piece = TypeVar("Piece")
 _pools: dict[int, ThreadPoolExecutor] = {}
 """By the number of threads. They stay, and with them the buffers that a kernel keeps for a thread."""
 _making = threading.Lock()
+CPU = torch.device("cpu")
 
 
-def share_out(run: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
+def share_out(run: Callable[[Piece], object], pieces: Sequence[Piece], device: torch.device = CPU) -> None:
     """Call `run` with every piece: in any order, several at a time, on other threads than this one.
 
     Pieces run here, one after the other, with torch sharing out their operations, where they are fewer than torch has
-    threads (`torch.get_num_threads`), and where threads of OpenMP that wait keep their core from the pieces
-    (OMP_WAIT_POLICY=active).
+    threads (`torch.get_num_threads`), where threads of OpenMP that wait keep their core from the pieces
+    (OMP_WAIT_POLICY=active), and on another device, whose stream of the moment other threads do not have. So do those
+    that no thread can be had for: the interpreter ends, or the system starts no more.
+
+    Args:
+        device: that the pieces work on.
 
     Raises: what `run` raised for the first piece that failed, once none is running any more.
     """
     threads = torch.get_num_threads()
-    if threads == 1 or len(pieces) < threads or _stays_here():
+    if threads == 1 or len(pieces) < threads or device.type != "cpu" or _stays_here():
         for piece in pieces:
             run(piece)
         return
@@ -42,11 +47,18 @@ def share_out(run: Callable[[Piece], object], pieces: Sequence[Piece]) -> None:
         with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
             run(piece)
 
-    pool = _pool(threads)
-    started = [pool.submit(as_here, piece) for piece in pieces]
-    wait(started)
-    for one in started:
-        one.result()
+    started: list[Future[None]] = []
+    try:
+        pool = _pool(threads)
+        for piece in pieces:
+            started.append(pool.submit(as_here, piece))
+    except RuntimeError:  # no thread can be had
+        for piece in pieces[len(started) :]:
+            run(piece)
+    finally:
+        wait(started)
+        for one in started:
+            one.result()
 
 
 def _stays_here() -> bool:
@@ -76,9 +88,21 @@ def _with_one_thread_each(threads: int) -> ThreadPoolExecutor:
         all_here.wait()
 
     pool = ThreadPoolExecutor(threads, "outpace-kernels")
-    wait([pool.submit(begin, number) for number in range(threads)])
-    torch.set_num_threads(threads)
+    try:
+        wait([pool.submit(begin, number) for number in range(threads)])
+    except RuntimeError:  # one could not be started: the others would wait for it for ever
+        all_here.abort()
+        pool.shutdown()
+        raise
+    finally:
+        torch.set_num_threads(threads)
     return pool
 
 
-os.register_at_fork(after_in_child=_pools.clear)  # a process that was forked has none of the threads
+def _in_a_forked_process() -> None:
+    _pools.clear()  # it has none of the threads
+    _making.release()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has none; no pool is half made, and torch's number of threads not 1, then
+    os.register_at_fork(before=_making.acquire, after_in_parent=_making.release, after_in_child=_in_a_forked_process)

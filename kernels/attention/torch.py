@@ -86,7 +86,7 @@ def _sparse(
         _workspace(shape).run(unit, kept, valid[unit.batch], q, k, v, out, lse, scale, mass)
 
     with torch.no_grad():
-        share_out(run, parts)
+        share_out(run, parts, q.device)
     return out, lse
 
 

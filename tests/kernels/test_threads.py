@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 import warnings
@@ -13,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from outpace.kernels.attention import BlockIndex, searched_attention, sparse_attention
-from outpace.kernels.threads import _pools, share_out
+from outpace.kernels.threads import _making, _pools, share_out
 
 
 @pytest.fixture
@@ -75,7 +76,9 @@ def test_every_piece_runs_once_elsewhere_and_with_one_thread(two_threads: None) 
     assert in_a_thread(torch.get_num_threads) == 2
 
 
-@pytest.mark.parametrize("reason", ["one piece", "one thread", "threads that spin", "operations are counted"])
+@pytest.mark.parametrize(
+    "reason", ["one piece", "one thread", "threads that spin", "operations are counted", "another device"]
+)
 def test_pieces_stay_where_threads_would_be_in_the_way(
     two_threads: None, monkeypatch: pytest.MonkeyPatch, reason: str
 ) -> None:
@@ -95,8 +98,44 @@ def test_pieces_stay_where_threads_would_be_in_the_way(
             share_out(run, pieces)
         assert counter.get_total_flops() == 4 * 2 * 2 * 3 * 5
     else:
-        share_out(run, pieces)
+        share_out(run, pieces, torch.device("cuda" if reason == "another device" else "cpu"))
     assert places == [(piece, threading.get_ident()) for piece in pieces]
+
+
+@pytest.mark.parametrize("pools", [0, 1])
+def test_pieces_are_run_while_the_interpreter_ends(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch, pools: int
+) -> None:
+    """A thread that the main one does not wait for goes on when nothing can be submitted any more."""
+    for _ in range(pools):
+        share_out(lambda _: None, range(4))
+    with monkeypatch.context() as ending:
+        ending.setattr("concurrent.futures.thread._shutdown", True)
+        done: list[int] = []
+        share_out(done.append, range(4))
+        assert done == [0, 1, 2, 3]
+    assert torch.get_num_threads() == in_a_thread(torch.get_num_threads) == 2
+
+
+def test_pieces_are_run_where_the_system_starts_no_more_threads(
+    two_threads: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = threading.Thread.start, list[threading.Thread]()
+
+    def once(self: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        start(self)
+
+    with monkeypatch.context() as short:
+        short.setattr(threading.Thread, "start", once)
+        done: list[int] = []
+        share_out(done.append, range(4))
+    assert done == [0, 1, 2, 3]
+    started[0].join(20)
+    assert not started[0].is_alive(), "the thread that was started waits for the others"
+    assert torch.get_num_threads() == in_a_thread(torch.get_num_threads) == 2
 
 
 def test_the_first_failure_is_told_when_all_have_ended(two_threads: None) -> None:
@@ -125,14 +164,26 @@ def test_gradients_are_as_the_caller_has_them(two_threads: None) -> None:
 def test_a_forked_process_makes_threads_of_its_own(two_threads: None) -> None:
     share_out(lambda _: None, range(4))
     reader, writer = os.pipe()
+    held = threading.Event()
+
+    def make() -> None:
+        with _making:  # as while another pool is made
+            held.set()
+            time.sleep(0.2)
+
+    making = threading.Thread(target=make)
+    making.start()
+    assert held.wait(20)
     with warnings.catch_warnings():  # of Python 3.12 and later, of threads that may hold locks: none is held here
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
+        signal.alarm(20)
         done: list[int] = []
         share_out(done.append, range(4))
         os.write(writer, bytes(sorted(done)))
         os._exit(0)
     os.close(writer)
+    making.join()
     assert os.read(reader, 16) == bytes(range(4))
     os.waitpid(child, 0)
