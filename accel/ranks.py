@@ -35,6 +35,8 @@ class Ranks:
     """The group whose processes hold parts of every sample's tokens, in order; None where samples are whole."""
     apart: bool = False
     """True where processes have samples of their own."""
+    branches: bool = False
+    """True where each process computes a branch of the guidance."""
 
 
 def ranks_of(transformer: nn.Module) -> Ranks | None:
@@ -53,7 +55,7 @@ def ranks_of(transformer: nn.Module) -> Ranks | None:
 
 
 def whole_copies(transformer: nn.Module, group: Any = None) -> Ranks:
-    """Processes with a whole copy each that are to decide as one, about the same samples.
+    """Processes with a whole copy each that are to decide as one, about the branches of the same samples.
 
     Raises: ConflictError where there are no processes, or `transformer` is spread over them, so that they do already.
     """
@@ -61,7 +63,7 @@ def whole_copies(transformer: nn.Module, group: Any = None) -> Ranks:
         raise ConflictError("this process is alone: call torch.distributed.init_process_group() before")
     if ranks_of(transformer) is not None:
         raise ConflictError("this transformer is spread over processes, which decide together already")
-    return Ranks((dist.group.WORLD if group is None else group,))
+    return Ranks((dist.group.WORLD if group is None else group,), branches=True)
 
 
 def agree(needs: Sequence[int], ranks: Ranks, device: torch.device) -> list[int]:

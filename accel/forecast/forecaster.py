@@ -40,7 +40,7 @@ class Forecaster(Deciding):
         correct: replay the solver over each finished run of forecasts with interpolated outputs (see replay.py).
     """
 
-    remembers = (*Deciding.remembers, "replay", "_tie", "_active")
+    remembers = (*Deciding.remembers, "replay", "_tie", "_elsewhere", "_active")
 
     def __init__(self, makers: Sequence[Callable[[], Policy]], shared: Shared, correct: bool) -> None:
         self.asks_first_block = any(make().probes for make in makers)
@@ -52,6 +52,7 @@ class Forecaster(Deciding):
         super().start()
         self.replay = self._new_replay() if any(self._corrects) else None
         self._tie = 1
+        self._elsewhere = False  # whether other processes compute branches of the guidance
         self._active: Active | None = None
 
     def assign(self, methods: Sequence[Forecasting]) -> None:
@@ -98,7 +99,7 @@ class Forecaster(Deciding):
             row for row, done in enumerate(now.computed) if done and samples and self._policies[row % samples].measures
         ]
         if asking and not entries:
-            guided = self._tie > 1 or self.clock.calls > 1
+            guided = self._tie > 1 or self.clock.calls > 1 or self._elsewhere
             for row, off in enumerate(off_scale(prediction, now) or ()):
                 self._policies[row % samples].sized(math.inf if guided else off)
         for row, made in measure(prediction, entries, now, asking).items() if asking else ():
@@ -203,6 +204,7 @@ class Forecaster(Deciding):
         if asked:
             self._agree(active, hidden.device)
         if active.current.moment.leader:
+            self._elsewhere = denoiser.ranks is not None and denoiser.ranks.branches
             for policy, done in zip(active.policies, active.computed, strict=True):
                 policy.decided(active.current.moment, active.current.denoiser.name, done)
         rows = active.rows

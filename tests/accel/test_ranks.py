@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,8 @@ from forked import Forked
 from tiny import TinyPipeline
 from two_ranks import decided, main, methods
 
-from outpace.accel import IntervalTaylor, accelerate
+from outpace.accel import IntervalTaylor, ScheduledTaylor, accelerate
+from outpace.accel.methods.scheduled_taylor import SchedulePolicy
 from outpace.accel.ranks import Ranks, every, ranks_of
 from outpace.errors import ConflictError
 
@@ -113,6 +115,20 @@ def test_whole_copies_are_left_alone(tmp_path: Path) -> None:
             alone = decided(TinyPipeline(cls), method, [rank + 1])
             assert told["found"][name]["computed"] == alone["computed"], name
             assert told["found"][name]["reasons"] == alone["reasons"], name
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_a_picture_that_other_processes_guide_says_nothing_by_its_size(
+    branches: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[float] = []
+    monkeypatch.setattr(SchedulePolicy, "sized", lambda self, off: told.append(off))
+    pipe = TinyPipeline("FluxTransformer2DModel")
+    with accelerate(pipe, ScheduledTaylor(speedup=2.0)) as run:
+        for denoiser in run._denoisers:
+            denoiser.ranks = Ranks(groups=(), branches=branches)
+        pipe([0, 1], steps=6)
+    assert [math.isinf(off) for off in told] == [branches] * 2
 
 
 def test_a_process_by_itself_shares_with_nobody() -> None:
