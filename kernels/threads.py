@@ -57,8 +57,8 @@ def share_out(run: Callable[[Piece], object], pieces: Sequence[Piece], device: t
             run(piece)
     finally:
         wait(started)
-        for one in started:
-            one.result()
+        while started:  # an error that this frame kept hold of would keep hold of the frame, and of all tensors in it
+            started.pop(0).result()
 
 
 def _stays_here() -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import os
 import signal
 import threading
 import time
 import warnings
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -150,6 +153,26 @@ def test_the_first_failure_is_told_when_all_have_ended(two_threads: None) -> Non
     with pytest.raises(ValueError, match="piece 1"):
         share_out(run, range(6))
     assert sorted(ended) == [0, 3, 4, 5]
+
+
+def test_a_failure_keeps_hold_of_nothing(two_threads: None) -> None:
+    kept = torch.zeros(3)
+    freed = weakref.ref(kept)
+
+    def run(piece: int, kept: torch.Tensor = kept) -> None:
+        raise ValueError(f"piece {piece}")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            share_out(run, range(4))
+        del run, kept
+        patience = time.monotonic() + 20
+        while freed() is not None and time.monotonic() < patience:
+            time.sleep(0.001)  # a thread may not have left its piece yet
+        assert freed() is None
+    finally:
+        gc.enable()
 
 
 def test_gradients_are_as_the_caller_has_them(two_threads: None) -> None:
