@@ -281,13 +281,16 @@ def table(comparisons: Sequence[dict[str, Any]]) -> str:
 
 
 def measured_again(comparisons: Iterable[dict[str, Any]]) -> list[str]:
-    """What of a comparison was measured once more, later than the others of it."""
-    return [
-        f"Of {data['pipeline']['name']}, {data['pipeline']['steps']} steps, {curves_in(again)} as measured again on "
-        f"{again['made']}."
-        for data in comparisons
-        for again in data.get("later", ())
+    """What of the comparisons was measured once more, later than the others of it, by day."""
+    days: dict[str, dict[str, list[str]]] = {}
+    for data in comparisons:
+        for again in data.get("later", ()):
+            named = days.setdefault(again["made"].split(" ")[0], {}).setdefault(curves_in(again), [])
+            named.append(f"{data['pipeline']['name']} at {data['pipeline']['steps']}")
+    told = [
+        f"{curves} of {', '.join(named)} steps" for by_curves in days.values() for curves, named in by_curves.items()
     ]
+    return [f"Measured again later, {' and '.join(days)}: {'; '.join(told)}."] if told else []
 
 
 def curves_in(data: dict[str, Any]) -> str:

@@ -154,7 +154,7 @@ def test_contenders_that_were_measured_again_stand_as_they_were_found_last(
     first = json.loads((toy_comparison / "results.json").read_text())
     (tmp_path / "toy.json").write_text(json.dumps(first))
     name = next(c["name"] for c in first["contenders"] if c["kind"] == "gated" and not c["error"])
-    again = {**first, "again": True, "made": "another day"}
+    again = {**first, "again": True, "made": "2026-12-01 10:00 UTC"}
     again["contenders"] = [{**c, "label": "found last"} for c in first["contenders"] if c["name"] in ("plain", name)]
     again["contenders"].append({**again["contenders"][-1], "name": "new"})
     (tmp_path / "again-toy.json").write_text(json.dumps(again))
@@ -162,8 +162,9 @@ def test_contenders_that_were_measured_again_stand_as_they_were_found_last(
     late = {c["name"]: c for c in tables.as_of_late(one)["contenders"]}
     assert list(late) == ["new", *(c["name"] for c in first["contenders"])]
     assert {n for n, c in late.items() if c["label"] == "found last"} == {"plain", name, "new"}
-    assert "measured again for the README's table, another day" in tables.index_page(tmp_path)
-    assert "as measured again on another day." in tables.results(tmp_path)
+    assert "measured again for the README's table, 2026-12-01 10:00 UTC" in tables.index_page(tmp_path)
+    said, steps = tables.results(tmp_path), first["pipeline"]["steps"]
+    assert "Measured again later, 2026-12-01: " in said and f" of {first['pipeline']['name']} at {steps} steps." in said
     assert list(tables.full_pages(tmp_path)) == ["toy.md"]
 
 
