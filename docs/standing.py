@@ -211,8 +211,8 @@ def ahead(found: Sequence[tuple[float, list[float | None]]]) -> list[str]:
     for place, words in enumerate(("Laid online", "calibrated")):
         at_each = []
         for at in SHOWN:
-            leads = [means[place] - means[2] for speedup, means in found
-                     if speedup == at and means[place] is not None and means[2] is not None]  # fmt: skip
+            pairs = [(means[place], means[2]) for speedup, means in found if speedup == at]
+            leads = [ours - other for ours, other in pairs if ours is not None and other is not None]
             if leads:
                 near = sum(lead >= -NEAR for lead in leads)
                 at_each.append(f"{near} of {len(leads)} at {at:g}x ({fmean(leads):+.1f} dB on average)")
