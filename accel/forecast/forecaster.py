@@ -18,6 +18,7 @@ import torch
 from ...errors import ConflictError
 from ..denoiser import Denoiser, Rows, Site, echo
 from ..families import Stack
+from ..inputs import agreement
 from ..part import BlockSite, Current, Shared
 from ..policy import Forecasting, Policy
 from ..prediction import Prediction
@@ -98,12 +99,22 @@ class Forecaster(Deciding):
         asking = [
             row for row, done in enumerate(now.computed) if done and samples and self._policies[row % samples].measures
         ]
-        if asking and not entries:
-            guided = self._tie > 1 or self.clock.calls > 1 or self._elsewhere
-            for row, off in enumerate(off_scale(prediction, now) or ()):
-                self._policies[row % samples].sized(math.inf if guided else off)
+        if asking and not entries and (off := off_scale(prediction, now)) is not None:
+            guided = self._guided(now)
+            for sample, policy in enumerate(self._policies):
+                policy.sized(math.inf if guided else max(off[sample::samples]))
         for row, made in measure(prediction, entries, now, asking).items() if asking else ():
             self._policies[row % samples].observe(made)
+
+    def _guided(self, now: Entry) -> bool:
+        """Whether guidance made the outputs of this step from branches."""
+        if self.clock.calls > 1 or self._elsewhere:
+            return True
+        stepped = len(now.computed) // len(self._policies)
+        if stepped == 1:
+            return self._tie > 1
+        # All rows that share their latents are stepped: branches if they go on alike, else pictures of one seed.
+        return bool(self.clock.reads.read([agreement(now.clean, stepped)])[0])
 
     def begin(self, current: Current) -> None:
         """A call of the transformer begins."""

@@ -201,6 +201,7 @@ class SchedulePolicy(Policy):
         self.levels: list[float] = []
         self.note: Callable[[str], None] = lambda text: None
         self.budget, self.reserved, self.done, self.next = 0, 0, 0, 0
+        self.newest = 0
         self.part, self.part_at = 0, -1
         self.places: list[int] = []
         self.early = min(DENSEST, 1.0 + UNTOLD / settings.speedup) if settings.early is None else settings.early
@@ -257,6 +258,7 @@ class SchedulePolicy(Policy):
         if not computed:
             return
         self.done += 1
+        self.newest = moment.step
         if self._expert and denoiser != self._expert:
             self.reserved = 0
         self._expert = denoiser
@@ -268,7 +270,7 @@ class SchedulePolicy(Policy):
         if self.done == 1 and self.settings.early is None:
             dense = math.log(max(SMALL, off) / SMALL) / math.log(LARGE / SMALL)
             self.early = 1.0 + (DENSEST - 1.0) * min(1.0, dense)
-            self._plan(0)
+            self._plan(self.newest)
 
     def observe(self, measured: Measured) -> None:
         self.measured = True

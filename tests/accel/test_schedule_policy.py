@@ -92,6 +92,16 @@ def test_how_dense_is_asked_of_the_first_clean_picture() -> None:
     assert computed(begun(12, speedup=3.0, levels=levels)[0], 12, off=0.0) == [0, 2, 5, 9]
 
 
+def test_a_run_that_is_begun_anew_part_of_the_way_goes_on_from_there() -> None:
+    """Other prompts, or another batch: nothing is known any more, and the next step is the first that is computed."""
+    for off, early in ((0.0, 1.0), (1.0, DENSEST)):
+        policy, asked = begun(28, speedup=7.0)[0], begun(28, speedup=7.0, early=early)[0]
+        for some in (policy, asked):
+            some.decided(moment(14, 28), "early", True)
+        policy.sized(off)
+        assert policy.next == asked.next > 15
+
+
 def test_orders_and_degrees_are_those_that_proved_best() -> None:
     policy, _ = begun(12, speedup=3.0)
     assert (policy.order, policy.degree, policy.measured, policy.measures) == (0.0, 1.0, False, True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import EulerAncestralDiscreteScheduler, FlowMatchEulerDiscreteScheduler
-from tiny import BlockCounter, TinyPipeline
+from tiny import BlockCounter, TinyPipeline, noise, texts
 from tiny_models import SPECIMENS
 
 from outpace.accel import METHODS, Method, ScheduledTaylor, accelerate, find_family
@@ -19,7 +20,7 @@ from outpace.accel.forecast.entries import Entry, mixed_weights
 from outpace.accel.forecast.errors import measure, off_scale
 from outpace.accel.forecast.history import Anchor, History
 from outpace.accel.forecast.partial import Partial, possible
-from outpace.accel.methods.scheduled_taylor import DENSEST, places_of
+from outpace.accel.methods.scheduled_taylor import DENSEST, SchedulePolicy, places_of
 from outpace.accel.prediction import Prediction
 from outpace.errors import ConfigError, InputError
 
@@ -151,6 +152,25 @@ def test_the_first_clean_picture_says_how_dense_the_steps_lie_unless_guidance_ma
     chosen, even, dense = places
     assert even[0][1] == 4 and dense[0][1] == 2
     assert chosen == (even if size == 1.0 and guidance is None else dense)
+
+
+@pytest.mark.parametrize("guided", [False, True])
+def test_rows_that_begin_alike_and_are_all_stepped_are_pictures_unless_they_go_on_alike(
+    monkeypatch: pytest.MonkeyPatch, guided: bool
+) -> None:
+    """Prompts with one seed; or branches that a pipeline steps all, as DiTPipeline does."""
+    told: list[float] = []
+    monkeypatch.setattr("outpace.accel.forecast.forecaster.off_scale", lambda prediction, now: [0.1, 0.3])
+    monkeypatch.setattr(SchedulePolicy, "sized", lambda self, off: told.append(off))
+    pipe = TinyPipeline(FLUX)
+    latents, text = noise(pipe.model, [0, 0]), texts([0, 1])
+    with accelerate(pipe, ScheduledTaylor(speedup=2.0)):
+        pipe.scheduler.set_timesteps(6)
+        for t in pipe.scheduler.timesteps:
+            field = pipe.model.call(pipe.transformer, latents, t.expand(2).float(), text)
+            field = field[:1].expand_as(field) if guided else field
+            latents = pipe.scheduler.step(field, t, latents, return_dict=False)[0]
+    assert told == [math.inf if guided else 0.3]
 
 
 def test_two_experts_share_the_budget() -> None:
