@@ -14,6 +14,7 @@ Shapes: rows of latents, flattened where norms are taken.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -90,13 +91,13 @@ def off_scale(prediction: Prediction, now: Entry) -> list[float] | None:
     says next to nothing of the clean picture: noise that is predicted from nearly pure noise. Everything is read from
     the device at once. Shapes: one number for each row of `now`.
     """
-    if abs(float(prediction.output(now.u, torch.zeros(()), torch.ones(())))) < TOLD:
+    told = abs(float(prediction.output(now.u, torch.zeros(()), torch.ones(()))))
+    if told < TOLD:
         return None
-    clean = now.clean.float().flatten(1)
-    unit = clean * (clean.shape[1] ** 0.5 / clean.norm(dim=1, keepdim=True).clamp_min(1e-6))
-    output = prediction.output(now.u, now.seen, now.clean).flatten(1)
-    changed = prediction.output(now.u, now.seen, unit.view_as(now.clean)).flatten(1)
-    return ((changed - output).norm(dim=1) / output.norm(dim=1).clamp_min(1e-12)).tolist()
+    output = prediction.output(now.u, now.seen, now.clean)
+    clean, output = (x.float().flatten(1).norm(dim=1) for x in (now.clean, output))
+    size = math.sqrt(now.clean[0].numel())
+    return (told * (clean - size).abs() / output.clamp_min(1e-12)).tolist()
 
 
 def _products(truth: torch.Tensor, guesses: Sequence[torch.Tensor]) -> torch.Tensor:
