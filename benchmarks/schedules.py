@@ -104,6 +104,11 @@ class Bench:
         return psnr(pictures, self.plain, self.peak)
 
 
+def in_short(found: Sequence[float]) -> dict[str, float]:
+    """What a row keeps of the PSNR of every prompt."""
+    return {"mean": fmean(found), "worst": min(found)}
+
+
 def calibrated(pipeline: str, steps: int) -> tuple[ScheduledTaylor, float]:
     """The method, and what finding it cost in plain runs of one prompt."""
     pocket = POCKETS[pipeline]
@@ -123,12 +128,10 @@ def mapped(pipeline: str) -> Iterator[dict[str, Any]]:
         bench = Bench(pipeline, "held_out", HELD_OUT, steps)
         row: dict[str, Any] = {"pipeline": pipeline, "steps": steps, "cost": cost}
         for name, method in (("mapped", known), ("own", own), ("online", ScheduledTaylor(speedup=SPEEDUP))):
-            found = bench.psnr(method)
-            row[name] = {"mean": fmean(found), "worst": min(found)}
+            row[name] = in_short(bench.psnr(method))
         bench = Bench(pipeline, "calibration", CALIBRATED, steps)
         for name, method in (("own", own), ("online", ScheduledTaylor(speedup=SPEEDUP))):
-            found = bench.psnr(method)
-            row[f"{name} there"] = {"mean": fmean(found), "worst": min(found)}
+            row[f"{name} there"] = in_short(bench.psnr(method))
         yield row
 
 
@@ -206,13 +209,13 @@ def power(
         for speedup in speedups:
             online = bench.psnr(ScheduledTaylor(speedup=speedup))
             row: dict[str, Any] = {"pipeline": pipeline, "steps": count, "speedup": speedup, "prompts": prompts}
-            row["online"] = {"mean": fmean(online), "worst": min(online)}
+            row["online"] = in_short(online)
             row["power"] = []
             for early, order, replay in product(EXPONENTS, ORDERS, REPLAYS):
                 method = ScheduledTaylor(speedup=speedup, early=early, order=order, replay=replay)
                 found = bench.psnr(method)
                 of = {"early": early, "order": order, "replay": replay}
-                row["power"].append({**of, "mean": fmean(found), "worst": min(found)})
+                row["power"].append(of | in_short(found))
             yield row
 
 
@@ -223,8 +226,7 @@ def online(pipeline: str, rows: Sequence[dict[str, Any]]) -> Iterator[dict[str, 
         bench = Bench(pipeline, "held_out", prompts, steps)
         for row in own:
             if (row["steps"], row["prompts"]) == (steps, prompts):
-                found = bench.psnr(ScheduledTaylor(speedup=row["speedup"]))
-                yield {**row, "online": {"mean": fmean(found), "worst": min(found)}}
+                yield {**row, "online": in_short(bench.psnr(ScheduledTaylor(speedup=row["speedup"])))}
 
 
 def early(pipeline: str, steps: Sequence[int], speedups: Sequence[float] = DIALS) -> Iterator[dict[str, Any]]:
@@ -248,14 +250,14 @@ def first(pipeline: str, speedups: Sequence[float] = DIALS) -> Iterator[dict[str
         count = round(28 / speedup)
         online = bench.psnr(ScheduledTaylor(speedup=speedup))
         row: dict[str, Any] = {"pipeline": pipeline, "speedup": speedup, "prompts": len(online)}
-        row["online"] = {"mean": fmean(online), "worst": min(online)}
+        row["online"] = in_short(online)
         row["first"] = []
         for gap in GAPS:
             places = after(gap, count, 28)
             if places[1] - places[0] <= places[2] - places[1]:
                 method = ScheduledTaylor(speedup=28 / count, levels=tuple(levels[place] for place in places))  # pyright: ignore[reportArgumentType]
                 found = bench.psnr(method)
-                row["first"].append({"gap": gap, "places": places, "mean": fmean(found), "worst": min(found)})
+                row["first"].append({"gap": gap, "places": places} | in_short(found))
         yield row
 
 
@@ -312,15 +314,13 @@ def main() -> None:
         ),
         "early": lambda pipeline: early(pipeline, options.steps),
         "first": lambda pipeline: first(pipeline, options.speedups),
+        "online": lambda pipeline: online(pipeline, held["power"]),
     }
     torch.set_num_threads(1)
     held: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    held = {part: held.get(part, []) for part in measures} | {k: v for k, v in held.items() if k not in measures}
-    parts = set(options.what) & set(measures) or set(measures)
+    held = {part: held.get(part, []) for part in KEYS} | {k: v for k, v in held.items() if k not in KEYS}
+    parts = set(options.what) & set(measures) or set(KEYS)
     pipelines = set(options.what) & set(PIPELINES) or set(PIPELINES)
-    if "online" in options.what:
-        parts = (set(options.what) & set(measures)) | {"online"}
-        measures["online"] = lambda pipeline: online(pipeline, tuple(held["power"]))
     for part in measures:
         for pipeline in PIPELINES:
             if part not in parts or pipeline not in pipelines:
