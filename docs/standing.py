@@ -189,20 +189,26 @@ def calibration_table(comparisons: Sequence[dict[str, Any]]) -> str:
     ]
     found: list[tuple[float, list[float | None]]] = []
     for data in sorted(comparisons, key=lambda data: not is_untouched(data)):
-        named = [curve_of(data, kind) for kind in (ONLINE, CALIBRATED)]
-        if None in named:
+        online, calibrated = curve_of(data, ONLINE), curve_of(data, CALIBRATED)
+        if online is None or calibrated is None:
             continue
         curves = curves_of(data, by_time=False)
         others = [curve for curve, kind in kinds_of(data).items() if not kind.startswith(ONLINE)]
         cells = []
         for at in SHOWN:
-            reached = [value_at(curves[curve], at) for curve in [*named, *others] if curve is not None]
-            means = [one[0] if one else None for one in reached]
-            rival = max((mean for mean in means[2:] if mean is not None), default=None)
-            found.append((at, [*means[:2], rival]))
-            cells.append("{}, {}; {}".format(*("-" if mean is None else f"{mean:.1f}" for mean in [*means[:2], rival])))
+            ours = [mean_at(curves[curve], at) for curve in (online, calibrated)]
+            rivals = [mean for curve in others if (mean := mean_at(curves[curve], at)) is not None]
+            means = [*ours, max(rivals, default=None)]
+            found.append((at, means))
+            cells.append("{}, {}; {}".format(*("-" if mean is None else f"{mean:.1f}" for mean in means)))
         lines.append(f"| {data['pipeline']['name']}, {data['pipeline']['steps']} steps | {' | '.join(cells)} |")
     return "\n".join([*lines, "", *ahead(found)])
+
+
+def mean_at(points: Sequence[Point], speedup: float) -> float | None:
+    """Mean PSNR of a curve at `speedup`; None where it does not reach it."""
+    found = value_at(points, speedup)
+    return found[0] if found else None
 
 
 def ahead(found: Sequence[tuple[float, list[float | None]]]) -> list[str]:
