@@ -18,12 +18,12 @@ from torch import nn
 
 from ..errors import OutpaceError
 from .families import Family, Stack, find_family
+from .families.family import modules_at
 from .forecast import Forecaster, History
 from .handle import Acceleration
 from .methods import Method
 from .methods.gated_taylor import GatedTaylor
 from .policy import Policy
-from .reuse import constant_modules
 
 if TYPE_CHECKING:
     from .forecast.errors import Measured
@@ -119,6 +119,8 @@ def findings_of(transformer: nn.Module, inputs: Inputs, rounding: float) -> Iter
         return "" if equal else "the result differs from the plain one"
 
     def skipped() -> str:
+        if family.for_blocks and not modules_at(transformer, family.for_blocks):
+            return "for_blocks names none of the model's modules"
         return forced((), all_forecast=True)
 
     def mixed() -> str | None:
@@ -221,7 +223,7 @@ def constant(transformer: nn.Module, inputs: Inputs) -> str:
         named = site.bind(*args, **kwargs).arguments
         moved = {name: scaled(named[name], factor) for name in family.moves if name in named and name != family.cache}
         found: dict[str, list[torch.Tensor]] = {}
-        watched = constant_modules(transformer, family.constant)
+        watched = modules_at(transformer, family.constant)
         handles = [
             module.register_forward_hook(
                 lambda _m, _a, output, path=path: made.extend((path, leaf, leaf._version) for leaf in leaves(output))

@@ -15,6 +15,7 @@ from .clock import Clock, Followed
 from .conditioning import Conditioning
 from .denoiser import Denoiser, Interception, Site
 from .guider import GuiderReader
+from .inlets import Inlets
 from .inputs import timestep_of
 from .moment import Moment
 from .part import Current, Part, Shared, order_of
@@ -40,6 +41,7 @@ class Conductor:
         self._target: Any = None
         self._denoisers: dict[str, Denoiser] = {}
         self._sites: dict[str, list[Site]] = {}
+        self._inlets: dict[str, Inlets] = {}
         self._followed: WeakSet[Followed] = WeakSet()
         self._guider = GuiderReader(lambda: getattr(self._target, "guider", None))
         self.start()
@@ -100,6 +102,7 @@ class Conductor:
                 site = part.site(denoiser, index, site)
             sites.append(site)
         self._sites[denoiser.name] = sites
+        self._inlets[denoiser.name] = Inlets(denoiser)  # after the parts, so that it is asked before them
 
     def detach(self) -> None:
         """Leave the pipeline, its clock and its transformers as they were found."""
@@ -108,8 +111,11 @@ class Conductor:
         for followed in self._followed:
             followed.leave()
         self.shared.clock.detach()
+        for inlets in self._inlets.values():
+            inlets.remove()
         for part in self.parts:
             part.detach()
+        self._inlets.clear()
         self._sites.clear()
         self._denoisers.clear()
         self._guider.remove()
@@ -149,12 +155,14 @@ class Conductor:
 
     def call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         """One call of the transformer. Raises: ConflictError where it belongs to another request than the step."""
+        inlets = self._inlets[denoiser.name]
         with self.requests.turn():
             self._called = self._inside = True
             try:
                 return self._call(denoiser, site, args, kwargs)
             finally:
-                self._inside = False
+                self._inside = denoiser.idle = False
+                inlets.end()
 
     def _call(self, denoiser: Denoiser, site: Interception, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
         shared, trace = self.shared, self.shared.trace
@@ -190,10 +198,12 @@ class Conductor:
                     part.leave(self._leading)
             self._leading = denoiser.name
         current = shared.current = self._current(denoiser, moment, named, placed=context is None)
-        for part in self.parts:
-            part.begin(current)
         begin = trace.timings.mark(named)
         try:
+            for part in self.parts:
+                part.begin(current)
+            denoiser.idle = current.idle
+            self._inlets[denoiser.name].begin(current.made)
             output = site.proceed(*args, **kwargs)
         except BaseException:
             trace.timings.drop()

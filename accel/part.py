@@ -16,8 +16,10 @@ from ..errors import ConflictError
 from .clock import Clock
 from .denoiser import Denoiser, Proceed, Rows, Site
 from .families import Stack
+from .inlets import Made
 from .moment import Moment
 from .multistep import Multistep
+from .streams import Kind
 from .trace import Call, Trace
 
 PLACES = ("expectation", "solver", "forecast", "bricks", "attention")
@@ -45,6 +47,11 @@ class Current:
     """Tokens in the block under way that become the picture, where attention is left out; in some models the text's
     are among them."""
 
+    idle: bool = False
+    """True where it is known from the beginning that no block runs, for any row."""
+    made: Made | None = field(default_factory=dict)
+    """What the modules give that work for the blocks alone (see inlets.py); None where that is known already."""
+
     @property
     def batch(self) -> int:
         """Rows of the batch."""
@@ -55,7 +62,7 @@ class Current:
         """What is denoised: a tensor, a list of tensors, or None."""
         return self.named.get(self.denoiser.family.latents)
 
-    def signature(self, hidden: torch.Tensor) -> tuple[Any, ...]:
+    def signature(self, hidden: Kind | torch.Tensor) -> tuple[Any, ...]:
         """What must stay the same for what is remembered to hold: the tokens' kind, and what is asked for."""
         return (tuple(hidden.shape), hidden.dtype, hidden.device, self.generation)
 

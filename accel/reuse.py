@@ -8,7 +8,6 @@ a comparison and never a picture.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModelError
 from .conditioning import Seen, leaves, same_plain, version_of
 from .denoiser import Denoiser, Interception
+from .families.family import modules_at
+from .inlets import is_watched
 from .part import Current, Part, Shared
 from .trace import Call
 
@@ -103,7 +104,7 @@ class Reuse(Part):
 
     def attach(self, denoiser: Denoiser) -> None:
         """Watch what stays the same. Raises: UnsupportedModelError where the family names nothing of it."""
-        found = constant_modules(denoiser.transformer, denoiser.family.constant)
+        found = modules_at(denoiser.transformer, denoiser.family.constant)
         if not found:
             raise UnsupportedModelError(
                 f"nothing in {type(denoiser.transformer).__name__} is known to be given the same at every step of a "
@@ -178,14 +179,6 @@ class Reuse(Part):
         return Result(generation, given, output, versions, size)
 
 
-def constant_modules(transformer: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
-    """Modules of `transformer` by path that one of `patterns` names; a star stands for one word of a path."""
-    if not patterns:
-        return {}
-    words = "|".join(re.escape(pattern).replace(r"\*", r"[^.]+") for pattern in patterns)
-    return {path: module for path, module in transformer.named_modules() if re.fullmatch(words, path)}
-
-
 def seen(args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any] | None:
     """What is given, to be recognised; None where that cannot be."""
     found: dict[str, Any] = {}
@@ -239,12 +232,3 @@ def tensors_in(output: Any) -> list[Tensor] | None:
     if not all(part is None or isinstance(part, Tensor) for part in parts):
         return None
     return [part for part in parts if part is not None]
-
-
-def is_watched(module: nn.Module) -> bool:
-    """True where somebody else follows the calls of a module or of what is in it, or it draws at random in training."""
-    for part in module.modules():
-        hooks = getattr(getattr(part, "_diffusers_hook", None), "hooks", None)
-        if part.training or part._forward_hooks or part._forward_pre_hooks or hooks:
-            return True
-    return False

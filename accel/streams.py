@@ -7,6 +7,7 @@ stream is (samples, ...); a row of the batch is a sample, or the guidance row of
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,6 +17,19 @@ from .families.family import Named
 
 MAIN = "picture"
 """The stream of `Stack.hidden`, where it is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What is known of a stream, or of an argument, without its values."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @staticmethod
+    def of(tensor: torch.Tensor) -> Kind:
+        return Kind(tuple(tensor.shape), tensor.dtype, tensor.device)
 
 
 def samples_first(tensor: torch.Tensor, stack: Stack, name: str, batch: int) -> torch.Tensor:

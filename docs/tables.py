@@ -84,16 +84,13 @@ def reuse() -> str:
     """What ExactReuse saves on the published models: the counts that are stored for `outpace flops`."""
     from outpace.accel.estimate.counted import FILE
 
-    lines = ["| model | of a call | of a forecast call | a call |", "| --- | ---: | ---: | ---: |"]
+    lines = ["| model | of a call | a call |", "| --- | ---: | ---: |"]
     for name, entry in json.loads(FILE.read_text(encoding="utf-8"))["accounts"].items():
         told = entry["account"]
         if told["constant_flops"]:
-            shares = (
-                told["constant_flops"] / told["flops_per_call"],
-                told["constant_outside_flops"] / told["forecast_flops"],
-            )
+            share = told["constant_flops"] / told["flops_per_call"]
             amount = f"{told['constant_flops'] / 1e9:.3g} GFLOP"
-            lines.append(f"| {name} | {100 * shares[0]:.2f} % | {100 * shares[1]:.1f} % | {amount} |")
+            lines.append(f"| {name} | {100 * share:.2f} % | {amount} |")
     return "\n".join(lines)
 
 

@@ -77,9 +77,9 @@ class Account:
     flops_per_step: int
     flops_total: int
     forecast_flops: int
-    """Of one call that is forecast: what is outside the blocks."""
+    """Of one call that is forecast without a block: what is outside the blocks and does not work for them alone."""
     first_block_flops: int
-    """What a gate that looks at the first block adds to that."""
+    """Of the first block, which a gate may look at; everything outside the blocks then runs."""
     constant_flops: int
     """Of one call: what only sees the prompt or reference pictures, and ExactReuse computes once a run."""
     constant_outside_flops: int

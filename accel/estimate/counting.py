@@ -11,11 +11,11 @@ from torch import nn
 from ...errors import ConfigError
 from ..denoiser import hidden_of
 from ..families import find_family
+from ..families.family import modules_at
 from ..methods.gated_taylor import GatedTaylor
-from ..reuse import constant_modules
 from .account import Account, Ceiling, Kept
 from .parts import OUTSIDE, pieces_of
-from .recording import record_call
+from .recording import Recording, record_call
 from .sample import sample_of
 from .source import signature_of
 
@@ -69,10 +69,17 @@ def flops(
         watch.remove()
     pieces = pieces_of(transformer, recording, sample.latent.tokens)
     whole = sum(piece.flops for piece in pieces)
-    outside = sum(piece.flops for piece in pieces if piece.stack == OUTSIDE)
+    family = find_family(transformer)
+    idle = recording.without(*modules_at(transformer, family.for_blocks))
+
+    def outside(some: Recording) -> int:
+        return sum(
+            piece.flops for piece in pieces_of(transformer, some, sample.latent.tokens) if piece.stack == OUTSIDE
+        )
+
     first = sum(piece.flops for piece in pieces_of(transformer, recording.within(watch.first), sample.latent.tokens))
-    constant = recording.within(*constant_modules(transformer, find_family(transformer).constant))
-    unchanging = pieces_of(transformer, constant, sample.latent.tokens)
+    constant = modules_at(transformer, family.constant)
+    unchanging = pieces_of(transformer, recording.within(*constant), sample.latent.tokens)
     parameters = sum(piece.parameters for piece in pieces)
     size, together = DTYPES[dtype].itemsize, signature_of(found.transformer).together
     return Account(
@@ -93,11 +100,11 @@ def flops(
         flops_per_call=whole,
         flops_per_step=sample.calls * whole,
         flops_total=sample.steps * sample.calls * whole,
-        forecast_flops=outside,
+        forecast_flops=outside(idle),
         first_block_flops=first,
         constant_flops=sum(piece.flops for piece in unchanging),
-        constant_outside_flops=sum(piece.flops for piece in unchanging if piece.stack == OUTSIDE),
-        ceilings=ceilings(whole, outside, first),
+        constant_outside_flops=outside(idle.within(*constant)),
+        ceilings=ceilings(whole, outside(idle), outside(recording) + first),
         kept=tuple(
             kept(method, setting, watch, size, runs=sample.calls, decide=sample.calls if together else 1)
             for setting, method in {
@@ -109,17 +116,17 @@ def flops(
     )
 
 
-def ceilings(whole: int, outside: int, first: int, shares: Sequence[float] = SHARES) -> tuple[Ceiling, ...]:
+def ceilings(whole: int, idle: int, probing: int, shares: Sequence[float] = SHARES) -> tuple[Ceiling, ...]:
     """The ceiling at each share of computed steps.
 
     Args:
-        whole, outside, first: FLOPs of a call, of what of it is in no block, of its first block.
+        whole, idle, probing: FLOPs of a call, of one that runs no block, of one that runs the first.
     """
     return tuple(
         Ceiling(
             computed=share,
-            planned=whole / (share * whole + (1 - share) * outside),
-            probed=whole / (share * whole + (1 - share) * (outside + first)),
+            planned=whole / (share * whole + (1 - share) * idle),
+            probed=whole / (share * whole + (1 - share) * probing),
         )
         for share in shares
     )

@@ -22,7 +22,7 @@ PARTS = (SELF, PROJECTIONS, FFN, FUSED, CROSS, MODULATION, EMBEDDERS, OUTPUT, RE
 """In the order they are shown."""
 
 OUTSIDE = "outside the blocks"
-"""The stack of what is in no block: it runs at every step, forecast or not."""
+"""The stack of what is in no block."""
 
 _INSIDE = (
     (FUSED, r"to_qkv_mlp_proj|single_transformer_blocks\.\d+\.(attn\.to_out|proj_out)(\.(weight|bias))?$"),

@@ -65,6 +65,14 @@ class Recording:
             products={running: flops for running, flops in self.products.items() if not wanted.isdisjoint(running)},
         )
 
+    def without(self, *paths: str) -> Recording:
+        """What is left where the modules at `paths` are not called."""
+        gone = {*paths}
+        return Recording(
+            attention=tuple((running, site) for running, site in self.attention if gone.isdisjoint(running)),
+            products={running: flops for running, flops in self.products.items() if gone.isdisjoint(running)},
+        )
+
 
 class _Place:
     """The modules that are running."""

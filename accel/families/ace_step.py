@@ -12,5 +12,11 @@ register_family(
             "condition_embedder",
             *keys_of("layers.*.cross_attn"),
         ),
+        for_blocks=(
+            "proj_in_conv",
+            "condition_embedder",
+            "time_embed.time_proj",
+            "time_embed_r.time_proj",
+        ),
     )
 )

@@ -13,6 +13,11 @@ register_family(
             "condition_embedder.text_embedder",
             *keys_of("blocks.*.attn2"),
         ),
+        for_blocks=(
+            "patch_embedding",
+            "condition_embedder.time_proj",
+            "condition_embedder.text_embedder",
+        ),
     )
 )
 register_family(
@@ -27,6 +32,12 @@ register_family(
         constant=(
             "condition_embedder.text_embedder",
             *keys_of("blocks.*.attn2"),
+        ),
+        for_blocks=(
+            "patch_embedding",
+            "far_patch_embedding",
+            "condition_embedder.time_proj",
+            "condition_embedder.text_embedder",
         ),
     )
 )

@@ -11,5 +11,9 @@ register_family(
             Stack(path="single_transformer_blocks"),
         ),
         constant=("context_embedder",),
+        for_blocks=(
+            "pos_embed",
+            "context_embedder",
+        ),
     )
 )

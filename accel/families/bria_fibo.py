@@ -16,6 +16,12 @@ register_family(
             "context_embedder",
             "caption_projection.*",
         ),
+        for_blocks=(
+            "x_embedder",
+            "context_embedder",
+            "pos_embed",
+            "caption_projection.*",
+        ),
     )
 )
 register_family(
@@ -28,6 +34,11 @@ register_family(
         constant=(
             "perceiver",
             *keys_of("layers.*.cross_attention"),
+        ),
+        for_blocks=(
+            "x_embedder",
+            "noise_refiner.*",
+            "perceiver",
         ),
     )
 )

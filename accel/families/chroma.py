@@ -14,5 +14,10 @@ register_family(
         grid=by_positions,
         numbered=True,  # modulations of all blocks are computed at once, and handed out by place
         constant=("context_embedder",),
+        for_blocks=(
+            "x_embedder",
+            "context_embedder",
+            "pos_embed",
+        ),
     )
 )

@@ -9,5 +9,6 @@ register_family(
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT),),
         frames_first=True,
         constant=("patch_embed.text_proj",),
+        for_blocks=("patch_embed",),
     )
 )

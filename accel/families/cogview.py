@@ -8,5 +8,9 @@ register_family(
         transformers=("CogView3PlusTransformer2DModel", "CogView4Transformer2DModel"),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, conditioning=("temb", "emb")),),
         constant=("patch_embed.text_proj",),
+        for_blocks=(
+            "patch_embed",
+            "rope",
+        ),
     )
 )

@@ -23,6 +23,11 @@ register_family(
         transformers=("CosmosTransformer3DModel",),
         stacks=(Stack(path="transformer_blocks", attention=("attn1",)),),
         constant=(*keys_of("transformer_blocks.*.attn2"),),
+        for_blocks=(
+            "patch_embed",
+            "learnable_pos_embed",
+            "rope",
+        ),
     )
 )
 register_family(
@@ -43,5 +48,13 @@ register_family(
         latents="",  # none with a batch
         time="vision_timesteps",
         moving=("vision_tokens", "sound_tokens", "action_tokens", "sound_timesteps", "action_timesteps"),
+        for_blocks=(
+            "embed_tokens",
+            "proj_in",
+            "audio_proj_in",
+            "time_proj",
+            "time_embedder",
+            "rotary_emb",
+        ),
     )
 )

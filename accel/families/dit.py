@@ -7,5 +7,6 @@ register_family(
         name="dit",
         transformers=("DiTTransformer2DModel",),
         stacks=(Stack(path="transformer_blocks", conditioning=("timestep",)),),
+        for_blocks=("pos_embed",),
     )
 )

@@ -7,5 +7,6 @@ register_family(
         name="dit3d",
         transformers=("DiT3DTransformerModel",),
         stacks=(Stack(path="transformer_blocks", conditioning=("timestep",)),),
+        for_blocks=("proj_in",),
     )
 )

@@ -8,5 +8,10 @@ register_family(
         transformers=("EasyAnimateTransformer3DModel",),
         stacks=(Stack(path="transformer_blocks", returns=IMAGE_THEN_TEXT, attention=("attn1",)),),
         constant=("text_proj",),
+        for_blocks=(
+            "proj",
+            "text_proj",
+            "rope_embedding",
+        ),
     )
 )

@@ -16,5 +16,10 @@ register_family(
                 shared=(),
             ),
         ),
+        for_blocks=(
+            "x_embedder",
+            "pos_embed",
+            "adaLN_modulation",
+        ),
     )
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -131,6 +132,11 @@ class Family:
     """Modules that only see what stays the same through a run, the prompt or reference pictures and no timestep, by
     path; a star stands for one word: ("context_embedder", "blocks.*.attn2.to_k"). ExactReuse computes them once."""
 
+    for_blocks: tuple[str, ...] = ()
+    """Modules whose results only the blocks read, by path as in `constant`: ("x_embedder", "pos_embed"). They are not
+    run in a call in which every block is forecast. What the output head reads, such as the timestep's embedding, has to
+    run."""
+
     def __post_init__(self) -> None:
         if not self.transformers or not self.stacks:
             raise ConfigError(f"family '{self.name}' needs at least one transformer class name and one stack of blocks")
@@ -184,6 +190,14 @@ def held_at(transformer: nn.Module, path: str) -> Any:
         else:
             holder = getattr(holder, name, None)
     return holder
+
+
+def modules_at(transformer: nn.Module, patterns: Sequence[str]) -> dict[str, nn.Module]:
+    """Modules of `transformer` by path that one of `patterns` names; a star stands for one word of a path."""
+    if not patterns:
+        return {}
+    words = "|".join(re.escape(pattern).replace(r"\*", r"[^.]+") for pattern in patterns)
+    return {path: module for path, module in transformer.named_modules() if re.fullmatch(words, path)}
 
 
 FAMILIES: Registry[Family] = Registry("model family")

@@ -22,5 +22,11 @@ register_family(
             "context_embedder",
             "time_text_embed.text_embedder",
         ),
+        for_blocks=(
+            "x_embedder",
+            "context_embedder_norm",
+            "context_embedder",
+            "pos_embed",
+        ),
     )
 )

@@ -17,5 +17,13 @@ register_family(
         always=lambda call: call.get("kv_cache_mode") == "extract",
         grid=by_positions,
         constant=("context_embedder",),
+        for_blocks=(
+            "x_embedder",
+            "context_embedder",
+            "pos_embed",
+            "double_stream_modulation_img",
+            "double_stream_modulation_txt",
+            "single_stream_modulation",
+        ),
     )
 )

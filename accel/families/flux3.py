@@ -23,5 +23,14 @@ register_family(
             "txt_mode_blocks.*",
             "mode_blocks.image_cond.*",
         ),
+        for_blocks=(
+            "x_embedders.*",
+            "context_embedder",
+            "pos_embed",
+            "early_stream_modulations.*",
+            "single_stream_modulations.*",
+            "mode_blocks.image_cond.*",
+            "txt_mode_blocks.*",
+        ),
     )
 )

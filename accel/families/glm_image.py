@@ -13,5 +13,12 @@ register_family(
             "glyph_projector",
             "prior_projector",
         ),
+        for_blocks=(
+            "image_projector",
+            "glyph_projector",
+            "prior_token_embedding",
+            "prior_projector",
+            "rope",
+        ),
     )
 )

@@ -14,5 +14,14 @@ register_family(
             "condition_embedder.text_embedder",
             *keys_of("blocks.*.attn2"),
         ),
+        for_blocks=(
+            "patch_embedding",
+            "patch_short",
+            "patch_mid",
+            "patch_long",
+            "rope",
+            "condition_embedder.time_proj",
+            "condition_embedder.text_embedder",
+        ),
     )
 )

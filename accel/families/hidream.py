@@ -14,5 +14,10 @@ register_family(
         ),
         time="timesteps",
         constant=("caption_projection.*",),
+        for_blocks=(
+            "x_embedder",
+            "pe_embedder",
+            "caption_projection.*",
+        ),
     )
 )

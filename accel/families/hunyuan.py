@@ -20,6 +20,13 @@ register_family(
             "context_embedder.proj_in",
             "image_projection",
         ),
+        for_blocks=(
+            "x_embedder",
+            "clean_x_embedder",
+            "context_embedder",
+            "image_projection",
+            "rope",
+        ),
     )
 )
 register_family(
@@ -32,6 +39,14 @@ register_family(
             "context_embedder.proj_in",
             "context_embedder_2",
             "image_embedder",
+        ),
+        for_blocks=(
+            "x_embedder",
+            "image_embedder",
+            "context_embedder",
+            "context_embedder_2",
+            "cond_type_embed",
+            "rope",
         ),
     )
 )

@@ -11,5 +11,9 @@ register_family(
             "text_embedder",
             *keys_of("blocks.*.attn2"),
         ),
+        for_blocks=(
+            "pos_embed",
+            "text_embedder",
+        ),
     )
 )

@@ -11,5 +11,12 @@ register_family(
             "llm_cond_norm",
             "llm_cond_proj",
         ),
+        for_blocks=(
+            "input_proj",
+            "llm_cond_norm",
+            "llm_cond_proj",
+            "embed_image_indicator",
+            "rotary_emb",
+        ),
     )
 )

@@ -8,6 +8,10 @@ register_family(
         transformers=("JoyImageEditTransformer3DModel",),
         stacks=(Stack(path="double_blocks", returns=IMAGE_THEN_TEXT, text="end"),),
         constant=("condition_embedder.text_embedder",),
+        for_blocks=(
+            "img_in",
+            "condition_embedder",
+        ),
     )
 )
 register_family(
@@ -17,5 +21,9 @@ register_family(
         # The pictures of a sample differ in shape, so that every sample brings positions of its own.
         stacks=(Stack(path="double_blocks", returns=IMAGE_THEN_TEXT, text="end", shared=()),),
         constant=("condition_embedder.text_embedder",),
+        for_blocks=(
+            "img_in",
+            "condition_embedder",
+        ),
     )
 )

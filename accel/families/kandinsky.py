@@ -20,6 +20,13 @@ register_family(
             "text_embeddings",
             "pooled_text_embeddings",
         ),
+        for_blocks=(
+            "visual_embeddings",
+            "visual_rope_embeddings",
+            "text_embeddings",
+            "text_rope_embeddings",
+            "text_transformer_blocks.*",
+        ),
     )
 )
 register_family(
@@ -44,6 +51,18 @@ register_family(
             "audio_text_embeddings",
             "audio_pooled_text_embeddings",
         ),
+        for_blocks=(
+            "visual_embeddings",
+            "visual_rope_embeddings",
+            "audio_embeddings",
+            "audio_rope_embeddings",
+            "video_text_embeddings",
+            "video_text_rope_embeddings",
+            "video_text_transformer_blocks.*",
+            "audio_text_embeddings",
+            "audio_text_rope_embeddings",
+            "audio_text_transformer_blocks.*",
+        ),
     )
 )
 register_family(
@@ -59,5 +78,6 @@ register_family(
             ),
         ),
         frames_first=True,
+        for_blocks=("visual_embeddings", "visual_rope_embeddings"),
     )
 )

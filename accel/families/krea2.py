@@ -11,5 +11,12 @@ register_family(
             "text_fusion",
             "txt_in",
         ),
+        for_blocks=(
+            "img_in",
+            "txt_in",
+            "text_fusion",
+            "time_mod_proj",
+            "rotary_emb",
+        ),
     )
 )

@@ -8,5 +8,6 @@ register_family(
         transformers=("LegoTransformer2DModel",),
         stacks=(Stack(path="bricks", dense="it stays within patches"),),
         moving=("shift",),  # where a step's windows lie
+        for_blocks=("condition",),
     )
 )

@@ -15,5 +15,9 @@ register_family(
             "blocks.*.cross_attn.to_v",
             "blocks.*.cross_attn.k_norm",
         ),
+        for_blocks=(
+            "rotary_embed",
+            "adaln_global_mlp",
+        ),
     )
 )

@@ -14,6 +14,12 @@ register_family(
             "caption_projection",
             *keys_of("transformer_blocks.*.attn2"),
         ),
+        for_blocks=(
+            "proj_in",
+            "caption_projection",
+            "time_embed.linear",
+            "rope",
+        ),
     )
 )
 register_family(
@@ -36,6 +42,22 @@ register_family(
             "audio_caption_projection",
             *keys_of("transformer_blocks.*.attn2"),
             *keys_of("transformer_blocks.*.audio_attn2"),
+        ),
+        for_blocks=(
+            "proj_in",
+            "audio_proj_in",
+            "caption_projection",
+            "audio_caption_projection",
+            "time_embed.linear",
+            "audio_time_embed.linear",
+            "av_cross_attn_video_scale_shift",
+            "av_cross_attn_audio_scale_shift",
+            "av_cross_attn_video_a2v_gate",
+            "av_cross_attn_audio_v2a_gate",
+            "rope",
+            "audio_rope",
+            "cross_attn_rope",
+            "cross_attn_audio_rope",
         ),
     )
 )

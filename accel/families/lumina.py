@@ -11,6 +11,12 @@ register_family(
             "time_caption_embed.caption_embedder",
             "context_refiner.*",
         ),
+        for_blocks=(
+            "x_embedder",
+            "time_caption_embed.caption_embedder",
+            "noise_refiner.*",
+            "context_refiner.*",
+        ),
     )
 )
 register_family(
@@ -23,5 +29,6 @@ register_family(
             "layers.*.norm1_context",
             *keys_of("layers.*.attn2"),
         ),
+        for_blocks=("patch_embedder.proj",),
     )
 )

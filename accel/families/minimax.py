@@ -27,6 +27,13 @@ register_family(
             "context_embedder",
             "token_refiner",
         ),
+        for_blocks=(
+            "proj_in",
+            "audio_proj_in",
+            "context_embedder",
+            "token_refiner",
+            "rope",
+        ),
     )
 )
 register_family(
@@ -34,5 +41,12 @@ register_family(
         name="minimax_music",
         transformers=("MiniMaxMusic3Transformer1DModel",),
         stacks=(Stack(path="transformer_blocks"),),
+        for_blocks=(
+            "preprocess_conv",
+            "proj_in",
+            "time_proj",
+            "time_embed",
+            "rotary_emb",
+        ),
     )
 )

@@ -11,5 +11,10 @@ register_family(
             "time_embed.pooler",
             "time_embed.caption_proj",
         ),
+        for_blocks=(
+            "patch_embed",
+            "time_embed.caption_proj",
+            "rope",
+        ),
     )
 )

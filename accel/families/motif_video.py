@@ -32,5 +32,10 @@ register_family(
             Stack(path="single_transformer_blocks", returns=IMAGE_THEN_TEXT, text="end", span=readers),
         ),
         constant=("context_embedder",),
+        for_blocks=(
+            "x_embedder",
+            "context_embedder",
+            "rope",
+        ),
     )
 )

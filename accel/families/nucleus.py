@@ -16,5 +16,10 @@ register_family(
             "transformer_blocks.*.attn.add_v_proj",
             "transformer_blocks.*.attn.norm_added_k",
         ),
+        for_blocks=(
+            "img_in",
+            "txt_norm",
+            "pos_embed",
+        ),
     )
 )

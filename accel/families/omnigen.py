@@ -7,5 +7,11 @@ register_family(
         name="omnigen",
         transformers=("OmniGenTransformer2DModel",),
         stacks=(Stack(path="layers", attention=("self_attn",)),),
+        for_blocks=(
+            "patch_embedding.output_image_proj",
+            "embed_tokens",
+            "time_token",
+            "rope",
+        ),
     )
 )

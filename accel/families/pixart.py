@@ -11,5 +11,10 @@ register_family(
             "caption_projection",
             *keys_of("transformer_blocks.*.attn2"),
         ),
+        for_blocks=(
+            "pos_embed",
+            "caption_projection",
+            "adaln_single.linear",
+        ),
     )
 )

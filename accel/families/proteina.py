@@ -20,5 +20,12 @@ register_family(
         moving=("local_latents", "local_latents_time"),
         # Recycling runs all blocks again inside one call, on what they gave before.
         always=lambda call: (call.get("recycle_depth") or 0) > 1,
+        for_blocks=(
+            "init_repr_factory",
+            "cond_factory",
+            "transition_c_1",
+            "transition_c_2",
+            "pair_repr_builder",
+        ),
     )
 )

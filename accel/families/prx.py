@@ -19,5 +19,10 @@ register_family(
             "blocks.*.attention.txt_kv_proj",
             "blocks.*.attention.norm_added_k",
         ),
+        for_blocks=(
+            "img_in",
+            "txt_in",
+            "pe_embedder",
+        ),
     )
 )

@@ -13,6 +13,12 @@ register_family(
             "txt_norm",
             "txt_in",
         ),
+        for_blocks=(
+            "img_in",
+            "txt_norm",
+            "txt_in",
+            "pos_embed",
+        ),
     )
 )
 register_family(
@@ -26,5 +32,11 @@ register_family(
         always=lambda call: call.get("kv_cache_mode") == "extract",
         grid=by_shapes,
         constant=("txt_in",),
+        for_blocks=(
+            "img_in",
+            "txt_in",
+            "pos_embed",
+            "modulation",
+        ),
     )
 )

@@ -12,5 +12,13 @@ register_family(
             "caption_norm",
             *keys_of("transformer_blocks.*.attn2"),
         ),
+        for_blocks=(
+            "patch_embed",
+            "patch_embedding",
+            "rope",
+            "time_embed.linear",
+            "caption_projection",
+            "caption_norm",
+        ),
     )
 )

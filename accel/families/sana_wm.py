@@ -21,6 +21,13 @@ register_family(
             "blocks.*.cross_attn.kv_linear",
             "blocks.*.cross_attn.k_norm",
         ),
+        for_blocks=(
+            "x_embedder",
+            "y_embedder",
+            "attention_y_norm",
+            "t_block",
+            "rope",
+        ),
     )
 )
 register_family(
@@ -33,6 +40,11 @@ register_family(
         constant=(
             "caption_projection",
             *keys_of("transformer_blocks.*.attn2"),
+        ),
+        for_blocks=(
+            "proj_in",
+            "caption_projection",
+            "time_embed.linear",
         ),
     )
 )

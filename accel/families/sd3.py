@@ -11,5 +11,9 @@ register_family(
             "context_embedder",
             "time_text_embed.text_embedder",
         ),
+        for_blocks=(
+            "pos_embed",
+            "context_embedder",
+        ),
     )
 )

@@ -12,6 +12,14 @@ register_family(
             "global_proj",
             *keys_of("transformer_blocks.*.attn2"),
         ),
+        for_blocks=(
+            "preprocess_conv",
+            "proj_in",
+            "cross_attention_proj",
+            "global_proj",
+            "time_proj",
+            "timestep_proj",
+        ),
     )
 )
 register_family(
@@ -25,6 +33,16 @@ register_family(
             "transformer_blocks.*.cross_attn.to_kv",
             "transformer_blocks.*.cross_attn.k_norm",
             "transformer_blocks.*.to_local_embed",
+        ),
+        for_blocks=(
+            "preprocess_conv",
+            "proj_in",
+            "to_cond_embed",
+            "to_global_embed",
+            "global_cond_embedder",
+            "timestep_features",
+            "to_timestep_embed",
+            "rotary_pos_emb",
         ),
     )
 )

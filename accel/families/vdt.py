@@ -7,5 +7,6 @@ register_family(
         name="vdt",
         transformers=("VDTTransformer3DModel",),
         stacks=(Stack(path="transformer_blocks", shared=("positions",), conditioning=("timestep",)),),
+        for_blocks=("pos_embed",),
     )
 )

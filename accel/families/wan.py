@@ -35,6 +35,16 @@ register_family(
             *keys_of("blocks.*.attn2"),
             *keys_of("face_adapter.*"),
         ),
+        for_blocks=(
+            "patch_embedding",
+            "rope",
+            "condition_embedder.time_proj",
+            "condition_embedder.text_embedder",
+            "condition_embedder.image_embedder",
+            "pose_patch_embedding",
+            "motion_encoder",
+            "face_encoder",
+        ),
     )
 )
 register_family(
@@ -60,6 +70,13 @@ register_family(
             "vace_blocks.*.proj_in",
             *keys_of("vace_blocks.*.attn2"),
             *keys_of("blocks.*.attn2"),
+        ),
+        for_blocks=(
+            "patch_embedding",
+            "vace_patch_embedding",
+            "rope",
+            "condition_embedder.time_proj",
+            "condition_embedder.text_embedder",
         ),
     )
 )

@@ -23,5 +23,11 @@ register_family(
             "cap_embedder",
             "context_refiner.*",
         ),
+        for_blocks=(
+            "all_x_embedder.*",
+            "cap_embedder",
+            "noise_refiner.*",
+            "context_refiner.*",
+        ),
     )
 )

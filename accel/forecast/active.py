@@ -8,12 +8,17 @@ from typing import Any
 import torch
 
 from ..denoiser import Rows
+from ..inlets import Made
 from ..part import Current
 from ..policy import Policy
 from ..ranks import mean_over
+from ..streams import Kind
 from .history import PROBE_TOKENS, History
 from .partial import Partial
 from .rounding import noise_of, residual_additions
+
+Given = tuple[Any, ...]
+"""What a transformer is given, without values that are others at every step; see `given_of`."""
 
 
 @dataclass(slots=True)
@@ -23,6 +28,12 @@ class Branch:
     signature: tuple[Any, ...]
     streams: dict[str, list[History]]
     """For each stream that leaves the model, the picture's first."""
+    given: Given | None = None
+    """What the transformer was given in the newest call that was not idle."""
+    kinds: dict[str, Kind] = field(default_factory=dict)
+    """What its first block was given then, of every stream."""
+    made: Made = field(default_factory=dict)
+    """What the modules gave then that work for the blocks alone."""
 
     @property
     def rows(self) -> list[History]:
@@ -57,6 +68,10 @@ class Active:
     sizes: dict[str, list[torch.Tensor]] | None = None
     """Mean absolute values of a stream's tokens behind each block, one a row, where this call is to tell what rounding
     adds."""
+    given: Given | None = None
+    """What the transformer is given; None where that does not tell what its first block will be."""
+    reached: bool = False
+    """Whether the first block was called."""
     begin: Any = None
     """When the second block was reached."""
     probed: int = 0

@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 import torch
 
 from ...errors import ConflictError
+from ..conditioning import leaves
 from ..denoiser import Denoiser
 from ..inputs import agreement, tied_rows
 from ..part import Current, Part, Shared
 from ..policy import Policy
 from ..ranks import ASKED, COMPUTED, agree
-from ..streams import several
-from .active import Active, Branch
+from ..streams import Kind, several
+from .active import Active, Branch, Given
 from .history import History
 from .partial import possible
 from .rounding import COARSE
@@ -90,10 +91,24 @@ class Deciding(Part):
             self.clock.reads.later(agreement(current.latents, known), seen)
         return known
 
-    def _plan(self, active: Active, streams: dict[str, torch.Tensor]) -> None:
+    def _foresee(self, active: Active) -> None:
+        """Decide before the transformer runs, where it is given what it was before, so that its first block will be."""
+        current = active.current
+        known = self._branches.get((current.denoiser.name, current.moment.branch))
+        active.given = given_of(current)
+        if known is None or active.given is None or known.given != active.given:
+            return
+        timings = self.trace.timings
+        begin = timings.mark(current.named)
+        self._plan(active, known.kinds)
+        current.idle = not any(active.computed) and all(active.reason) and not active.partial.depth
+        current.made = known.made if current.idle else None
+        timings.span("gate and forecast", begin, timings.mark(current.named))
+
+    def _plan(self, active: Active, streams: dict[str, Kind]) -> None:
         """Decide what can be decided before the first block; an empty reason is left for the gate."""
         moment, denoiser = active.current.moment, active.current.denoiser
-        batch = len(next(iter(streams.values())))
+        batch = next(iter(streams.values())).shape[0]
         if len(self.makers) > 1 and batch % len(self.makers) == 0:
             active.tie = batch // len(self.makers)  # strangers with one seed begin with the same latents, too
         elif batch % active.tie:
@@ -199,12 +214,12 @@ class Deciding(Part):
             same = [a.step for a in histories[row].anchors[: len(weights)]] == steps
             active.weights[row] = weights if same else histories[row].weights(active.at[sample])
 
-    def _open_branch(self, active: Active, streams: dict[str, torch.Tensor]) -> str:
+    def _open_branch(self, active: Active, streams: dict[str, Kind]) -> str:
         """Find the state of this call's branch, or begin it anew and say why."""
         current = active.current
         key = (current.denoiser.name, current.moment.branch)
         main, *others = streams.items()
-        signature = current.signature(main[1]) + tuple((name, tuple(tensor.shape)) for name, tensor in others)
+        signature = current.signature(main[1]) + tuple((name, kind.shape) for name, kind in others)
         branch = self._branches.get(key)
         if branch is None or branch.signature != signature:
             reason = "first step" if branch is None else current.changed or "inputs changed"
@@ -307,6 +322,23 @@ class Deciding(Part):
             if refused is None:
                 active.probed += 1
         self._tie_samples(active)
+
+
+def given_of(current: Current) -> Given | None:
+    """What tells, before a transformer runs, what its first block will be given: as much as that was in another call
+    where this is the same.
+
+    Returns: the generation of what stays the same through a run, the kinds of what does not, and the types in which is
+        computed; None where a cache comes along, and where processes share the transformer and have to agree.
+    """
+    denoiser, named = current.denoiser, current.named
+    if denoiser.ranks is not None or denoiser.keeps(named):
+        return None
+    moving = [(path, leaf) for name in sorted(denoiser.family.moves) for path, leaf in leaves(name, named.get(name))]
+    kinds = tuple((path, Kind.of(leaf) if isinstance(leaf, torch.Tensor) else type(leaf)) for path, leaf in moving)
+    device = next((leaf.device.type for _, leaf in moving if isinstance(leaf, torch.Tensor)), "cpu")
+    mixed = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return (current.generation, None if denoiser.weight is None else denoiser.weight.dtype, mixed, kinds)
 
 
 def doubt(history: History, at: float) -> str:

@@ -1,7 +1,8 @@
 """Drives a denoiser: runs the blocks for the samples that are computed, and forecasts the others.
 
-What is forecast is the last block's output; embedding, output head and the true timestep's modulation always run
-(last-block forecast of CG-Taylor, 2025, arXiv:2508.02240). Every row of a batch keeps its own history; which samples
+What is forecast is the last block's output; the output head and the true timestep's modulation of it always run
+(last-block forecast of CG-Taylor, 2025, arXiv:2508.02240), what works for the blocks alone where one of them does (see
+inlets.py). Every row of a batch keeps its own history; which samples
 are computed is decided in deciding.py. Where several streams leave the model (a video and its sound), each is forecast.
 """
 
@@ -15,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ...errors import ConflictError
+from ...errors import ConflictError, UnsupportedModelError
 from ..denoiser import Denoiser, Rows, Site, echo
 from ..families import Stack
 from ..inputs import agreement
@@ -23,7 +24,7 @@ from ..part import BlockSite, Current, Shared
 from ..policy import Forecasting, Policy
 from ..prediction import Prediction
 from ..ranks import agree
-from ..streams import named_result, rows_of, streams_in, with_streams
+from ..streams import Kind, named_result, rows_of, streams_in, with_streams
 from ..trace import Call
 from .active import Active
 from .deciding import Deciding
@@ -119,6 +120,7 @@ class Forecaster(Deciding):
     def begin(self, current: Current) -> None:
         """A call of the transformer begins."""
         self._active = Active(current, self._tied(current))
+        self._foresee(self._active)
 
     def abort(self) -> None:
         """The call under way ended with an exception."""
@@ -130,9 +132,11 @@ class Forecaster(Deciding):
         if active is None or call is None:
             return call
         denoiser, moment = active.current.denoiser, active.current.moment
-        if not active.computed:
+        if not active.reached or active.branch is None:
             self.trace.warn(f"{denoiser.name} ran without reaching its first block; nothing was decided there")
             return None
+        if not active.current.idle and active.current.made is not None:
+            active.branch.given, active.branch.made = active.given, active.current.made
         if moment.leader:
             self._decided, self._tie, self._used = active.computed, active.tie, active.used()
             self._orders, self._depths = active.order, active.partial.depth
@@ -163,7 +167,7 @@ class Forecaster(Deciding):
         stack, named, timings = denoiser.stacks[index], site.named(args, kwargs), self.trace.timings
         if index == 0:
             return self._first_block(active, site, args, kwargs)
-        if active.branch is None:  # the first block was left out of this call, so nothing was decided
+        if not active.reached:  # the first block was left out of this call, so nothing was decided
             return site.proceed(*args, **kwargs)
         if index == 1:
             active.begin = timings.mark(named)
@@ -189,7 +193,14 @@ class Forecaster(Deciding):
         batch = rows_of(hidden, stack, active.current.batch)
         timings = self.trace.timings
         begin = timings.mark(named)
-        self._plan(active, streams_in(named, stack, active.current.named, batch))
+        streams = streams_in(named, stack, active.current.named, batch)
+        kinds = {name: Kind.of(stream) for name, stream in streams.items()}
+        if active.branch is None or active.branch.kinds != kinds:
+            self._unforeseen(active, kinds)
+            self._plan(active, kinds)
+        if active.branch is not None:
+            active.branch.kinds = kinds
+        active.reached = True
         asked = self._agree(active, hidden.device)
         undecided = [s for s, reason in enumerate(active.reason) if not reason]
         need = sorted(
@@ -228,6 +239,22 @@ class Forecaster(Deciding):
             active.cutter = Rows(rows, batch, hidden.device)
         timings.span("gate and forecast", begin, timings.mark(named))
         return result
+
+    @staticmethod
+    def _unforeseen(active: Active, kinds: dict[str, Kind]) -> None:
+        """The first block is not given what was foreseen. Raises: UnsupportedModelError where it is too late."""
+        current, denoiser = active.current, active.current.denoiser
+        if not current.idle:
+            return
+        if any(current.made.values() if current.made else ()):
+            known = active.branch.kinds if active.branch is not None else {}
+            raise UnsupportedModelError(
+                f"the first block of {denoiser.name} is given {list(kinds.values())}, and was given "
+                f"{list(known.values())} when the transformer was called in the same way; name nothing in "
+                f"Family(for_blocks=...) of family '{denoiser.family.name}'"
+            )
+        current.idle = denoiser.idle = False
+        current.made = None
 
     @staticmethod
     def _keep_reached(active: Active, index: int, stack: Stack, result: Any) -> None:

@@ -51,13 +51,18 @@ def test_what_is_remembered_is_a_copy_and_only_what_is_finite() -> None:
 def test_what_a_call_ends_with() -> None:
     blocks = [object()] * 5
     denoiser = SimpleNamespace(name="transformer", blocks=blocks)
+    made: Any = {("x_embedder", 0): None}
+    branches: list[Branch] = []
 
     def finished(stub: Any, *, leader: bool, computed: list[bool], probed: int = 0, call: Any = None) -> Any:
         stub._active = call_of(
             2, 1, computed=computed, reason=["a", "b"], error=[0.1, None], order=[1, 2], probed=probed,
-            weights={0: [1.0], 1: [2.0, -1.0]}, apart={"hidden": [0.5, None]},
+            weights={0: [1.0], 1: [2.0, -1.0]}, apart={"hidden": [0.5, None]}, reached=bool(computed), given=(1,),
         )  # fmt: skip
-        stub._active.current = SimpleNamespace(denoiser=denoiser, moment=current_of(3, leader=leader).moment)
+        stub._active.current = SimpleNamespace(
+            denoiser=denoiser, moment=current_of(3, leader=leader).moment, idle=False, made=made
+        )
+        branches.append(stub._active.branch)
         return Forecaster.finish(stub, stub._active.current, SimpleNamespace() if call is None else call)
 
     told: list[str] = []
@@ -70,6 +75,7 @@ def test_what_a_call_ends_with() -> None:
     finished(stub, leader=False, computed=[False, True])
     assert stub._decided == [False, False], "a step counts as computed where every branch was"
     assert stub._used == {1: ([1, 0], [2.0, -1.0])}
+    assert all(branch.given == (1,) and branch.made is made for branch in branches), "by which the next is foreseen"
     assert finished(stub, leader=True, computed=[]) is None and "first block" in told[0]
     assert Forecaster.finish(SimpleNamespace(_active=None), None, "as it was") == "as it was"  # type: ignore[arg-type]
 
