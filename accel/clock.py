@@ -17,9 +17,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import ConflictError
+from .draws import DrawsOfFunctions, DrawsOfOperations
 from .levels import noise_levels, numbers
 from .moment import Moment
 from .reads import Reads
@@ -73,18 +73,6 @@ class Followed:
         for tap in self.taps:
             tap.remove()
         self.taps.clear()
-
-
-class Draws(TorchDispatchMode):
-    """Notices whether anything inside it draws random numbers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen |= torch.Tag.nondeterministic_seeded in func.tags
-        return func(*args, **(kwargs or {}))
 
 
 class Clock:
@@ -330,7 +318,10 @@ class Clock:
             return result
 
     def _watch(self, inner: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        with Draws() as draws:
+        if self.noisy:  # nothing is left to be learnt
+            return inner(*args, **kwargs)
+        first = self.levels is None or self.step == 0
+        with DrawsOfOperations() if first else DrawsOfFunctions() as draws:
             result = inner(*args, **kwargs)
         self.noisy |= draws.seen
         return result

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from .adapters import held
 from .denoiser import Denoiser
 
 CACHES = (
@@ -24,8 +25,9 @@ def caches_on(transformer: nn.Module) -> list[str]:
     """The caches of diffusers that are put on a transformer, by `enable_cache` or by a function `apply_...`."""
     found: set[str] = set()
     for module in transformer.modules():
-        hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
-        found |= {type(hook).__module__.rsplit(".", 1)[-1] for hook in hooks.values()}
+        registry = held(module, "_diffusers_hook")
+        if registry is not None:
+            found |= {type(hook).__module__.rsplit(".", 1)[-1] for hook in getattr(registry, "hooks", {}).values()}
     return sorted(found & {*CACHES})
 
 

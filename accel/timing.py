@@ -41,6 +41,8 @@ class Timings:
 
     def mark(self, named: dict[str, Any]) -> Mark:
         """Now, where the tensors among the arguments of a call are computed."""
+        if not torch.cuda.is_initialized():
+            return time.perf_counter()
         device = next((v.device for v in named.values() if isinstance(v, torch.Tensor) and v.is_cuda), None)
         if device is None:
             return time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ...errors import ConfigError, UnsupportedModelError
@@ -144,8 +145,7 @@ class Family:
     @property
     def moves(self) -> frozenset[str]:
         """Every argument that is another at each step, and what is kept between calls."""
-        kept = () if self.cache is None else (self.cache,)
-        return frozenset({self.latents, self.time, *self.moving, *kept})
+        return _moves(self.latents, self.time, self.moving, self.cache)
 
     def blocks(self, transformer: nn.Module) -> list[tuple[Stack, nn.Module]]:
         """Every block of `transformer` with its stack, in execution order.
@@ -171,6 +171,11 @@ class Family:
                 "forecasting the last from the first needs two"
             )
         return blocks
+
+
+@cache
+def _moves(latents: str, time: str, moving: tuple[str, ...], cache: str | None) -> frozenset[str]:
+    return frozenset({latents, time, *moving, *(() if cache is None else (cache,))})
 
 
 def keys_of(attention: str) -> tuple[str, ...]:

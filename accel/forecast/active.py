@@ -72,6 +72,8 @@ class Active:
     """What the transformer is given; None where that does not tell what its first block will be."""
     reached: bool = False
     """Whether the first block was called."""
+    whole: bool = False
+    """Whether every sample is computed, known when the first block has run."""
     begin: Any = None
     """When the second block was reached."""
     probed: int = 0

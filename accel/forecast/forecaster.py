@@ -164,22 +164,23 @@ class Forecaster(Deciding):
         active = self._active
         if active is None or active.current.denoiser is not denoiser:
             return site.proceed(*args, **kwargs)
-        stack, named, timings = denoiser.stacks[index], site.named(args, kwargs), self.trace.timings
         if index == 0:
             return self._first_block(active, site, args, kwargs)
         if not active.reached:  # the first block was left out of this call, so nothing was decided
             return site.proceed(*args, **kwargs)
+        stack, timings = denoiser.stacks[index], self.trace.timings
         if index == 1:
-            active.begin = timings.mark(named)
-        cutter = active.cutter_at(index)
-        if all(active.computed) or (cutter is not None and len(cutter.rows) == cutter.batch):
+            active.begin = timings.mark(site.named(args, kwargs))
+        cutter = None if active.whole else active.cutter_at(index)
+        if active.whole or (cutter is not None and len(cutter.rows) == cutter.batch):
             result = site.proceed(*args, **kwargs)
         elif cutter is None:
-            result = echo(named, stack)
+            result = echo(site.named(args, kwargs), stack)
         else:
-            result = active.current.run_rows(cutter, site.proceed, named, stack)
+            result = active.current.run_rows(cutter, site.proceed, site.named(args, kwargs), stack)
         self._keep_reached(active, index, stack, result)
         if index == len(denoiser.blocks) - 1:
+            named = site.named(args, kwargs)
             end = timings.mark(named)
             timings.span("other blocks", active.begin, end)
             result = self._with_forecasts(active, stack, result)
@@ -233,6 +234,7 @@ class Forecaster(Deciding):
         if active.current.moment.leader:
             asking = [row for row in rows if active.policies[row % len(active.computed)].probes]
             active.firsts = {(name, row): x[row].clone() for name, x in active.first.items() for row in asking}
+        active.whole = all(active.computed)
         active.note_endings()
         self._keep_reached(active, 0, stack, result)
         if rows and len(rows) < batch:
