@@ -9,6 +9,7 @@ docs/photo.md for how far it was taken.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,16 @@ GUIDANCE = 4.0
 WINDOW = 64
 """Side of the windows of crops that the autoencoder is trained on."""
 
-PHOTO = FluxRecipe(
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PhotoRecipe(FluxRecipe):
+    """A recipe of `flux`, and which crops are trained on."""
+
+    left_from: float = 0.0
+    """Share of the places along a photograph's width that no crop is taken from."""
+
+
+PHOTO = PhotoRecipe(
     autoencoder=FitSettings(steps=2000, batch=16, rate=2e-3, autocast=False, seed=41),
     clip=FitSettings(steps=200, batch=64, rate=3e-3, autocast=False, seed=42),
     t5=FitSettings(steps=200, batch=64, rate=3e-3, autocast=False, seed=43),
@@ -51,13 +61,13 @@ PHOTO = FluxRecipe(
 
 
 def train_photo_autoencoder(
-    recipe: FluxRecipe, folder: Path, device: torch.device, *, progress: bool = True
+    recipe: PhotoRecipe, folder: Path, device: torch.device, *, progress: bool = True
 ) -> tuple[Any, FitResult, float]:
     """Train the autoencoder on windows of crops; with what it took and its fidelity in dB on other crops."""
     autoencoder = build_autoencoder(SIDE, latent_channels=recipe.latent_channels, seed=recipe.seed).to(device)
 
     def draw(count: int, generator: torch.Generator) -> torch.Tensor:
-        pictures = crops(draw_numbers(count, generator), generator)
+        pictures = crops(draw_numbers(count, generator), generator, left_from=recipe.left_from)
         down, right = torch.randint(0, SIDE - WINDOW + 1, (2,), generator=generator).tolist()
         return pictures[:, :, down : down + WINDOW, right : right + WINDOW]
 
@@ -73,9 +83,18 @@ def train_photo_autoencoder(
 
 
 def train_photo(
-    folder: Path, recipe: FluxRecipe = PHOTO, *, device: str = "cpu", progress: bool = True
+    folder: Path,
+    recipe: PhotoRecipe = PHOTO,
+    *,
+    whole: PhotoRecipe = PHOTO,
+    device: str = "cpu",
+    progress: bool = True,
 ) -> tuple[Any, dict[str, Any]]:
-    """Train every part, or continue where `folder` stands; the pipeline and the facts for its card."""
+    """Train every part, or continue where `folder` stands; the pipeline and the facts for its card.
+
+    Args:
+        whole: what `recipe` may be a shorter run of; the card says which share was trained.
+    """
     place = torch.device(device)
     folder.mkdir(parents=True, exist_ok=True)
     autoencoder, first, fidelity = train_photo_autoencoder(recipe, folder, place, progress=progress)
@@ -88,7 +107,9 @@ def train_photo(
         generator = torch.Generator().manual_seed(46 + recipe.seed)
         numbers = draw_numbers(recipe.scenes, generator)
         parts = (numbers[start : start + 128] for start in range(0, len(numbers), 128))
-        return [CAPTIONS[number] for number in numbers], (crops(part, generator) for part in parts)
+        return [CAPTIONS[number] for number in numbers], (
+            crops(part, generator, left_from=recipe.left_from) for part in parts
+        )
 
     texts, text_results, understood = train_readers(
         recipe, CAPTIONS, captions, LABEL_SIZES, folder, place, progress=progress
@@ -100,7 +121,7 @@ def train_photo(
         "parts": {"autoencoder": first, **text_results, "denoiser": last},
         "captions_understood": round(understood, 4),
         "autoencoder_on_other_crops": {"psnr_decibel": round(fidelity, 2)},
-        "share_of_recipe_trained": round(last.steps / PHOTO.denoiser.steps, 6),
+        "share_of_recipe_trained": round(last.steps / whole.denoiser.steps, 6),
     }
     return assemble(denoiser, autoencoder, texts), facts
 

@@ -71,16 +71,22 @@ def labels_of(number: int) -> tuple[int, int]:
     return number % len(SUBJECTS), number // len(SUBJECTS)
 
 
-def crops(numbers: Sequence[int], generator: torch.Generator) -> torch.Tensor:
-    """A crop for each caption number, (B, 3, SIDE, SIDE) in 0..1: anywhere, every second one mirrored."""
+def crops(numbers: Sequence[int], generator: torch.Generator, *, left_from: float = 0.0) -> torch.Tensor:
+    """A crop for each caption number, (B, 3, SIDE, SIDE) in 0..1: anywhere, every second one mirrored.
+
+    Args:
+        left_from: share of the places along the photograph's width that are left out, from its left edge on.
+    """
     made = []
     for number in numbers:
         subject, zoom = labels_of(number)
         picture = photograph(SUBJECTS[subject])
         least, most = list(ZOOMS.values())[zoom]
         side = int(torch.randint(least, most + 1, (1,), generator=generator))
-        room = [int(torch.randint(0, size - side + 1, (1,), generator=generator)) for size in picture.shape[1:]]
-        crop = picture[:, room[0] : room[0] + side, room[1] : room[1] + side]
+        rows, columns = (size - side for size in picture.shape[1:])
+        top = int(torch.randint(0, rows + 1, (1,), generator=generator))
+        left = int(torch.randint(round(left_from * columns), columns + 1, (1,), generator=generator))
+        crop = picture[:, top : top + side, left : left + side]
         if torch.rand(1, generator=generator) < 0.5:
             crop = crop.flip(2)
         made.append(F.interpolate(crop[None], size=(SIDE, SIDE), mode="bilinear", antialias=True)[0])

@@ -68,6 +68,24 @@ def wan_recipe() -> Any:
     )
 
 
+def photo_recipe() -> Any:
+    """3 double and 15 single blocks of width 192 instead of 2 and 14 of width 256; crops from the right half only."""
+    from .photo import PHOTO
+
+    return _reseeded(
+        replace(
+            PHOTO,
+            autoencoder=replace(PHOTO.autoencoder, steps=1600),
+            denoiser=replace(PHOTO.denoiser, steps=1800),
+            double_blocks=3,
+            single_blocks=15,
+            head_width=48,
+            rope_axes=(12, 18, 18),
+            left_from=0.5,
+        )
+    )
+
+
 def _reseeded(recipe: Any) -> Any:
     from .training import FitSettings
 
@@ -93,6 +111,15 @@ def _train_flux(
     from .flux import train_flux
 
     return train_flux(folder, scaled(flux_recipe(), budget), device=device, progress=progress)
+
+
+def _train_photo(
+    folder: Path, *, budget: float | None = None, device: str = "cpu", progress: bool = True
+) -> tuple[Any, dict[str, Any]]:
+    from .photo import train_photo
+
+    whole = photo_recipe()
+    return train_photo(folder, scaled(whole, budget), whole=whole, device=device, progress=progress)
 
 
 def _train_wan(
@@ -133,6 +160,7 @@ _add(
     prompts=_scene_prompts,
     data="procedural scenes drawn by `outpace.pipelines.pocket.scenes`; 12 of the 78 pairs of things were held out",
 )
+_add("photo", train=_train_photo)
 _add("wan", train=_train_wan, prompts=_clip_prompts)
 
 
