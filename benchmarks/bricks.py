@@ -101,6 +101,7 @@ def measured(pipeline: str, steps: int, prompts: int) -> dict[str, Any]:
         seed=0,
         batch=16,
         timing_prompts=1,
+        timing_batch=1,
         timing_rounds=1,
         time_every=False,
         converged_steps=100,

@@ -71,6 +71,7 @@ def build_results(
             "samples": len(study.requests),
             "batch": study.batch,
             "timed": study.timing_requests,
+            "timing_batch": study.timing_batch,
             "timing_rounds": study.timing_rounds,
             "target": study.target,
             "device": study.device,

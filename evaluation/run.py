@@ -34,6 +34,7 @@ def run_study(study: Study, *, crew: Crew | None = None, progress: bool = True) 
     by_name = {c.name: Row(contender=c) for c in ordered}
     rows = list(by_name.values())
     chosen = list(study.requests[: study.timing_requests])
+    call = chosen[: study.timing_batch]
     bar = tqdm(
         total=len(ordered) * len(study.requests),
         unit="sample",
@@ -56,13 +57,13 @@ def run_study(study: Study, *, crew: Crew | None = None, progress: bool = True) 
             bar.update(1)
         for row in [plain, *timed] if timed else []:
             bar.set_postfix_str(f"memory of {row.contender.name}")
-            row.memory = run_memory(study, records, row.contender, chosen, warm)
+            row.memory = run_memory(study, records, row.contender, call, warm)
         for row in [plain, *timed] if timed and study.parts else []:
             bar.set_postfix_str(f"stages of {row.contender.name}")
-            row.stages = run_stages(study, records, row.contender, chosen, warm)
+            row.stages = run_stages(study, records, row.contender, call, warm)
         for row in rows if study.timing_requests else []:  # what was measured before costs nothing more
             row.pairs = row.pairs or kept_timing(study, records, row.contender, chosen) or []
-            row.memory = row.memory or kept_memory(study, records, row.contender, chosen)
+            row.memory = row.memory or kept_memory(study, records, row.contender, call)
     return [by_name[c.name] for c in study.contenders]
 
 
@@ -84,7 +85,8 @@ def rows_to_time(study: Study, by_name: dict[str, Row]) -> list[Row]:
 
 def timing_mark(study: Study, contender: Contender, requests: list[Request]) -> str:
     """Fingerprint of a contender's times."""
-    return fingerprint(mark_of(study, contender, requests), study.timing_rounds, study.device)
+    in_calls = [study.timing_batch] if study.timing_batch > 1 else []
+    return fingerprint(mark_of(study, contender, requests), study.timing_rounds, study.device, *in_calls)
 
 
 def kept_timing(study: Study, records: Records, contender: Contender, requests: list[Request]) -> list[Pair] | None:
@@ -109,12 +111,14 @@ def run_timing(
     kept = kept_timing(study, records, contender, requests)
     if kept is not None:
         return kept
+    size = study.timing_batch
+    calls = [requests[start : start + size] for start in range(0, len(requests), size)]
     for one in (plain, contender):
-        warm_up(one, requests, warm)
+        warm_up(one, calls[0], warm)
     pairs = time_pairs(
-        plain.timed or plain.generate,
-        contender.timed or contender.generate,
-        requests,
+        plain.run_timed,
+        contender.run_timed,
+        calls,
         device=study.device,
         rounds=study.timing_rounds,
         warm=True,
@@ -124,46 +128,43 @@ def run_timing(
     return pairs
 
 
-def warm_up(contender: Contender, requests: list[Request], warm: set[str]) -> None:
-    """One call at batch 1 that nobody measures, unless there was one: first calls allocate, load and compile."""
+def warm_up(contender: Contender, call: list[Request], warm: set[str]) -> None:
+    """One call that nobody measures, unless there was one: first calls allocate, load and compile."""
     if contender.name not in warm:
-        (contender.timed or contender.generate)([requests[0]])
+        contender.run_timed(call)
         warm.add(contender.name)
 
 
-def memory_mark(study: Study, contender: Contender, requests: list[Request]) -> str:
+def memory_mark(study: Study, contender: Contender, call: list[Request]) -> str:
     """Fingerprint of a contender's peak memory."""
-    return fingerprint(mark_of(study, contender, requests[:1]), study.device)
+    return fingerprint(mark_of(study, contender, call), study.device)
 
 
-def kept_memory(study: Study, records: Records, contender: Contender, requests: list[Request]) -> Memory | None:
+def kept_memory(study: Study, records: Records, contender: Contender, call: list[Request]) -> Memory | None:
     """Peak memory that an earlier run measured, or None."""
-    kept = records.load(records.cell(contender.name) / "memory.json", memory_mark(study, contender, requests))
+    kept = records.load(records.cell(contender.name) / "memory.json", memory_mark(study, contender, call))
     return None if kept is None else Memory(**kept)
 
 
 def run_stages(
-    study: Study, records: Records, contender: Contender, requests: list[Request], warm: set[str]
+    study: Study, records: Records, contender: Contender, call: list[Request], warm: set[str]
 ) -> dict[str, float] | None:
-    """Seconds of one call of a contender at batch 1 by stage, from disk where they are kept."""
+    """Seconds of one call of a contender by stage, from disk where they are kept."""
     path = records.cell(contender.name) / "stages.json"
-    mark = fingerprint(mark_of(study, contender, requests[:1]), study.device, sorted(study.parts))
+    mark = fingerprint(mark_of(study, contender, call), study.device, sorted(study.parts))
     kept = records.load(path, mark)
     if kept is None:
-        warm_up(contender, requests, warm)
-        run = contender.timed or contender.generate
-        kept = {"stages": stages_of(lambda: run([requests[0]]), study.parts, study.device)}
+        warm_up(contender, call, warm)
+        kept = {"stages": stages_of(lambda: contender.run_timed(call), study.parts, study.device)}
         records.save(path, mark, kept)
     return kept["stages"]
 
 
-def run_memory(study: Study, records: Records, contender: Contender, requests: list[Request], warm: set[str]) -> Memory:
-    """Peak memory of one call of a contender at batch 1, from disk where it is kept."""
-    kept = kept_memory(study, records, contender, requests)
+def run_memory(study: Study, records: Records, contender: Contender, call: list[Request], warm: set[str]) -> Memory:
+    """Peak memory of one call of a contender, from disk where it is kept."""
+    kept = kept_memory(study, records, contender, call)
     if kept is None:
-        warm_up(contender, requests, warm)
-        kept = peak_memory(lambda: (contender.timed or contender.generate)([requests[0]]), study.device)
-        records.save(
-            records.cell(contender.name) / "memory.json", memory_mark(study, contender, requests), asdict(kept)
-        )
+        warm_up(contender, call, warm)
+        kept = peak_memory(lambda: contender.run_timed(call), study.device)
+        records.save(records.cell(contender.name) / "memory.json", memory_mark(study, contender, call), asdict(kept))
     return kept

@@ -31,10 +31,10 @@ class Row:
 
     pairs: list[Pair] = field(default_factory=list)
     memory: Memory | None = None
-    """What one call at batch 1 takes; None for who was not timed."""
+    """What one timed call takes; None for who was not timed."""
 
     stages: dict[str, float] | None = None
-    """Seconds of one call at batch 1 by stage; None for who was not timed."""
+    """Seconds of one timed call by stage; None for who was not timed."""
 
     error: str | None = None
     """Why there is nothing, for a contender that failed."""
@@ -72,7 +72,11 @@ class Study:
     """Requests run at once; a contender may ask for fewer. Raising it costs memory."""
 
     timing_requests: int = 0
-    """Requests timed at batch 1, paired with the plain pipeline; 0 leaves times out."""
+    """Requests timed, paired with the plain pipeline; 0 leaves times out."""
+
+    timing_batch: int = 1
+    """Requests a timed call. What happens once a call, such as a solver's step, weighs less as this grows; who may be
+    given fewer at once makes several calls in its turn."""
 
     timing_rounds: int = 1
     """How often the timed requests are gone over."""
@@ -103,8 +107,13 @@ class Study:
             raise ConfigError(f"contender names must differ; given twice: {', '.join(twice)}")
         if not self.requests:
             raise ConfigError("a study needs at least one request")
-        if self.batch < 1 or self.timing_requests < 0 or self.timing_rounds < 1:
-            raise ConfigError("batch and timing rounds must be at least 1, timing requests at least 0")
+        if min(self.batch, self.timing_batch, self.timing_rounds) < 1 or self.timing_requests < 0:
+            raise ConfigError("batch, timing batch and timing rounds must be at least 1, timing requests at least 0")
+        if self.timing_requests % self.timing_batch:
+            raise ConfigError(
+                f"{self.timing_requests} timed prompts cannot be asked for in calls of {self.timing_batch}: "
+                "take a multiple"
+            )
         for reference in self.references:
             if reference not in names:
                 raise ConfigError(f"the reference '{reference}' is not among the contenders ({', '.join(names)})")

@@ -58,35 +58,36 @@ def span(call: Callable[[], object], device: str = "cpu") -> Span:
 def time_pairs(
     plain: Callable[[list[Request]], object],
     contender: Callable[[list[Request]], object],
-    requests: Sequence[Request],
+    calls: Sequence[list[Request]],
     *,
     device: str = "cpu",
     rounds: int = 1,
     warm: bool = False,
 ) -> list[Pair]:
-    """Time both on each request at batch 1, after one unmeasured call each.
+    """Time both on each of `calls`, after one unmeasured call each.
 
     Which of the two goes first alternates, so that neither always finds the caches warm.
 
     Args:
-        rounds: how often to go over `requests`.
+        calls: what is asked for at once, each a pair.
+        rounds: how often to go over them.
         warm: both were called before, so that no unmeasured call is needed.
 
     Raises: MeasurementError where there is nothing to time.
     """
-    if not requests or rounds < 1:
+    if not calls or rounds < 1:
         raise MeasurementError("nothing to time: hand over at least one request and one round")
     if not warm:
-        plain([requests[0]])
-        contender([requests[0]])
+        plain(calls[0])
+        contender(calls[0])
     pairs = []
-    for turn, request in enumerate([r for _ in range(rounds) for r in requests]):
+    for turn, call in enumerate([call for _ in range(rounds) for call in calls]):
         if turn % 2:
-            second = span(lambda r=request: contender([r]), device)
-            first = span(lambda r=request: plain([r]), device)
+            second = span(lambda asked=call: contender(asked), device)
+            first = span(lambda asked=call: plain(asked), device)
         else:
-            first = span(lambda r=request: plain([r]), device)
-            second = span(lambda r=request: contender([r]), device)
+            first = span(lambda asked=call: plain(asked), device)
+            second = span(lambda asked=call: contender(asked), device)
         pairs.append(Pair(plain=first, contender=second))
     return pairs
 

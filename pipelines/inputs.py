@@ -46,12 +46,12 @@ class Inputs:
         paths = (*self.images, *([self.mask] if self.mask else []))
         return {path: hashlib.sha256(read_bytes(path, "the picture")).hexdigest()[:16] for path in paths}
 
-    def arguments(self, loaded: Loaded) -> dict[str, Any]:
-        """What the call of a pipeline gets. Raises: InputError for what it does not take."""
-        from .load import accepted_by
+    def arguments(self, loaded: Loaded, beside: dict[str, Any]) -> dict[str, Any]:
+        """What the call of a pipeline gets, `beside` among it. Raises: InputError for what it does not take."""
+        from .load import TRUE_SCALE, accepted_by
 
         accepted, kind = accepted_by(loaded.pipe), type(loaded.pipe).__name__
-        given: dict[str, Any] = {}
+        given = dict(beside)
         if self.images:
             if "image" not in accepted:
                 raise InputError(f"{kind} takes no --image; leave it out")
@@ -69,8 +69,8 @@ class Inputs:
             if name not in accepted:
                 raise InputError(f"{kind} takes no --{word}; leave it out")
             given[name] = value
-        if self.negative_prompt is not None and "true_cfg_scale" in accepted:
-            given["true_cfg_scale"] = TRUE_GUIDANCE
+        if self.negative_prompt is not None and TRUE_SCALE in accepted:
+            given.setdefault(TRUE_SCALE, TRUE_GUIDANCE)
         return given
 
 

@@ -32,6 +32,9 @@ ARGUMENTS = {
 }
 """A person's word for a setting of a pipeline call, and diffusers' word for it."""
 
+TRUE_SCALE = "true_cfg_scale"
+"""diffusers' word for the scale of guidance by two calls a step, where guidance_scale means an embedding."""
+
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
@@ -249,11 +252,25 @@ def call_arguments(loaded: Loaded, **settings: Any) -> dict[str, Any]:
     for word, value in settings.items():
         if value is None:
             continue
-        if ARGUMENTS[word] not in accepted:
+        name = guidance_argument(loaded.pipe) if word == "guidance" else ARGUMENTS[word]
+        if name not in accepted:
             raise InputError(f"{type(loaded.pipe).__name__} takes no --{word}; leave it out")
-        arguments[ARGUMENTS[word]] = value
+        arguments[name] = value
+        if name == TRUE_SCALE and value > 1 and "negative_prompt" in accepted:
+            arguments.setdefault("negative_prompt", "")  # without one the scale has no effect
     check_size(loaded.pipe, arguments)
     return arguments
+
+
+def guidance_argument(pipe: Any) -> str:
+    """The argument of a call that scales classifier-free guidance.
+
+    Pipelines of transformers that may be distilled have two: "guidance_scale" goes into the transformer as an
+    embedding, and has no effect on one without it; "true_cfg_scale" guides by two calls a step.
+    """
+    config = getattr(getattr(pipe, "transformer", None), "config", None)
+    true = TRUE_SCALE in accepted_by(pipe) and not getattr(config, "guidance_embeds", True)
+    return TRUE_SCALE if true else ARGUMENTS["guidance"]
 
 
 def check_size(pipe: Any, arguments: dict[str, Any]) -> None:
@@ -289,9 +306,11 @@ def call_pipeline(loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], 
     if len(prompts) != len(seeds):
         raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    given = {loaded.prompt_argument: list(prompts), "generator": generators, "output_type": "np", **arguments}
-    if loaded.pocket is not None and loaded.pocket.given is not None:
-        given |= loaded.pocket.given(prompts, seeds)
+    own = loaded.pocket.given if loaded.pocket is not None else None
+    given = {"generator": generators, "output_type": "np", **(own(prompts, seeds) if own else {}), **arguments}
+    given[loaded.prompt_argument] = list(prompts)
+    if isinstance(given.get("negative_prompt"), str):  # pipelines want one a prompt where prompts are a list
+        given["negative_prompt"] = [given["negative_prompt"]] * len(prompts)
     with refused(loaded.pipe):
         return loaded.pipe(**given)
 

@@ -105,8 +105,9 @@ Results are kept as they come: the same command in the same folder continues whe
     default=2,
     show_default=True,
     metavar="N",
-    help="Timed at batch 1.",
+    help="How many are timed.",
 )
+@click.option("--timing-batch", type=COUNT, default=1, show_default=True, metavar="N", help="Prompts a timed call.")
 @click.option("--timing-rounds", type=COUNT, default=1, show_default=True, metavar="N", help="Repeats.")
 @click.option(
     "--time-every", is_flag=True, help="Time every contender, not only those of each curve near the compared speed-ups."
@@ -140,6 +141,7 @@ def compare(
     seed: int,
     batch: int,
     timing_prompts: int,
+    timing_batch: int,
     timing_rounds: int,
     time_every: bool,
     converged_steps: int,
@@ -208,6 +210,7 @@ def compare(
         seed=seed,
         batch=1 if options.get("image") else batch,
         timing_prompts=timing_prompts,
+        timing_batch=timing_batch,
         timing_rounds=timing_rounds,
         time_every=time_every,
         converged_steps=converged_steps,

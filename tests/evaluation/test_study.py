@@ -153,9 +153,31 @@ def test_a_contender_needs_a_known_kind_and_a_name_for_files() -> None:
 def test_times_are_paired_and_take_turns() -> None:
     order: list[str] = []
     requests = [Request(index=i, prompt=i, seed=i) for i in range(3)]
-    pairs = time_pairs(lambda r: order.append("plain"), lambda r: order.append("other"), requests)
+    pairs = time_pairs(lambda r: order.append("plain"), lambda r: order.append("other"), [[r] for r in requests])
     assert order[2:] == ["plain", "other", "other", "plain", "plain", "other"]
     assert len(pairs) == 3
+
+
+def test_several_requests_are_timed_in_one_call_and_in_more_where_a_contender_takes_fewer(tmp_path, make_study) -> None:
+    calls: list[tuple[str, list[int]]] = []
+
+    def watched(contender: Contender, most: int) -> Contender:
+        def run(requests: list[Request]) -> None:
+            calls.append((contender.name, [request.index for request in requests]))
+
+        return dataclasses.replace(contender, timed=run, batch=most, shown=True)
+
+    whole = make_study(tmp_path, requests=4, timing_requests=4, timing_batch=2)
+    plain, converged, first, *_ = whole.contenders
+    plain, first = watched(plain, 8), watched(first, 1)
+    run_study(dataclasses.replace(whole, contenders=[plain, converged, first]), progress=False)
+    asked = {name: [indices for who, indices in calls if who == name] for name in (plain.name, first.name)}
+    assert asked[plain.name][:1] == [[0, 1]] and [2, 3] in asked[plain.name]  # a call to warm up, then one a pair
+    assert asked[first.name][:2] == [[0], [1]] and sorted(map(tuple, asked[first.name])) == sorted(
+        [(0,)] * 3 + [(1,)] * 3 + [(2,), (3,)]
+    )
+    with pytest.raises(ConfigError, match="3 timed prompts cannot be asked for in calls of 2"):
+        make_study(tmp_path, requests=4, timing_requests=3, timing_batch=2)
 
 
 def test_the_ratio_is_the_median_over_pairs() -> None:

@@ -11,6 +11,7 @@ import torch
 from closeness import assert_same_but_rounding
 
 from outpace.errors import InputError, UnknownNameError
+from outpace.pipelines.inputs import TRUE_GUIDANCE, Inputs
 from outpace.pipelines.load import (
     call_arguments,
     choose_device,
@@ -53,6 +54,38 @@ def test_arguments_have_diffusers_names(tiny_folder: Path) -> None:
     assert call_arguments(loaded)["num_inference_steps"] == 50
     with pytest.raises(InputError, match="takes no --height"):
         call_arguments(loaded, height=64)
+
+
+def test_guidance_is_the_one_that_the_transformer_heeds() -> None:
+    loaded = load_pipeline("flux")
+    asked = call_arguments(loaded, guidance=4.0)
+    assert asked["true_cfg_scale"] == 4.0 and asked["negative_prompt"] == "" and asked["guidance_scale"] == 1.0
+    assert "negative_prompt" not in call_arguments(loaded, guidance=1.0)
+    told = Inputs(negative_prompt="a red square on black")
+    assert told.arguments(loaded, asked)["true_cfg_scale"] == 4.0
+    assert told.arguments(loaded, asked)["negative_prompt"] == "a red square on black"
+    assert told.arguments(loaded, call_arguments(loaded))["true_cfg_scale"] == TRUE_GUIDANCE
+    loaded.pipe.transformer.register_to_config(guidance_embeds=True)  # as FLUX.1-dev, which is distilled
+    assert call_arguments(loaded, guidance=4.0)["guidance_scale"] == 4.0
+    assert "true_cfg_scale" not in call_arguments(loaded, guidance=4.0)
+
+
+def test_a_guided_batch_is_guided_as_each_of_its_prompts_alone() -> None:
+    loaded = load_pipeline("flux", progress=False)
+    prompts = ["a red square on black", "a green circle right of a blue circle on black"]
+    asked = call_arguments(loaded, steps=3, guidance=4.0)
+    together = run_pipeline(loaded, prompts, [1, 2], asked)
+    for picture, prompt, seed in zip(together, prompts, (1, 2), strict=True):
+        assert_same_but_rounding(picture, run_pipeline(loaded, [prompt], [seed], asked)[0])
+    plain = run_pipeline(loaded, prompts, [1, 2], call_arguments(loaded, steps=3))
+    assert not np.allclose(together[0], plain[0], atol=0.05)
+
+
+def test_a_pocket_with_an_empty_negative_prompt_takes_another() -> None:
+    loaded = load_pipeline("photo", progress=False)
+    asked = Inputs(negative_prompt="brick from near").arguments(loaded, call_arguments(loaded, steps=2))
+    away = run_pipeline(loaded, ["cat from near"], [1], asked)
+    assert not np.allclose(away[0], run_pipeline(loaded, ["cat from near"], [1], call_arguments(loaded, steps=2))[0])
 
 
 def test_classes_are_numbers_or_known_names(tiny_folder: Path) -> None:

@@ -40,6 +40,7 @@ def build_study(
     seed: int,
     batch: int,
     timing_prompts: int,
+    timing_batch: int,
     timing_rounds: int,
     time_every: bool,
     converged_steps: int,
@@ -65,7 +66,7 @@ def build_study(
     requests = requests_for(loaded, wanted, seed)
     bench = Bench(
         loaded=loaded,
-        arguments={**call_arguments(loaded, **settings), **inputs.arguments(loaded)},
+        arguments=inputs.arguments(loaded, call_arguments(loaded, **settings)),
         yardstick=requests[0],
     )
     load_also(bench, also, pipeline)
@@ -82,6 +83,7 @@ def build_study(
         features=loaded.pocket.features if loaded.pocket else None,
         batch=batch,
         timing_requests=timing_prompts,
+        timing_batch=timing_batch,
         timing_rounds=timing_rounds,
         timed="every" if time_every or plan else "shown",
         target=1.5 if sparse or bricks else 2.5,

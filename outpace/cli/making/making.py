@@ -62,7 +62,7 @@ class Making:
         if not asked and self.loaded.pocket is not None and not self.loaded.pocket.forecasts:
             order = self.order = replace(order, plain=True)
         self.clips, self.clouds = makes_clips(self.loaded), makes_clouds(self.loaded)
-        self.arguments = {**call_arguments(self.loaded, **settings), **inputs.arguments(self.loaded)}
+        self.arguments = inputs.arguments(self.loaded, call_arguments(self.loaded, **settings))
         self.samples = read_prompts(self.loaded, [text for text, _ in order.wanted])
         self.files = plan_files(order.out, order.format, order.wanted, clip=self.clips)
         self.tuned = tuned is not None

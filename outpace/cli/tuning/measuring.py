@@ -128,9 +128,9 @@ class Measuring:
         kept = self.records.load(path, mark)
         if kept is None:
             pairs = time_pairs(
-                self.plain.timed or self.plain.generate,
-                contender.timed or contender.generate,
-                requests,
+                self.plain.run_timed,
+                contender.run_timed,
+                [[request] for request in requests],
                 device=study.device,
             )
             kept = [pair.contender.wall / pair.plain.wall for pair in pairs]
