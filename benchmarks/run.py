@@ -55,8 +55,7 @@ PLANS = {
         methods="scheduled,gated,gated-paper,interval-order2,fewer-steps,unipc,spectrum,easycache,teacache,"
         "meancache,taylorseer,taylorseer-lite",
         prompts=8,
-        steps=(50,),
-        options=("--batch", "8", "--timing-prompts", "1", "--converged-steps", "0", "--dtype", "bfloat16"),
+        options=("--batch", "8", "--timing-prompts", "1", "--dtype", "bfloat16"),
     ),
     "wan-long": Plan(
         methods="adaspa-0.8,adaspa-0.9,adaspa-0.95,adaspa-0.98,adaspa-sparsity-0.7,adaspa-sparsity-0.8,"
@@ -88,6 +87,7 @@ RIVALS = (
 """Ours by the dial, calibrated, on a better solver and gated, beside the rivals that people use."""
 SISTERS = Plan(methods=RIVALS, prompts=16, options=("--batch", "16", "--timing-prompts", "1"))
 """How sisters are compared: as many prompts as two shared cores had the time for."""
+SISTER_PLANS = {"photo": PLANS["photo"]}
 SISTERS_AT = ROOT / "out" / "sisters"
 
 
@@ -162,7 +162,7 @@ def main() -> None:
     for name in chosen.pipelines:
         pipeline = sister(name) if chosen.sisters else name
         plan = MATRIX_PLANS.get(name, MATRIX) if chosen.matrix else PLANS.get(name, Plan())
-        plan = SISTERS if chosen.sisters else plan
+        plan = SISTER_PLANS.get(name, SISTERS) if chosen.sisters else plan
         options = (*plan.options, "--matrix") if chosen.matrix else plan.options
         if chosen.timing_prompts is not None:
             options = (*options, "--timing-prompts", str(chosen.timing_prompts))

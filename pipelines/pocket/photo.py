@@ -20,9 +20,6 @@ from .flux import FluxRecipe, assemble, encode_once, train_denoiser, train_reade
 from .photographs import CAPTIONS, LABEL_SIZES, SIDE, crops, draw_numbers, labels_of
 from .training import FitResult, FitSettings, first_process_first
 
-GUIDANCE = 4.0
-"""Scale of classifier-free guidance."""
-
 WINDOW = 64
 """Side of the windows of crops that the autoencoder is trained on."""
 

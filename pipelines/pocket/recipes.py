@@ -314,7 +314,7 @@ POCKETS.add(
         given=_unguided,
         check=_check_photographs,
         train=_train_photo,
-        call={"height": 128, "width": 128, "max_sequence_length": 12, "guidance_scale": 1.0, "true_cfg_scale": 4.0},
+        call={"height": 128, "width": 128, "max_sequence_length": 12, "guidance_scale": 1.0, "true_cfg_scale": 6.0},
         bar={"subject": 0.80},
         data="crops of photographs that come with scikit-image (brick, cat, coffee, coins, grass, gravel, rocket and "
         "stars: CC0, public domain or no known restrictions) and scikit-learn (flower and temple: danielbuechele and "
