@@ -5,11 +5,13 @@
     python benchmarks/run.py --matrix     # every combination of parts, at 50 steps: docs/results_matrix.md
     python benchmarks/run.py --sisters    # pipelines that no setting was chosen on, trained where they are missing
     python benchmarks/run.py photo --again --methods METHODS    # a few contenders, beside a committed comparison
+    python benchmarks/run.py --sisters --timing-batch 8    # times of calls for eight pictures, of near rivals
 
 Runs `outpace compare` for each and keeps its results.json as benchmarks/results/YYYY-MM_DEVICE_PIPELINE-STEPS.json and
 its report as docs/reports/PIPELINE-STEPS.html; the tables of README.md are then written from those files. An
 interrupted run continues where it stopped. What `--again` measures is kept as again-PIPELINE-STEPS.json: in the table
-of README.md those contenders stand as they were found last, the others as in the comparison of all.
+of README.md those contenders stand as they were found last, the others as in the comparison of all. What
+`--timing-batch` measures is kept as batches-PIPELINE-STEPS.json.
 """
 
 from __future__ import annotations
@@ -87,6 +89,8 @@ RIVALS = (
 """Ours by the dial, calibrated, on a better solver and gated, beside the rivals that people use."""
 SISTERS = Plan(methods=RIVALS, prompts=16, options=("--batch", "16", "--timing-prompts", "1"))
 """How sisters are compared: as many prompts as two shared cores had the time for."""
+NEAREST = "scheduled,interval,interval-order2,meancache,spectrum,taylorseer-lite"
+"""The dial, and the rivals that are nearest to it in the comparisons of all: who is timed in batches."""
 SISTER_PLANS = {"photo": PLANS["photo"]}
 SISTERS_AT = ROOT / "out" / "sisters"
 
@@ -117,11 +121,11 @@ def compare(pipeline: str, steps: int, prompts: int, methods: str, options: tupl
     return out / "results.json"
 
 
-def keep(results: Path, *, again: bool = False) -> Path:
+def keep(results: Path, *, beside: str = "") -> Path:
     """Copy a comparison's results to where they are committed, under a name that says when, on what, and what.
 
     Args:
-        again: some contenders of a committed comparison; its report stays.
+        beside: some contenders of a committed comparison, whose report stays: measured "again", or in "batches".
 
     The timelines stay behind, and digits beyond the sixth: they are many times larger than what is read. The report is
     kept too, in docs/reports.
@@ -131,15 +135,15 @@ def keep(results: Path, *, again: bool = False) -> Path:
         contender.pop("timeline", None)
     device = re.sub(r"[^a-z0-9]+", "-", str(data["environment"].get("device", "cpu")).lower()).strip("-")[:24]
     what = f"{'matrix-' if 'matrix' in data else ''}{data['pipeline']['name']}-{data['pipeline']['steps']}"
-    if again:
-        data["again"], what = True, f"again-{what}"
+    if beside:
+        data["again"], what = True, f"{beside}-{what}"
     name = f"{data['made'][:7]}_{device}_{what}.json"
     RESULTS.mkdir(exist_ok=True)
     kept = RESULTS / name
     part = kept.with_suffix(".part")
     part.write_text(json.dumps(data, separators=(",", ":")) + "\n", encoding="utf-8")
     os.replace(part, kept)
-    if again:
+    if beside:
         return kept
     REPORTS.mkdir(exist_ok=True)
     shutil.copy(results.with_name("report.html"), REPORTS / f"{what}.html")
@@ -156,6 +160,7 @@ def main() -> None:
     parser.add_argument("--matrix", action="store_true", help="every combination of parts instead of curves")
     parser.add_argument("--sisters", action="store_true", help="the sisters of the pipelines instead")
     parser.add_argument("--again", action="store_true", help="only --methods, beside the committed comparison")
+    parser.add_argument("--timing-batch", type=int, default=1, metavar="N", help="time calls of N prompts, of a few")
     chosen = parser.parse_args()
     if chosen.again and not chosen.methods:
         parser.error("--again measures some contenders: name them with --methods")
@@ -166,13 +171,18 @@ def main() -> None:
         options = (*plan.options, "--matrix") if chosen.matrix else plan.options
         if chosen.timing_prompts is not None:
             options = (*options, "--timing-prompts", str(chosen.timing_prompts))
-        if chosen.again:  # what only the README's table takes
+        batches = chosen.timing_batch > 1
+        if batches:
+            asked = chosen.timing_prompts or chosen.timing_batch
+            options = (*options, "--timing-prompts", str(asked), "--timing-batch", str(chosen.timing_batch))
+        beside = "batches" if batches else "again" if chosen.again else ""
+        if beside:  # what only the README's table takes
             options = (*options, "--converged-steps", "0")
         for steps in chosen.steps or plan.steps:
-            kind = f"{'matrix-' * chosen.matrix}{'again-' * chosen.again}"
+            kind = f"{'matrix-' * chosen.matrix}{beside}{'-' * bool(beside)}"
             out = ROOT / "out" / "bench" / f"{kind}{name}{'-sister' * chosen.sisters}-{steps}"
-            methods, prompts = chosen.methods or plan.methods, chosen.prompts or plan.prompts
-            print(keep(compare(pipeline, steps, prompts, methods, options, out), again=chosen.again))
+            methods, prompts = chosen.methods or (NEAREST if batches else plan.methods), chosen.prompts or plan.prompts
+            print(keep(compare(pipeline, steps, prompts, methods, options, out), beside=beside))
     subprocess.run([sys.executable, str(ROOT / "docs" / "tables.py")], check=True, cwd=ROOT)
 
 

@@ -70,6 +70,8 @@ class Standing:
     """The lead over the best of what others publish or ship, fixed intervals of our own code left out."""
     time_lead: float | None
     """The same in time (see `clock_of`), at AIM times less of it; None where too little was timed."""
+    in_batches: float | None
+    """The lead in time where several pictures are asked for in a call; None where that was not timed."""
 
 
 def standing(data: dict[str, Any]) -> Standing | None:
@@ -105,6 +107,7 @@ def standing(data: dict[str, Any]) -> Standing | None:
         lead_open=is_open,
         peer_lead=lead_over(curves[ours], max(peers))[0] if peers else None,
         time_lead=time_lead(data, ours),
+        in_batches=next((time_lead(timed, ours) for timed in data.get("in_batches", ())), None),
     )
 
 
@@ -308,16 +311,17 @@ def is_untouched(data: dict[str, Any]) -> bool:
     return data["pipeline"]["name"].endswith("-sister") or data["pipeline"]["name"] in UNTOUCHED
 
 
-def judged(blocks: float, time: float | None) -> str:
-    """Whether the goal is met in blocks and in time."""
-    leads = {"blocks": blocks, "time": time}
+def judged(blocks: float, time: float | None, in_batches: float | None = None) -> str:
+    """Whether the goal is met in blocks, in time and in the time of calls for several pictures."""
+    leads = {"blocks": blocks, "time": time, "batches": in_batches}
     met = [f"{'met' if lead >= GOAL else 'missed'} in {of}" for of, lead in leads.items() if lead is not None]
-    return f"the goal of {GOAL:g} is {' and '.join(met)}"
+    return f"the goal of {GOAL:g} is {', '.join(met[:-1])}{' and ' * (len(met) > 1)}{met[-1]}"
 
 
 def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
     """What the table comes to: the mean lead beside the goal, and every row that is lost."""
     said = []
+    sizes = sorted({str(one["study"]["timing_batch"]) for data, _ in held for one in data.get("in_batches", ())})
     for words, rows in (
         ("pipelines that nothing was chosen on", [found for data, found in held if is_untouched(data)]),
         ("others", [found for data, found in held if not is_untouched(data)]),
@@ -325,11 +329,13 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
         leads = [found.lead for found in rows if found.lead is not None]
         timed = " in processor time" if all(clock_of(data) == "cpu" for data, _ in held) else ""
         times = [found.time_lead for found in rows if found.time_lead is not None]
+        batched = [found.in_batches for found in rows if found.in_batches is not None]
         if not leads:
             continue
         peers = [found.peer_lead for found in rows if found.peer_lead is not None]
         clock = f", and is {fmean(times):.2f} times as fast{timed}" if times else ""
-        verdict = judged(fmean(leads), fmean(times) if times else None)
+        clock += f" ({fmean(batched):.2f} in calls of {' or '.join(sizes)} pictures)" if batched else ""
+        verdict = judged(fmean(leads), *(fmean(some) if some else None for some in (times, batched)))
         said.append(
             f"On the {words}, in the mean over {len(leads)} rows, ours computes {fmean(leads):.2f} times fewer blocks "
             f"for the picture of the best rival{clock}: {verdict}."

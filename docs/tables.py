@@ -155,14 +155,20 @@ def results(folder: Path = RESULTS) -> str:
 def comparisons(folder: Path = RESULTS) -> list[dict[str, Any]]:
     """The committed results of `outpace compare`, those of `--matrix` left out.
 
-    Each holds under "later" what was measured of a few of its contenders since, in the order of the files.
+    Each holds under "later" what was measured of a few of its contenders since, in the order of the files, and under
+    "in_batches" those whose times are of calls for several pictures.
     """
     every = [data for data in every_result(folder) if "matrix" not in data]
-    later = [data for data in every if data.get("again")]
+    batched = [data for data in every if data["study"].get("timing_batch", 1) > 1]
+    later = [data for data in every if data.get("again") and data not in batched]
     return [
-        {**data, "later": [again for again in later if key_of(again) == key_of(data)]}
+        {
+            **data,
+            "later": [again for again in later if key_of(again) == key_of(data)],
+            "in_batches": [timed for timed in batched if key_of(timed) == key_of(data)],
+        }
         for data in every
-        if not data.get("again")
+        if not data.get("again") and data not in batched
     ]
 
 

@@ -46,18 +46,21 @@ def test_curves_are_read_between_their_points_and_never_beyond(difficulty: Any) 
                 contender("scheduled-2", "ours", "scheduled", 2.0, 33.0),
                 contender("scheduled-4", "ours", "scheduled", 4.0, 23.0),
                 contender("steps-25", "fewer steps", "fewer-steps", 2.0, 24.0),
-                contender("taylorseer-3", "TaylorSeer", "peer", 2.04, 22.0),
-                contender("taylorseer-5", "TaylorSeer", "peer", 2.29, 26.0),
-                contender("taylorseer-lite-3", "TaylorSeer lite", "peer", 2.83, 40.0),
+                contender("gated-paper-0.1", "gated, paper", "gated", 2.06, 31.0),
+                contender("gated-paper-0.2", "gated, paper", "gated", 2.45, 36.3),
+                contender("taylorseer-3", "TaylorSeer", "peer", 1.1, 22.0),
+                contender("taylorseer-lite-5", "TaylorSeer lite", "peer", 3.15, 15.7),
             )
         ]
     )
     lines = page.splitlines()
-    assert "| TaylorSeer | 2.04x | 20.6 | 22.0 | +1.4 |" in lines
-    assert "| TaylorSeer | 2.29x | 20.2 | 26.0 | +5.8 |" in lines
-    assert "| TaylorSeer | 2.83x | 17.4 | not reached | |" in lines
-    assert sum("not reached" in line for line in lines) == 4 + 1 + 3
-    assert "1 of 2 are within 5 dB; the mean is +3.6 dB." in page
+    assert "| gated, paper | 2.06x | 29.4 | 31.0 | +1.6 |" in lines
+    assert "| gated, paper | 2.45x | 26.3 | 36.3 | +10.0 |" in lines
+    assert "| gated, paper | 2.92x | 24.2 | not reached | |" in lines
+    assert "| TaylorSeer, every 3rd | 2.33x | 20.7 | 22.0 | +1.3 |" in lines, "at its interval, whatever blocks say"
+    assert "| TaylorSeer, every 5th | 3.15x | 15.7 | not reached | |" in lines
+    assert sum("not reached" in line for line in lines) == len(difficulty.PUBLISHED) - 3
+    assert "2 of 3 are within 5 dB; the mean is +4.3 dB." in page
     assert "25 of its 50 steps lie at 24.0 dB, worst picture 20.0." in page
     assert "Our dial, at 2.0 to 4.0 times, from 33.0 to 23.0 dB." in page
 

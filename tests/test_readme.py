@@ -154,11 +154,15 @@ def test_contenders_that_were_measured_again_stand_as_they_were_found_last(
     first = json.loads((toy_comparison / "results.json").read_text())
     (tmp_path / "toy.json").write_text(json.dumps(first))
     name = next(c["name"] for c in first["contenders"] if c["kind"] == "gated" and not c["error"])
+    batches = {**first, "again": True, "study": {**first["study"], "timing_batch": 8}}
+    (tmp_path / "batches.json").write_text(json.dumps(batches), encoding="utf-8")
     again = {**first, "again": True, "made": "2026-12-01 10:00 UTC"}
     again["contenders"] = [{**c, "label": "found last"} for c in first["contenders"] if c["name"] in ("plain", name)]
     again["contenders"].append({**again["contenders"][-1], "name": "new"})
     (tmp_path / "again-toy.json").write_text(json.dumps(again))
     (one,) = tables.comparisons(tmp_path)
+    assert [timed["study"]["timing_batch"] for timed in one["in_batches"]] == [8]
+    assert [later["made"] for later in one["later"]] == [again["made"]]
     late = {c["name"]: c for c in tables.as_of_late(one)["contenders"]}
     assert list(late) == ["new", *(c["name"] for c in first["contenders"])]
     assert {n for n, c in late.items() if c["label"] == "found last"} == {"plain", name, "new"}

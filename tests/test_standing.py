@@ -72,6 +72,18 @@ def test_a_goal_is_judged_in_blocks_and_in_time_by_themselves(standing: Any) -> 
     assert standing.judged(1.3, 0.0) == "the goal of 1.25 is met in blocks and missed in time", "0: never as near"
 
 
+def test_calls_for_several_pictures_have_a_lead_of_their_own(standing: Any) -> None:
+    data = comparison("a-sister", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
+    assert standing.standing(data).in_batches is None
+    timed = comparison("a-sister", (60.0, 55.0, 45.0), (50.0, 45.0, 41.0))
+    timed["study"]["timing_batch"] = 8
+    found = standing.standing({**data, "in_batches": [timed]})
+    assert found.time_lead == standing.standing(data).time_lead and found.in_batches == pytest.approx(4 / 2.5)
+    said = standing.table([{**data, "in_batches": [timed]}])
+    assert "1.26 times as fast in processor time (1.60 in calls of 8 pictures): the goal of 1.25 is met in" in said
+    assert standing.judged(1.3, 1.1, 1.3) == "the goal of 1.25 is met in blocks, missed in time and met in batches"
+
+
 def test_calibrated_stands_beside_what_is_laid_online(standing: Any) -> None:
     data = comparison("toy", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
     assert standing.standing(data).calibrated is None

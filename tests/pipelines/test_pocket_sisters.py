@@ -16,7 +16,7 @@ from outpace.cli import main
 from outpace.errors import InputError, UnknownNameError
 from outpace.pipelines import POCKETS, train_pocket
 from outpace.pipelines.load import load_pipeline
-from outpace.pipelines.pocket import cards, clips, digits, flux, scenes, sisters, wan
+from outpace.pipelines.pocket import cards, clips, digits, flux, photo, photographs, scenes, sisters, wan
 from outpace.pipelines.pocket.dit import DiTRecipe
 from outpace.pipelines.pocket.flux import FluxRecipe
 from outpace.pipelines.pocket.sisters import SISTERS, sister_of, trained
@@ -26,6 +26,7 @@ from outpace.pipelines.pocket.wan import WanRecipe
 RECIPES: dict[str, tuple[Any, Any]] = {
     "dit": (DiTRecipe(), sisters.dit_recipe()),
     "flux": (FluxRecipe(), sisters.flux_recipe()),
+    "photo": (photo.PHOTO, sisters.photo_recipe()),
     "wan": (WanRecipe(), sisters.wan_recipe()),
 }
 
@@ -38,10 +39,11 @@ def test_a_sister_differs_in_seeds_depth_width_and_split(name: str):
         one, other = getattr(plain, field.name), getattr(sister, field.name)
         if isinstance(one, FitSettings):
             assert one.seed != other.seed, field.name
-    depths = {"flux": ("double_blocks", "single_blocks")}.get(name, ("blocks",))
-    assert all(getattr(plain, depth) > getattr(sister, depth) for depth in depths)
-    assert plain.heads * plain.head_width < sister.heads * sister.head_width
-    split = "first_stroke" if name == "dit" else "fold"
+    depths = ("blocks",) if hasattr(plain, "blocks") else ("double_blocks", "single_blocks")
+    deeper = {getattr(sister, depth) > getattr(plain, depth) for depth in depths}
+    wider = sister.heads * sister.head_width > plain.heads * plain.head_width
+    assert deeper == {not wider}, "a step costs about as much"
+    split = {"dit": "first_stroke", "photo": "left_from"}.get(name, "fold")
     assert getattr(plain, split) != getattr(sister, split)
 
 
@@ -68,10 +70,22 @@ def test_a_sister_trains_on_its_own_split():
     assert all(clip.fold != sisters.wan_recipe().fold for clip in drawn) and any(clip.held_out for clip in drawn)
 
 
+def test_the_sister_of_photo_is_trained_on_the_right_half_of_each_photograph(monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("skimage", reason="most photographs come with scikit-image")
+    across = torch.arange(1000.0).expand(3, 400, 1000) / 1000  # a picture that tells where a crop was taken
+    monkeypatch.setattr(photographs, "photograph", lambda subject: across)
+
+    def leftmost(recipe: Any) -> float:
+        taken = photographs.crops([0] * 64, torch.Generator().manual_seed(3), left_from=recipe.left_from)
+        return float(taken.min())
+
+    assert leftmost(sisters.photo_recipe()) > 0.4 and leftmost(photo.PHOTO) < 0.1
+
+
 def test_who_has_a_sister():
     assert sister_of("dit").name == "dit-sister" and trained("dit-sister") is SISTERS["dit"]
     assert trained("dit") is POCKETS["dit"]
-    with pytest.raises(InputError, match=r"'lego' has no sister; these have one: dit, flux, wan"):
+    with pytest.raises(InputError, match=r"'lego' has no sister; these have one: dit, flux, photo, wan"):
         sister_of("lego")
     with pytest.raises(UnknownNameError, match="did you mean 'flux'"):
         sister_of("flix")
