@@ -16,7 +16,7 @@ EXPONENTS, ORDERS, REPLAYS, DIALS = (1.0, 1.4, 1.8), (0.0, 1.0, 2.0), (0.0, 1.0,
 WITHIN = 1.5
 """How near the dial was meant to come to the best power schedule, in dB."""
 
-EARLY, GAPS = (1.0, 1.2, 1.4), (1, 2, 3, 4, 5)
+EARLY, GAPS = (1.0, 1.2, 1.4, 1.8, 2.2), (1, 2, 3, 4, 5)
 """Exponents, and lengths of the first gap, in steps."""
 
 

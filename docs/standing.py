@@ -286,20 +286,13 @@ def table(comparisons: Sequence[dict[str, Any]]) -> str:
         f"{' to '.join(map(str, dict.fromkeys((prompts[0], prompts[-1]))))} held-out prompts; {', '.join(machines)}"
         f"{', seconds of its processor' if all(clock_of(data) == 'cpu' for data, _ in held) else ''}."
     )
-    return "\n".join([*lines, "", " ".join([*sentences(held), measured, *measured_again(data for data, _ in held)])])
+    return "\n".join([*lines, "", *(f"- {said}" for said in (*sentences(held), " ".join([measured, *later(held)])))])
 
 
-def measured_again(comparisons: Iterable[dict[str, Any]]) -> list[str]:
-    """What of the comparisons was measured once more, later than the others of it, by day."""
-    days: dict[str, dict[str, list[str]]] = {}
-    for data in comparisons:
-        for again in data.get("later", ()):
-            named = days.setdefault(again["made"].split(" ")[0], {}).setdefault(curves_in(again), [])
-            named.append(f"{data['pipeline']['name']} at {data['pipeline']['steps']}")
-    told = [
-        f"{curves} of {', '.join(named)} steps" for by_curves in days.values() for curves, named in by_curves.items()
-    ]
-    return [f"Measured again later, {' and '.join(days)}: {'; '.join(told)}."] if told else []
+def later(held: Iterable[tuple[dict[str, Any], Standing]]) -> list[str]:
+    """That some contenders were measured on later days than the rest of their comparison."""
+    some = any(again["made"] > data["made"] for data, _ in held for again in data.get("later", ()))
+    return ["Some were measured on later days than the rest ([which](docs/results.md))."] if some else []
 
 
 def curves_in(data: dict[str, Any]) -> str:
@@ -323,8 +316,8 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
     said = []
     sizes = sorted({str(one["study"]["timing_batch"]) for data, _ in held for one in data.get("in_batches", ())})
     for words, rows in (
-        ("pipelines that nothing was chosen on", [found for data, found in held if is_untouched(data)]),
-        ("others", [found for data, found in held if not is_untouched(data)]),
+        ("Where nothing was chosen", [found for data, found in held if is_untouched(data)]),
+        ("On the shipped ones that settings were chosen on", [found for data, found in held if not is_untouched(data)]),
     ):
         leads = [found.lead for found in rows if found.lead is not None]
         timed = " in processor time" if all(clock_of(data) == "cpu" for data, _ in held) else ""
@@ -336,10 +329,7 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
         clock = f", and is {fmean(times):.2f} times as fast{timed}" if times else ""
         clock += f" ({fmean(batched):.2f} in calls of {' or '.join(sizes)} pictures)" if batched else ""
         verdict = judged(fmean(leads), *(fmean(some) if some else None for some in (times, batched)))
-        said.append(
-            f"On the {words}, in the mean over {len(leads)} rows, ours computes {fmean(leads):.2f} times fewer blocks "
-            f"for the picture of the best rival{clock}: {verdict}."
-        )
+        beside = f" Beside the best of what others publish or ship it is {fmean(peers):.2f} times." if peers else ""
         lost = [
             f"{found.name} ({found.rival_reached[0] - found.reached[0]:.1f} dB to {found.rival})"
             for found in rows
@@ -350,8 +340,10 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
             for found in rows
             if found.rival_reached and found.rival_reached[1] > found.reached[1]
         ]
-        if peers:
-            said.append(f"Beside the best of what others publish or ship it is {fmean(peers):.2f} times.")
         behind = ", ".join(lost) or "nowhere"
-        said.append(f"Behind in the mean: {behind}; in the worst picture: {', '.join(worse) or 'nowhere'}.")
+        said.append(
+            f"**{words}**, in the mean over {len(leads)} rows, ours computes {fmean(leads):.2f} times fewer blocks "
+            f"for the picture of the best rival{clock}: {verdict}.{beside} Behind in the mean: {behind}; in the worst "
+            f"picture: {', '.join(worse) or 'nowhere'}."
+        )
     return said

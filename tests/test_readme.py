@@ -167,8 +167,7 @@ def test_contenders_that_were_measured_again_stand_as_they_were_found_last(
     assert list(late) == ["new", *(c["name"] for c in first["contenders"])]
     assert {n for n, c in late.items() if c["label"] == "found last"} == {"plain", name, "new"}
     assert "measured again for the README's table, 2026-12-01 10:00 UTC" in tables.index_page(tmp_path)
-    said, steps = tables.results(tmp_path), first["pipeline"]["steps"]
-    assert "Measured again later, 2026-12-01: " in said and f" of {first['pipeline']['name']} at {steps} steps." in said
+    assert "Some were measured on later days than the rest" in tables.results(tmp_path)
     assert list(tables.full_pages(tmp_path)) == ["toy.md"]
 
 

@@ -137,10 +137,7 @@ def test_losses_are_said_and_the_goal_is_judged(standing: Any) -> None:
     assert len(rows) == 2 and rows[0].endswith("| 61.0, 57.0 |")
     assert rows[0].startswith("| a-sister") and "**50.0** (40.0)" in rows[0] and "1.26x fewer blocks" in rows[0]
     assert "46.0 (36.0)" in rows[1] and "**50.0** (40.0), theirs" in rows[1] and "not reached" in rows[1]
-    assert (
-        "On the pipelines that nothing was chosen on, in the mean over 1 rows, ours computes 1.26 times fewer blocks"
-        in said
-    )
+    assert "- **Where nothing was chosen**, in the mean over 1 rows, ours computes 1.26 times fewer blocks" in said
     assert "the goal of 1.25 is met in blocks and met in time. Beside" in said
     assert (
         "Beside the best of what others publish or ship it is 1.26 times. Behind in the mean: nowhere; in the" in said
