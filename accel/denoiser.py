@@ -198,6 +198,8 @@ class Rows:
                 whole.append(output)
                 continue
             axis = stack.axes.get(name, 0) or 0
+            if before.shape[axis] == 1:  # one row for all, such as one empty prompt, which modulation spreads
+                before = before.expand(*before.shape[:axis], self.batch, *before.shape[axis + 1 :])
             index = self.index_in(before.shape[axis], stack, name)
             if index is None:
                 raise UnsupportedModelError(
