@@ -1,14 +1,15 @@
 """What a schedule calibrated at one number of steps is worth at others, and whether measured errors say who is hard.
 
-    python benchmarks/schedules.py [mapped|hardness|power|early|first|online] [PIPELINE ...] [--prompts COUNT]
+    python benchmarks/schedules.py [mapped|hardness|power|early|misses|first|online] [PIPELINE ...] [--prompts COUNT]
         [--steps STEPS ...] [--speedups SPEEDUP ...]
 
 power: laid online, beside every power schedule of equal work (step N (k / K)^s with an order and a degree of the
 replay that stay the same) on held-out prompts. online: only what is laid online anew, in the rows that power has.
-early: steps laid evenly and denser early, with and without guidance, on calibration prompts. first: the second
-computed step after one, two or more steps and the others evenly behind it, on calibration prompts. mapped: calibrated
-at 50 steps on calibration prompts, used at 50, 40 and 28 on held-out ones, beside a schedule calibrated at that
-number of steps and one laid online. hardness: at equal work, a step more for the third of the samples whose forecasts
+early: steps laid evenly and denser early, with and without guidance, on calibration prompts. misses: with
+and without the shorter gap behind a forecast that missed, under strong guidance, on calibration prompts. first: the
+second computed step after one, two or more steps and the others evenly behind it, on calibration prompts. mapped:
+calibrated at 50 steps on calibration prompts, used at 50, 40 and 28 on held-out ones, beside a schedule calibrated at
+that number of steps and one laid online. hardness: equal work, a step more for a third of the samples whose forecasts
 proved worst in the first half of their run and a step less for the third where they proved best; beside the same
 number of steps for all, the other way round, drawn at random, and by the pictures themselves, which nobody has
 beforehand. Writes benchmarks/results/schedules.json and schedules.md after every row, in the place of the row of the
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +29,7 @@ from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -39,6 +42,7 @@ from benchmarks.schedules_page import (
     DIALS,
     EARLY,
     EXPONENTS,
+    FASTER,
     GAPS,
     HARD,
     HELD_OUT,
@@ -53,6 +57,7 @@ from outpace.accel.calibration.runs import caller, made, psnr
 from outpace.accel.calibration.schedule import Bench as Calibration
 from outpace.accel.forecast.errors import Measured
 from outpace.accel.levels import noise_levels
+from outpace.accel.methods import scheduled_taylor
 from outpace.accel.methods.scheduled_taylor import LAST_SKIPS, SchedulePolicy
 from outpace.evaluation.environment import environment
 from outpace.pipelines import POCKETS, load_pocket
@@ -60,7 +65,7 @@ from outpace.pipelines import POCKETS, load_pocket
 RESULTS = Path(__file__).resolve().parent / "results" / "schedules.json"
 PIPELINES = ("dit", "flux", "wan")
 LOOKED_AT = "photo"
-"""Where `early` looks too, in bfloat16, when asked for by name; nothing is chosen by it."""
+"""Where `early` and `misses` look too, in bfloat16, when asked for by name."""
 COUNTS = (7, 8, 9, 10, 11)
 """Computed steps of 28."""
 
@@ -71,6 +76,7 @@ KEYS = {
     "hardness": ("pipeline", "computed"),
     "power": ("pipeline", "steps", "speedup"),
     "early": ("pipeline", "guidance", "steps"),
+    "misses": ("pipeline", "guidance", "steps"),
     "first": ("pipeline", "speedup"),
 }
 """What a row of each table is known by."""
@@ -82,6 +88,14 @@ GUIDANCE: dict[str, dict[float, dict[str, Any]]] = {
     LOOKED_AT: {6.0: {"negative_prompt": ""}},
 }
 """What is changed in a pocket's call for a strength of guidance by two branches; its own strength changes nothing."""
+
+STRONG: dict[str, dict[str, Any]] = {
+    "dit": {"guidance_scale": 8.0},
+    "flux": {"true_cfg_scale": 6.0, "negative_prompt": ""},
+    "wan": {"guidance_scale": 6.0},
+    LOOKED_AT: {"true_cfg_scale": 6.0, "negative_prompt": ""},
+}
+"""Guidance under which forecasts miss; `LOOKED_AT` is guided so by itself."""
 
 FIRST_PROMPTS = {"dit": 8, "flux": 4, "wan": 4, LOOKED_AT: 4}
 
@@ -246,6 +260,19 @@ def early(pipeline: str, steps: Sequence[int], speedups: Sequence[float] = DIALS
             yield row
 
 
+def misses(pipeline: str, steps: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Mean and worst PSNR by speed-up, with the shorter gap behind a forecast that missed and without."""
+    for count in steps:
+        changes = STRONG[pipeline]
+        bench = Bench(pipeline, "calibration", FIRST_PROMPTS[pipeline], count, **changes)
+        guidance = next(value for value in changes.values() if value)
+        row: dict[str, Any] = {"pipeline": pipeline, "guidance": guidance, "steps": count}
+        for name, far in (("without", math.inf), ("with", scheduled_taylor.FAR)):
+            with patch.object(scheduled_taylor, "FAR", far):
+                row[name] = [in_short(bench.psnr(ScheduledTaylor(speedup=speedup))) for speedup in FASTER]
+        yield row
+
+
 def first(pipeline: str, speedups: Sequence[float] = DIALS) -> Iterator[dict[str, Any]]:
     """Mean and worst PSNR by the length of the first gap, the other steps evenly behind it, at 28 steps."""
     bench = Bench(pipeline, "calibration", FIRST_PROMPTS[pipeline], 28)
@@ -305,7 +332,7 @@ def main() -> None:
         "what",
         nargs="*",
         default=[],
-        help="mapped, hardness, power, early, first, online, pipelines; all but online unless told",
+        help="mapped, hardness, power, early, misses, first, online, pipelines; all but online unless told",
     )
     parser.add_argument("--prompts", type=int, help="held-out prompts of power")
     parser.add_argument("--steps", type=int, nargs="+", default=POWER_STEPS, help="of power and early")
@@ -318,6 +345,7 @@ def main() -> None:
             pipeline, options.steps, options.prompts or POWER_PROMPTS[pipeline], options.speedups
         ),
         "early": lambda pipeline: early(pipeline, options.steps),
+        "misses": lambda pipeline: misses(pipeline, options.steps),
         "first": lambda pipeline: first(pipeline, options.speedups),
         "online": lambda pipeline: online(pipeline, held["power"]),
     }
@@ -328,7 +356,11 @@ def main() -> None:
     pipelines = set(options.what) & {*PIPELINES, LOOKED_AT} or set(PIPELINES)
     for part in measures:
         for pipeline in (*PIPELINES, LOOKED_AT):
-            if part not in parts or pipeline not in pipelines or (pipeline == LOOKED_AT and part != "early"):
+            if (
+                part not in parts
+                or pipeline not in pipelines
+                or (pipeline == LOOKED_AT and part not in ("early", "misses"))
+            ):
                 continue
             for row in measures[part](pipeline):
                 name = "power" if part == "online" else part

@@ -16,6 +16,9 @@ EXPONENTS, ORDERS, REPLAYS, DIALS = (1.0, 1.4, 1.8), (0.0, 1.0, 2.0), (0.0, 1.0,
 WITHIN = 1.5
 """How near the dial was meant to come to the best power schedule, in dB."""
 
+FASTER = (2.5, 3.0, 4.0, 5.0)
+"""Speed-ups at which forecasts miss."""
+
 EARLY, GAPS = (1.0, 1.2, 1.4, 1.8, 2.2), (1, 2, 3, 4, 5)
 """Exponents, and lengths of the first gap, in steps."""
 
@@ -69,6 +72,7 @@ def page(held: dict[str, Any]) -> str:
         *gains(held["hardness"]),
         *beside_power(held.get("power", [])),
         *by_early(held.get("early", [])),
+        *by_misses(held.get("misses", [])),
         *by_first(held.get("first", [])),
     ]
     return "\n".join(lines) + "\n"
@@ -152,6 +156,28 @@ def by_early(rows: list[dict[str, Any]]) -> list[str]:
     for row in rows:
         cells = (f"{row[key]['mean']:.1f} ({row[key]['worst']:.1f})" for key in ("online", *(f"{s:g}" for s in EARLY)))
         lines.append(f"| {row['pipeline']} | {row['guidance']:g} | {row['steps']} | {' | '.join(cells)} |")
+    return lines
+
+
+def by_misses(rows: list[dict[str, Any]]) -> list[str]:
+    """The gap behind a forecast that missed by much; nothing where it was not measured."""
+    if not rows:
+        return []
+    lines = [
+        "",
+        "## A shorter gap behind a forecast that missed",
+        "",
+        "Laid online without and with it, mean (worst) on calibration prompts.",
+        "",
+        f"| | guidance | steps | {' | '.join(f'{speedup:g}x' for speedup in FASTER)} |",
+        "| --- | ---: | ---: |" + " ---: |" * len(FASTER),
+    ]
+    for row in rows:
+        pairs = [
+            ", ".join(f"{one['mean']:.1f} ({one['worst']:.1f})" for one in (row["without"][place], row["with"][place]))
+            for place in range(len(FASTER))
+        ]
+        lines.append(f"| {row['pipeline']} | {row['guidance']:g} | {row['steps']} | {' | '.join(pairs)} |")
     return lines
 
 

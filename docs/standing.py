@@ -30,8 +30,6 @@ HEADS = (
     "for its picture",
     "shipped one: ours, rival",
 )
-UNTOUCHED = ("photo",)
-"""Shipped pipelines on which no setting was chosen; they stand with the sisters."""
 SHOWN = (2.0, 2.5, 3.0, 4.0, 5.0)
 ONLINE = "scheduled"
 CALIBRATED = "scheduled-calibrated"
@@ -301,7 +299,7 @@ def curves_in(data: dict[str, Any]) -> str:
 
 def is_untouched(data: dict[str, Any]) -> bool:
     """Whether nothing was chosen on the pipeline."""
-    return data["pipeline"]["name"].endswith("-sister") or data["pipeline"]["name"] in UNTOUCHED
+    return data["pipeline"]["name"].endswith("-sister")
 
 
 def judged(blocks: float, time: float | None, in_batches: float | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What a pipeline gives in one row for a whole batch, such as a single empty prompt, where samples are decided apart."""
+"""What a pipeline gives in one row for a whole batch, a single empty prompt say, where samples are decided apart."""
 
 from __future__ import annotations
 
