@@ -112,6 +112,7 @@ LOST: tuple[tuple[str, str, str], ...] = (
     ("accel/methods/scheduled_taylor.py", "1.0 + UNTOLD / settings.speedup", "1.0 + UNTOLD"),
     ("accel/methods/scheduled_taylor.py", "math.sqrt(FAR / self.missed)", "(FAR / self.missed)"),
     ("accel/methods/scheduled_taylor.py", " and left >= MOST_LEFT", ""),
+    ("accel/methods/scheduled_taylor.py", "max(self.early, HARD)", "HARD"),
     ("accel/methods/scheduled_taylor.py", "self.newest, self.missed = moment.step, 0.0", "self.newest = moment.step"),
     ("accel/forecast/forecaster.py", "math.inf if guided else max(off", "max(off"),
     ("accel/forecast/forecaster.py", "self.clock.calls > 1 or self._elsewhere", "self.clock.calls > 1"),

@@ -6,7 +6,7 @@
 power: laid online, beside every power schedule of equal work (step N (k / K)^s with an order and a degree of the
 replay that stay the same) on held-out prompts. online: only what is laid online anew, in the rows that power has.
 early: steps laid evenly and denser early, with and without guidance, on calibration prompts. misses: with
-and without the shorter gap behind a forecast that missed, under strong guidance, on calibration prompts. first: the
+and without what follows from a forecast that missed, under strong guidance, on calibration prompts. first: the
 second computed step after one, two or more steps and the others evenly behind it, on calibration prompts. mapped:
 calibrated at 50 steps on calibration prompts, used at 50, 40 and 28 on held-out ones, beside a schedule calibrated at
 that number of steps and one laid online. hardness: equal work, a step more for a third of the samples whose forecasts
@@ -261,14 +261,15 @@ def early(pipeline: str, steps: Sequence[int], speedups: Sequence[float] = DIALS
 
 
 def misses(pipeline: str, steps: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """Mean and worst PSNR by speed-up, with the shorter gap behind a forecast that missed and without."""
+    """Mean and worst PSNR by speed-up, with what follows from a forecast that missed and without."""
     for count in steps:
         changes = STRONG[pipeline]
         bench = Bench(pipeline, "calibration", FIRST_PROMPTS[pipeline], count, **changes)
         guidance = next(value for value in changes.values() if value)
         row: dict[str, Any] = {"pipeline": pipeline, "guidance": guidance, "steps": count}
-        for name, far in (("without", math.inf), ("with", scheduled_taylor.FAR)):
-            with patch.object(scheduled_taylor, "FAR", far):
+        known = {name: getattr(scheduled_taylor, name) for name in ("FAR", "LOST")}
+        for name, far in (("without", dict.fromkeys(known, math.inf)), ("with", known)):
+            with patch.multiple(scheduled_taylor, **far):
                 row[name] = [in_short(bench.psnr(ScheduledTaylor(speedup=speedup))) for speedup in FASTER]
         yield row
 

@@ -160,14 +160,15 @@ def by_early(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def by_misses(rows: list[dict[str, Any]]) -> list[str]:
-    """The gap behind a forecast that missed by much; nothing where it was not measured."""
+    """What follows from a forecast that missed by much; nothing where it was not measured."""
     if not rows:
         return []
     lines = [
         "",
-        "## A shorter gap behind a forecast that missed",
+        "## Where forecasts miss by much",
         "",
-        "Laid online without and with it, mean (worst) on calibration prompts.",
+        "Laid online without and with what follows from it (a shorter gap, denser early), mean (worst) on calibration",
+        "prompts.",
         "",
         f"| | guidance | steps | {' | '.join(f'{speedup:g}x' for speedup in FASTER)} |",
         "| --- | ---: | ---: |" + " ---: |" * len(FASTER),

@@ -39,6 +39,10 @@ FAR, MOST_LEFT = 0.4, 8
 steps are left; with fewer, the gaps that grow for it cost more than it gains. Chosen on calibration prompts of `photo`,
 and of `flux` and `wan` under guidance 6; unguided, or guided as pockets are, the others never miss by as much."""
 
+LOST, HARD = 0.6, 1.8
+"""Share of the clean picture by which the first forecast misses where the early steps decide what is seen, and the
+exponent from there on. Chosen as FAR was."""
+
 HIGHEST = 2
 """Highest order of a forecast."""
 
@@ -59,9 +63,10 @@ class ScheduledTaylor(Method):
     """Computes exactly the share of the steps that was asked for, and forecasts the last block on the others.
 
     The computed steps begin with the first and need no warm-up. How much denser they lie early is asked of the clean
-    picture that the first predicts, and where a forecast proves to have missed by much, the next gap is shorter. The
-    order of each run's forecast, and the degree of the replay that corrects the solver after it, are what the computed
-    steps prove to have been best, in the clean picture and at the distance that is skipped.
+    picture that the first predicts, and where a forecast proves to have missed by much, the next gap is shorter; all
+    are denser early if that was the first. The order of each run's forecast, and the degree of the replay that
+    corrects the solver after it, are what the computed steps prove to have been best, in the clean picture and at the
+    distance that is skipped.
     Every sample decides by itself. `ScheduledTaylor.calibrate` finds the places once for a pipeline instead.
 
     Source: the forecast is that of TaylorSeer (Liu et al., 2025, arXiv:2503.06923) on the last block; schedules of a
@@ -281,6 +286,8 @@ class SchedulePolicy(Policy):
     def observe(self, measured: Measured) -> None:
         self.measured, self.missed = True, measured.forecast.error
         settings = self.settings
+        if self.done == 2 and self.missed > LOST and settings.early is None:
+            self.early = max(self.early, HARD)
         if settings.order is None:
             self.order = measured.forecast.order if len(measured.forecast.errors) > 1 else UNTRIED
         if settings.replay is None and measured.replay is not None:
