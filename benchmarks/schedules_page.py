@@ -154,7 +154,8 @@ def by_early(rows: list[dict[str, Any]]) -> list[str]:
         "| --- | ---: | ---: | ---: |" + " ---: |" * len(EARLY),
     ]
     for row in rows:
-        cells = (f"{row[key]['mean']:.1f} ({row[key]['worst']:.1f})" for key in ("online", *(f"{s:g}" for s in EARLY)))
+        keys = ("online", *(f"{s:g}" for s in EARLY))
+        cells = (f"{row[key]['mean']:.1f} ({row[key]['worst']:.1f})" if key in row else "" for key in keys)
         lines.append(f"| {row['pipeline']} | {row['guidance']:g} | {row['steps']} | {' | '.join(cells)} |")
     return lines
 
