@@ -108,7 +108,7 @@ LOST: tuple[tuple[str, str, str], ...] = (
     ("accel/calibration/schedule.py", "(*places[:k], *(p + by for p in places[k:])),", "(*places[:k], *places[k:]),"),
     ("accel/methods/scheduled_taylor.py", "min(experts - 1, self.budget - 1)", "0"),
     ("accel/methods/scheduled_taylor.py", "return gap * self.budget", "return float(total)"),
-    ("accel/methods/scheduled_taylor.py", "* min(1.0, dense)", "* dense"),
+    ("accel/methods/scheduled_taylor.py", "round(GRADES * min(1.0, dense))", "round(GRADES * dense)"),
     ("accel/methods/scheduled_taylor.py", "1.0 + UNTOLD / settings.speedup", "1.0 + UNTOLD"),
     ("accel/methods/scheduled_taylor.py", "math.sqrt(FAR / self.missed)", "(FAR / self.missed)"),
     ("accel/methods/scheduled_taylor.py", " and left >= MOST_LEFT", ""),

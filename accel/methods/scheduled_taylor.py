@@ -28,6 +28,10 @@ LARGE on as dense early as they ever do. The most on calibration prompts of the 
 DENSEST = 1.4
 """Exponent of the densest early layout that is chosen online; on the trained pocket pipelines 1.8 was never better."""
 
+GRADES = 2
+"""From evenly to densest, in so many grades: samples that differ little are computed at the same steps, so that a batch
+of them runs whole."""
+
 UNTOLD = 0.6
 """Times the gap between computed steps, how far the exponent is above 1 where the first clean picture says nothing:
 with predicted noise, and with solvers that add some. The fewer steps are computed, the dearer is an early one. Chosen
@@ -280,7 +284,7 @@ class SchedulePolicy(Policy):
     def sized(self, off: float) -> None:
         if self.done == 1 and self.settings.early is None:
             dense = math.log(max(SMALL, off) / SMALL) / math.log(LARGE / SMALL)
-            self.early = 1.0 + (DENSEST - 1.0) * min(1.0, dense)
+            self.early = 1.0 + (DENSEST - 1.0) * round(GRADES * min(1.0, dense)) / GRADES
             self._plan(self.newest)
 
     def observe(self, measured: Measured) -> None:

@@ -10,10 +10,14 @@ import pytest
 from outpace.accel import ScheduledTaylor
 from outpace.accel.forecast.errors import Best, Measured
 from outpace.accel.forecast.history import History
+from outpace.accel.methods import scheduled_taylor
 from outpace.accel.methods.scheduled_taylor import (
     DENSEST,
+    FAR,
     LARGE,
     LAST_SKIPS,
+    LOST,
+    MOST_LEFT,
     SMALL,
     UNTRIED,
     SchedulePolicy,
@@ -78,7 +82,8 @@ def test_how_dense_is_asked_of_the_first_clean_picture() -> None:
     for speedup, expected in ((1.2, DENSEST), (3.0, 1.2), (6.0, 1.1)):
         assert begun(12, speedup=speedup)[0].early == pytest.approx(expected), "until it is there"
     for off, expected in (
-        (0.0, 1.0), (SMALL, 1.0), (math.sqrt(SMALL * LARGE), 1 + (DENSEST - 1) / 2), (LARGE, DENSEST), (99.0, DENSEST),
+        (0.0, 1.0), (SMALL, 1.0), (1.1 * SMALL, 1.0), (math.sqrt(SMALL * LARGE), 1 + (DENSEST - 1) / 2),
+        (0.9 * math.sqrt(SMALL * LARGE), 1 + (DENSEST - 1) / 2), (LARGE, DENSEST), (99.0, DENSEST),
     ):  # fmt: skip
         policy, _ = begun(28, speedup=4.0)
         places = computed(policy, 28, off=off)
@@ -90,6 +95,54 @@ def test_how_dense_is_asked_of_the_first_clean_picture() -> None:
     assert computed(asked, 28, off=0.0) == computed(begun(28, speedup=4.0, early=1.7)[0], 28)
     levels = tuple(even(12)[place] for place in (0, 2, 5, 9))
     assert computed(begun(12, speedup=3.0, levels=levels)[0], 12, off=0.0) == [0, 2, 5, 9]
+
+
+def gaps_behind(missed: float, *, budget: int = 25, done: int = 4, **settings: Any) -> tuple[int, int]:
+    """The gap that is planned after `done` computed steps of 100, and what a forecast that missed leaves of it."""
+    policy, _ = begun(100, speedup=100 / budget, **settings)
+    for step in range(0, 5 * done, 5):
+        policy.decided(moment(step, 100), "early", True)
+    planned = policy.next - policy.newest
+    policy.observe(measured(policy.newest, 5, missed))
+    return planned, policy.next - policy.newest
+
+
+def test_the_gap_is_shorter_behind_a_forecast_that_missed_by_much_while_steps_are_left() -> None:
+    planned, kept = gaps_behind(FAR)
+    assert planned == kept > 2, "up to there nothing changes"
+    planned, shorter = gaps_behind(4 * FAR)
+    assert shorter == round(planned / 2), "a forecast of order 1 misses by the square of the gap"
+    assert gaps_behind(1e6)[1] == 1
+    planned, kept = gaps_behind(4 * FAR, early=1.4)
+    assert planned == kept, "who says how dense is heeded"
+    for left, changes in ((MOST_LEFT - 1, False), (MOST_LEFT, True)):
+        planned, now = gaps_behind(4 * FAR, budget=4 + left)
+        assert (now < planned) == changes
+    later, fresh = (begun(100, speedup=4.0)[0] for _ in range(2))
+    later.observe(measured(0, error=4 * FAR))
+    for policy in (later, fresh):
+        policy.decided(moment(12, 100), "early", True)
+    assert later.next == fresh.next, "a miss counts for the gap behind it and for no other"
+
+
+def test_steps_lie_denser_early_where_the_first_forecast_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def places(*missed: float, **settings: Any) -> list[int]:
+        policy, _ = begun(28, speedup=7.0, **settings)  # 4 of 28: too few for a shorter gap
+        found: list[int] = []
+        while policy.next < 28:
+            found.append(policy.next)
+            policy.decided(moment(policy.next, 28), "early", True)
+            if len(found) > 1:
+                policy.observe(measured(found[-1], error=missed[len(found) - 2]))
+        return found
+
+    plain = places(0.0, 0.0, 0.0)
+    assert places(LOST, 9.0, 9.0) == plain, "only the first forecast tells"
+    lost = places(LOST + 0.1, 0.0, 0.0)
+    assert lost[:2] == plain[:2] and lost[2] < plain[2] and len(lost) == 4
+    assert places(LOST + 0.1, 0.0, 0.0, early=1.2) == places(0.0, 0.0, 0.0, early=1.2)
+    monkeypatch.setattr(scheduled_taylor, "HARD", 1.0)
+    assert places(LOST + 0.1, 0.0, 0.0) == plain, "never less dense than it was"
 
 
 def test_a_run_that_is_begun_anew_part_of_the_way_goes_on_from_there() -> None:

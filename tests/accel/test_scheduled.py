@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,10 @@ from tiny_models import SPECIMENS
 
 from outpace.accel import METHODS, Method, ScheduledTaylor, accelerate, find_family
 from outpace.accel.forecast.entries import Entry, mixed_weights
-from outpace.accel.forecast.errors import Best, Measured, measure, off_scale
+from outpace.accel.forecast.errors import measure, off_scale
 from outpace.accel.forecast.history import Anchor, History
 from outpace.accel.forecast.partial import Partial, possible
-from outpace.accel.methods import scheduled_taylor
 from outpace.accel.methods.scheduled_taylor import DENSEST, SchedulePolicy, places_of
-from outpace.accel.moment import Moment
 from outpace.accel.prediction import Prediction
 from outpace.errors import ConfigError, InputError
 
@@ -155,71 +152,6 @@ def test_the_first_clean_picture_says_how_dense_the_steps_lie_unless_guidance_ma
     chosen, even, dense = places
     assert even[0][1] == 4 and dense[0][1] == 2
     assert chosen == (even if size == 1.0 and guidance is None else dense)
-
-
-def gaps_after_a_miss(missed: float, *, budget: int = 25, done: int = 3, early: float | None = None) -> tuple[int, int]:
-    """The gap that is planned after `done` computed steps of 100, and what a forecast that missed leaves of it."""
-    policy = ScheduledTaylor(speedup=100 / budget, early=early).policy()
-    policy.begin([1 - step / 100 for step in range(101)], 1, lambda text: None)
-    for step in itertools.islice(itertools.accumulate(itertools.repeat(5)), done):
-        policy.decided(
-            Moment(run=0, step=step, branch="0", leader=True, timestep=0.0, u=0.5, du=0.01, num_steps=100), "t", True
-        )
-    planned = policy.next - policy.newest
-    best = Best(1.0, missed, (missed, missed))
-    policy.observe(Measured(policy.newest, 5, best, None))
-    return planned, policy.next - policy.newest
-
-
-def test_the_gap_is_shorter_where_a_forecast_missed_by_much_and_steps_are_left() -> None:
-    planned, kept = gaps_after_a_miss(0.4)
-    assert planned == kept > 2, "up to FAR nothing changes"
-    planned, shorter = gaps_after_a_miss(1.6, done=4)
-    assert shorter == round(planned / 2), "a forecast of order 1 misses by the square of the gap"
-    assert gaps_after_a_miss(1e6)[1] == 1
-    assert len(set(gaps_after_a_miss(1.6, early=1.4))) == 1, "who says how dense is heeded"
-    for budget, changes in ((10, False), (11, True)):
-        planned, now = gaps_after_a_miss(1.6, budget=budget)
-        assert (now < planned) == changes, "8 steps have to be left"
-
-
-def test_steps_lie_denser_early_where_the_first_forecast_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    def places(missed: Sequence[float], early: float | None = None) -> list[int]:
-        policy = ScheduledTaylor(speedup=7.0, early=early).policy()  # 4 of 28: too few for a shorter gap
-        policy.begin([1 - step / 28 for step in range(29)], 1, lambda text: None)
-        found = []
-        for step in range(28):
-            if step >= policy.next:
-                moment = Moment(run=0, step=step, branch="0", leader=True, timestep=0.0, u=0.5, du=0.01, num_steps=28)
-                policy.decided(moment, "transformer", True)
-                error = missed[len(found)]
-                found.append(step)
-                if len(found) > 1:
-                    policy.observe(Measured(step, 1, Best(1.0, error, (error, error)), None))
-        return found
-
-    plain = places([0.0] * 4)
-    assert places([0.0, 0.6, 9.0, 9.0]) == plain, "only the first forecast tells, and from LOST on"
-    lost = places([0.0, 0.7, 0.0, 0.0])
-    assert lost[:2] == plain[:2] and lost[2] < plain[2]
-    assert places([0.0, 0.7, 0.0, 0.0], early=1.2) == places([0.0] * 4, early=1.2)
-    monkeypatch.setattr(scheduled_taylor, "HARD", 1.0)
-    assert places([0.0, 0.7, 0.0, 0.0]) == plain, "never less dense than it was"
-
-
-def test_a_miss_counts_for_the_gap_behind_it_and_for_no_other() -> None:
-    policy = ScheduledTaylor(speedup=4.0).policy()
-    policy.begin([1 - step / 100 for step in range(101)], 1, lambda text: None)
-    policy.observe(Measured(0, 1, Best(1.0, 1.6, (1.6, 1.6)), None))
-    policy.decided(
-        Moment(run=0, step=12, branch="0", leader=True, timestep=0.0, u=0.5, du=0.01, num_steps=100), "t", True
-    )
-    fresh = ScheduledTaylor(speedup=4.0).policy()
-    fresh.begin([1 - step / 100 for step in range(101)], 1, lambda text: None)
-    fresh.decided(
-        Moment(run=0, step=12, branch="0", leader=True, timestep=0.0, u=0.5, du=0.01, num_steps=100), "t", True
-    )
-    assert policy.next == fresh.next
 
 
 @pytest.mark.parametrize("guided", [False, True])
