@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from standing import curves_of, value_at
+from standing import SHOWN, curves_of, pair, value_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +87,25 @@ def table(comparisons: Iterable[dict[str, Any]]) -> str:
         f"{data['study']['samples']} prompts, {where}, {data['pipeline']['precision']}.",
     ]
     return "\n".join([*lines, "", " ".join(said)])
+
+
+def rivals(comparisons: Iterable[dict[str, Any]]) -> str:
+    """Every curve of photo and of its sister, mean and worst PSNR at the compared speed-ups; the best mean in bold."""
+    lines = []
+    for data in comparisons:
+        if data["pipeline"]["name"] not in ("photo", "photo-sister"):
+            continue
+        curves = {c: [value_at(points, at) for at in SHOWN] for c, points in curves_of(data, by_time=False).items()}
+        best = [max((cells[i][0] for cells in curves.values() if cells[i]), default=None) for i in range(len(SHOWN))]
+        lines += [
+            "",
+            f"| {data['pipeline']['name']}, {data['pipeline']['steps']} steps | "
+            + " | ".join(f"{x:g}x" for x in SHOWN)
+            + " |",
+            "| --- |" + " ---: |" * len(SHOWN),
+        ]
+        for curve, cells in curves.items():
+            told = [pair(cell, bold=cell is not None and cell[0] == top) for cell, top in zip(cells, best, strict=True)]
+            if any(told):
+                lines.append(f"| {curve} | {' | '.join(told)} |")
+    return "\n".join(lines[1:])

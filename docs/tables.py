@@ -317,7 +317,13 @@ def kernel_page() -> str:
 def photo_page() -> str:
     """docs/photo.md with the table of how hard the pocket is."""
     written = PHOTO_PAGE.read_text(encoding="utf-8")
-    return rewritten(written, {"difficulty": lambda: beside("difficulty").table(latest())})
+    return rewritten(
+        written,
+        {
+            "difficulty": lambda: beside("difficulty").table(latest()),
+            "rivals": lambda: beside("difficulty").rivals(latest()),
+        },
+    )
 
 
 def scheduling_page() -> str:
