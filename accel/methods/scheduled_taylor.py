@@ -43,10 +43,9 @@ FAR, MOST_LEFT = 0.4, 8
 steps are left; with fewer, the gaps that grow for it cost more than it gains. Chosen on calibration prompts of `photo`,
 and of `flux` and `wan` under guidance 6; unguided, or guided as pockets are, the others never miss by as much."""
 
-LOST, HARD, IN_A_ROW = 0.6, 1.8, 5
-"""Share of the clean picture by which the first forecast misses where the early steps decide what is seen; the exponent
-from there on, and how many steps are computed before the next one is forecast. Chosen as FAR was, the last as long as
-the warm-up of the gate's authors."""
+LOST, HARD = 0.6, 1.8
+"""Share of the clean picture by which the first forecast misses where the early steps decide what is seen, and the
+exponent from there on. Chosen as FAR was."""
 
 HIGHEST = 2
 """Highest order of a forecast."""
@@ -68,10 +67,10 @@ class ScheduledTaylor(Method):
     """Computes exactly the share of the steps that was asked for, and forecasts the last block on the others.
 
     The computed steps begin with the first and need no warm-up. How much denser they lie early is asked of the clean
-    picture that the first predicts, and where a forecast proves to have missed by much, the next gap is shorter; if
-    that was the first, some steps are computed in a row, and all lie denser early. The order of each run's forecast,
-    and the degree of the replay that corrects the solver after it, are what the computed steps prove to have been
-    best, in the clean picture and at the distance that is skipped.
+    picture that the first predicts, and where a forecast proves to have missed by much, the next gap is shorter; all
+    are denser early if that was the first. The order of each run's forecast, and the degree of the replay that
+    corrects the solver after it, are what the computed steps prove to have been best, in the clean picture and at the
+    distance that is skipped.
     Every sample decides by itself. `ScheduledTaylor.calibrate` finds the places once for a pipeline instead.
 
     Source: the forecast is that of TaylorSeer (Liu et al., 2025, arXiv:2503.06923) on the last block; schedules of a
@@ -221,7 +220,7 @@ class SchedulePolicy(Policy):
         self.places: list[int] = []
         self.early = min(DENSEST, 1.0 + UNTOLD / settings.speedup) if settings.early is None else settings.early
         self.measured = False
-        self.missed, self.lost = 0.0, False
+        self.missed = 0.0
         self._expert = ""
 
     def history(self) -> History:
@@ -292,7 +291,7 @@ class SchedulePolicy(Policy):
         self.measured, self.missed = True, measured.forecast.error
         settings = self.settings
         if self.done == 2 and self.missed > LOST and settings.early is None:
-            self.early, self.lost = max(self.early, HARD), True
+            self.early = max(self.early, HARD)
         if settings.order is None:
             self.order = measured.forecast.order if len(measured.forecast.errors) > 1 else UNTRIED
         if settings.replay is None and measured.replay is not None:
@@ -315,9 +314,7 @@ class SchedulePolicy(Policy):
             self.next = later[max(0, len(later) - left)] if later else self.total
         else:
             self.next = min(max(step + 1, round(self._place_after(step, left))), self.total - left)
-            if self.lost and self.done < IN_A_ROW and left >= MOST_LEFT:
-                self.next = step + 1
-            elif self.missed > FAR and left >= MOST_LEFT and self.settings.early is None:
+            if self.missed > FAR and left >= MOST_LEFT and self.settings.early is None:
                 # A forecast of order 1 misses by the square of the gap.
                 self.next = step + max(1, round((self.next - step) * math.sqrt(FAR / self.missed)))
         if self.part and left > 0:

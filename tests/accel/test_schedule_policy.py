@@ -14,7 +14,6 @@ from outpace.accel.methods import scheduled_taylor
 from outpace.accel.methods.scheduled_taylor import (
     DENSEST,
     FAR,
-    IN_A_ROW,
     LARGE,
     LAST_SKIPS,
     LOST,
@@ -113,7 +112,7 @@ def test_the_gap_is_shorter_behind_a_forecast_that_missed_by_much_while_steps_ar
     assert planned == kept > 2, "up to there nothing changes"
     planned, shorter = gaps_behind(4 * FAR)
     assert shorter == round(planned / 2), "a forecast of order 1 misses by the square of the gap"
-    assert gaps_behind(1e6)[1] == 1 == gaps_behind(4 * FAR, done=2)[1]
+    assert gaps_behind(1e6)[1] == 1
     planned, kept = gaps_behind(4 * FAR, early=1.4)
     assert planned == kept, "who says how dense is heeded"
     for left, changes in ((MOST_LEFT - 1, False), (MOST_LEFT, True)):
@@ -128,7 +127,7 @@ def test_the_gap_is_shorter_behind_a_forecast_that_missed_by_much_while_steps_ar
 
 def test_steps_lie_denser_early_where_the_first_forecast_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     def places(*missed: float, **settings: Any) -> list[int]:
-        policy, _ = begun(28, **{"speedup": 7.0, **settings})  # 4 of 28: too few for a shorter gap
+        policy, _ = begun(28, speedup=7.0, **settings)  # 4 of 28: too few for a shorter gap
         found: list[int] = []
         while policy.next < 28:
             found.append(policy.next)
@@ -141,9 +140,6 @@ def test_steps_lie_denser_early_where_the_first_forecast_is_lost(monkeypatch: py
     assert places(LOST, 9.0, 9.0) == plain, "only the first forecast tells"
     lost = places(LOST + 0.1, 0.0, 0.0)
     assert lost[:2] == plain[:2] and lost[2] < plain[2] and len(lost) == 4
-    after = places(LOST + 0.1, *[0.0] * 30, speedup=28 / 14)
-    assert after[1:IN_A_ROW] == list(range(after[1], after[1] + IN_A_ROW - 1)) and after[IN_A_ROW] > after[4] + 1
-    assert len(after) == 14, "the share stays"
     assert places(LOST + 0.1, 0.0, 0.0, early=1.2) == places(0.0, 0.0, 0.0, early=1.2)
     monkeypatch.setattr(scheduled_taylor, "HARD", 1.0)
     assert places(LOST + 0.1, 0.0, 0.0) == plain, "never less dense than it was"
