@@ -53,6 +53,8 @@ class Standing:
     """The curve."""
     reached: tuple[float, float]
     """Mean and worst PSNR of ours."""
+    gate: tuple[str, tuple[float, float]] | None
+    """The best of our gates, which read no schedule, and what it reaches."""
     calibrated: tuple[float, float] | None
     """Of its places found beforehand on the pipeline, by a few plain runs' worth of calibration."""
     faster: float | None
@@ -89,6 +91,7 @@ def standing(data: dict[str, Any]) -> Standing | None:
     lead, is_open = lead_over(curves[ours], others[best][0]) if best else (None, False)
     peers = [found[0] for curve, found in others.items() if kinds[curve] == "peer"]
     calibrated = curve_of(data, CALIBRATED)
+    gates = [(c, at) for c, kind in kinds_of(data).items() if kind == "gated" and (at := value_at(curves[c]))]
     timed = [c for c in usable(data) if c["curve"] == ours and c["time"]]
     nearest = min(timed, key=lambda c: abs(c["speedup"]["value"] - AIM), default=None)
     return Standing(
@@ -96,6 +99,7 @@ def standing(data: dict[str, Any]) -> Standing | None:
         plain_seconds=median(pair["plain"][clock_of(data)] for pair in nearest["time"]["pairs"]) if nearest else None,
         ours=ours,
         reached=here,
+        gate=max(gates, key=lambda gate: gate[1][0], default=None),
         calibrated=value_at(curves[calibrated]) if calibrated else None,
         faster=nearest["time"][clock_of(data)]["value"] if nearest else None,
         fewer_steps=fewer[0] if fewer else None,
@@ -339,9 +343,15 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
             if found.rival_reached and found.rival_reached[1] > found.reached[1]
         ]
         behind = ", ".join(lost) or "nowhere"
+        gates = [
+            f"{found.name} ({pair(found.gate[1])}, {found.gate[0]})"
+            for found in rows
+            if found.gate and found.gate[0] != found.ours and found.gate[1][0] - found.reached[0] > NEAR
+        ]
         said.append(
             f"**{words}**, in the mean over {len(leads)} rows, ours computes {fmean(leads):.2f} times fewer blocks "
             f"for the picture of the best rival{clock}: {verdict}.{beside} Behind in the mean: {behind}; in the worst "
             f"picture: {', '.join(worse) or 'nowhere'}."
+            + (f" One of our own gates is ahead on {', '.join(gates)}." if gates else "")
         )
     return said

@@ -72,6 +72,17 @@ def test_a_goal_is_judged_in_blocks_and_in_time_by_themselves(standing: Any) -> 
     assert standing.judged(1.3, 0.0) == "the goal of 1.25 is met in blocks and missed in time", "0: never as near"
 
 
+def test_our_own_gate_is_no_rival_and_told_where_it_is_ahead(standing: Any) -> None:
+    data = comparison("a-sister", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
+    data["kinds"]["gated"] = {"ours": True}
+    behind = copy.deepcopy(data)
+    for one, mean in ((data, 53.0), (behind, 50.2)):
+        one["contenders"] += [contender("as published", "gated", at, mean, 44.0) for at in SPEEDUPS]
+    assert standing.standing(data).rival == "theirs"
+    assert "One of our own gates is ahead on a-sister, 28 steps (53.0 (44.0), as published)." in standing.table([data])
+    assert "our own gates" not in standing.table([behind])
+
+
 def test_calls_for_several_pictures_have_a_lead_of_their_own(standing: Any) -> None:
     data = comparison("a-sister", (60.0, 50.0, 40.0), (50.0, 45.0, 41.0))
     assert standing.standing(data).in_batches is None
