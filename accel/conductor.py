@@ -144,6 +144,11 @@ class Conductor:
         for denoiser in self._denoisers.values():
             look_around(self._target, denoiser, self.shared.trace.warn)
 
+    def reset(self) -> None:
+        """Forget the run of whoever calls, as pipelines ask for when theirs ends; another's that is served goes on."""
+        with self.requests.turn():
+            self.release()
+
     def release(self) -> None:
         """Forget everything remembered of the run; the tensors are freed."""
         self._conditioning.clear()

@@ -230,7 +230,8 @@ class Denoiser:
 
     Args:
         name: the pipeline's name for it ("transformer", "transformer_2").
-        driver: has `call(denoiser, proceed, args, kwargs)` and `block(denoiser, index, proceed, args, kwargs)`.
+        driver: has `call(denoiser, proceed, args, kwargs)`, `block(denoiser, index, proceed, args, kwargs)` and
+            `reset()`.
     """
 
     def __init__(self, name: str, transformer: nn.Module, family: Family, driver: Any) -> None:
@@ -257,7 +258,7 @@ class Denoiser:
         self.stacks = [stack for stack, _ in blocks]
         self.context: ContextReader | None = None
         if hasattr(transformer, "cache_context"):
-            self.context = ContextReader(transformer, driver.release)
+            self.context = ContextReader(transformer, driver.reset)
         self.call = Interception(transformer, lambda site, *a, **k: driver.call(self, site, a, k), driver)
         self.blocks = [
             Interception(block, partial(self._block, driver, index), driver) for index, (_, block) in enumerate(blocks)

@@ -93,7 +93,7 @@ class Acceleration:
 
     def reset(self) -> None:
         """Forget what is remembered of the run under way, as at the start of a new one."""
-        self._conductor.release()
+        self._conductor.reset()
 
     def assign(self, methods: Sequence[Method]) -> None:
         """Give each sample of the batches to come a method of its own, in the place of one that is at work.

@@ -106,7 +106,7 @@ LOST: tuple[tuple[str, str, str], ...] = (
         "self._run(range(self.count))",
     ),
     ("accel/calibration/schedule.py", "(*places[:k], *(p + by for p in places[k:])),", "(*places[:k], *places[k:]),"),
-    ("accel/methods/scheduled_taylor.py", "min(experts - 1, self.budget - 1)", "0"),
+    ("accel/methods/scheduled_taylor.py", "min(experts - 1, self.budget - 1) if", "0 if"),
     ("accel/methods/scheduled_taylor.py", "return gap * self.budget", "return float(total)"),
     ("accel/methods/scheduled_taylor.py", "round(GRADES * min(1.0, dense))", "round(GRADES * dense)"),
     ("accel/methods/scheduled_taylor.py", "1.0 + UNTOLD / settings.speedup", "1.0 + UNTOLD"),

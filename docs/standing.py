@@ -109,7 +109,7 @@ def standing(data: dict[str, Any]) -> Standing | None:
         lead_open=is_open,
         peer_lead=lead_over(curves[ours], max(peers))[0] if peers else None,
         time_lead=time_lead(data, ours),
-        in_batches=next((time_lead(timed, ours) for timed in data.get("in_batches", ())), None),
+        in_batches=next((time_lead(timed, ours) for timed in reversed(data.get("in_batches", ()))), None),
     )
 
 
@@ -316,7 +316,9 @@ def judged(blocks: float, time: float | None, in_batches: float | None = None) -
 def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
     """What the table comes to: the mean lead beside the goal, and every row that is lost."""
     said = []
-    sizes = sorted({str(one["study"]["timing_batch"]) for data, _ in held for one in data.get("in_batches", ())})
+    sizes = list(
+        map(str, sorted({one["study"]["timing_batch"] for data, _ in held for one in data.get("in_batches", ())}))
+    )
     for words, rows in (
         ("Where nothing was chosen", [found for data, found in held if is_untouched(data)]),
         ("On the shipped ones that settings were chosen on", [found for data, found in held if not is_untouched(data)]),

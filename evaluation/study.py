@@ -109,10 +109,10 @@ class Study:
             raise ConfigError("a study needs at least one request")
         if min(self.batch, self.timing_batch, self.timing_rounds) < 1 or self.timing_requests < 0:
             raise ConfigError("batch, timing batch and timing rounds must be at least 1, timing requests at least 0")
-        if self.timing_requests % self.timing_batch:
+        timed = min(self.timing_requests, len(self.requests))
+        if timed % self.timing_batch:
             raise ConfigError(
-                f"{self.timing_requests} timed prompts cannot be asked for in calls of {self.timing_batch}: "
-                "take a multiple"
+                f"{timed} timed prompts cannot be asked for in calls of {self.timing_batch}: take a multiple"
             )
         for reference in self.references:
             if reference not in names:

@@ -252,25 +252,27 @@ def call_arguments(loaded: Loaded, **settings: Any) -> dict[str, Any]:
     for word, value in settings.items():
         if value is None:
             continue
-        name = guidance_argument(loaded.pipe) if word == "guidance" else ARGUMENTS[word]
+        name = argument_of(loaded.pipe, word)
         if name not in accepted:
             raise InputError(f"{type(loaded.pipe).__name__} takes no --{word}; leave it out")
         arguments[name] = value
-        if name == TRUE_SCALE and value > 1 and "negative_prompt" in accepted:
-            arguments.setdefault("negative_prompt", "")  # without one the scale has no effect
+    if arguments.get(TRUE_SCALE, 1) > 1 and "negative_prompt" in accepted:
+        arguments.setdefault("negative_prompt", "")  # without one the scale has no effect
     check_size(loaded.pipe, arguments)
     return arguments
 
 
-def guidance_argument(pipe: Any) -> str:
-    """The argument of a call that scales classifier-free guidance.
+def argument_of(pipe: Any, word: str) -> str:
+    """What a pipeline calls a setting of ARGUMENTS.
 
-    Pipelines of transformers that may be distilled have two: "guidance_scale" goes into the transformer as an
-    embedding, and has no effect on one without it; "true_cfg_scale" guides by two calls a step.
+    Of guidance, pipelines of transformers that may be distilled have two: "guidance_scale" goes into the transformer
+    as an embedding, and has no effect on one without it; "true_cfg_scale" guides by two calls a step.
     """
-    config = getattr(getattr(pipe, "transformer", None), "config", None)
-    true = TRUE_SCALE in accepted_by(pipe) and not getattr(config, "guidance_embeds", True)
-    return TRUE_SCALE if true else ARGUMENTS["guidance"]
+    if word != "guidance":
+        return ARGUMENTS[word]
+    config, accepted = getattr(getattr(pipe, "transformer", None), "config", None), accepted_by(pipe)
+    only = ARGUMENTS[word] not in accepted or not getattr(config, "guidance_embeds", True)
+    return TRUE_SCALE if only and TRUE_SCALE in accepted else ARGUMENTS[word]
 
 
 def check_size(pipe: Any, arguments: dict[str, Any]) -> None:

@@ -34,7 +34,10 @@ def caller(pipe: Any, prompts: Sequence[Any], call: dict[str, Any], seed: int) -
 
     def run(places: Sequence[int], **changes: Any) -> object:
         noise = [torch.Generator().manual_seed(seed + i) for i in places]
-        return pipe(**{name: [prompts[i] for i in places]}, **{**given, **changes}, generator=noise)
+        asked = {**given, **changes}
+        if isinstance(asked.get("negative_prompt"), str):  # pipelines want one a prompt where prompts are a list
+            asked["negative_prompt"] = [asked["negative_prompt"]] * len(places)
+        return pipe(**{name: [prompts[i] for i in places]}, **asked, generator=noise)
 
     return run
 

@@ -241,7 +241,7 @@ class SchedulePolicy(Policy):
         if settings.levels and settings.steps not in (None, total) and total > settings.speedup:
             note(f"the schedule was calibrated for {settings.steps} steps and is mapped to {total} by noise level")
         self._divide(blocks)
-        self.reserved = min(experts - 1, self.budget - 1)
+        self.reserved = min(experts - 1, self.budget - 1) if self.budget < total else 0
 
     def _divide(self, blocks: int) -> None:
         """Say how many steps are computed and where, and how many blocks of one more."""

@@ -210,7 +210,7 @@ def compare(
         seed=seed,
         batch=1 if options.get("image") else batch,
         timing_prompts=timing_prompts,
-        timing_batch=timing_batch,
+        timing_batch=1 if options.get("image") else timing_batch,
         timing_rounds=timing_rounds,
         time_every=time_every,
         converged_steps=converged_steps,

@@ -173,7 +173,7 @@ class Engine:
 
     def _rehearse(self) -> About:
         """Make one picture in few steps, which shows that it works, and how large it is."""
-        from outpace.pipelines.load import ARGUMENTS, accepted_by
+        from outpace.pipelines.load import ARGUMENTS, accepted_by, argument_of
 
         pipe, pocket = self.loaded.pipe, self.loaded.pocket
         takes = accepted_by(pipe)
@@ -185,7 +185,7 @@ class Engine:
             size=(0, 0),
             sized=ARGUMENTS["height"] in takes and ARGUMENTS["width"] in takes,
             multiple=2 * int(getattr(pipe, "vae_scale_factor", 1)),
-            guided=ARGUMENTS["guidance"] in takes,
+            guided=argument_of(pipe, "guidance") in takes,
             tiers={name: worded(method) for name, method in self.tiers.items()} or {"exact": "plain"},
             edits="image" in self.editing,
             masks="mask_image" in self.editing,

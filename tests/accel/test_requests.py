@@ -91,6 +91,21 @@ def test_two_threads_with_a_scheduler_each(methods: list[Any]) -> None:
     assert sorted(map(str, again)) == sorted(map(str, decided))
 
 
+def test_the_end_of_one_threads_run_leaves_anothers_alone() -> None:
+    """Pipelines have diffusers' caches reset when theirs ends, which is in the midst of others'."""
+    pipe = TinyPipeline(WAN)
+    with accelerate(pipe, ScheduledTaylor(speedup=2.0)) as run:
+        alone = Steps(pipe, 0).run()
+
+        def ends() -> None:
+            for reset in (pipe.transformer._reset_stateful_cache, run.reset):
+                thread = threading.Thread(target=reset)
+                thread.start()
+                thread.join()
+
+        assert torch.equal(Steps(pipe, 0).run(ends), alone)
+
+
 def test_two_threads_of_the_pipeline_itself_one_with_its_own_scheduler() -> None:
     pipe = TinyPipeline(WAN)
     other = TinyPipeline(WAN)

@@ -145,6 +145,10 @@ def test_steps_lie_denser_early_where_the_first_forecast_is_lost(monkeypatch: py
     assert places(LOST + 0.1, 0.0, 0.0) == plain, "never less dense than it was"
 
 
+def test_everything_is_computed_where_everything_was_asked_for_whoever_comes() -> None:
+    assert computed(begun(12, experts=2, speedup=1.0)[0], 12) == list(range(12))
+
+
 def test_a_run_that_is_begun_anew_part_of_the_way_goes_on_from_there() -> None:
     """Other prompts, or another batch: nothing is known any more, and the next step is the first that is computed."""
     for off, early in ((0.0, 1.0), (1.0, DENSEST)):

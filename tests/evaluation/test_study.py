@@ -178,6 +178,8 @@ def test_several_requests_are_timed_in_one_call_and_in_more_where_a_contender_ta
     )
     with pytest.raises(ConfigError, match="3 timed prompts cannot be asked for in calls of 2"):
         make_study(tmp_path, requests=4, timing_requests=3, timing_batch=2)
+    with pytest.raises(ConfigError, match="3 timed prompts cannot be asked for in calls of 2"):
+        make_study(tmp_path, requests=3, timing_requests=4, timing_batch=2)  # there are no more
 
 
 def test_the_ratio_is_the_median_over_pairs() -> None:

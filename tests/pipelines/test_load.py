@@ -13,6 +13,7 @@ from closeness import assert_same_but_rounding
 from outpace.errors import InputError, UnknownNameError
 from outpace.pipelines.inputs import TRUE_GUIDANCE, Inputs
 from outpace.pipelines.load import (
+    argument_of,
     call_arguments,
     choose_device,
     find_pipeline,
@@ -68,6 +69,17 @@ def test_guidance_is_the_one_that_the_transformer_heeds() -> None:
     loaded.pipe.transformer.register_to_config(guidance_embeds=True)  # as FLUX.1-dev, which is distilled
     assert call_arguments(loaded, guidance=4.0)["guidance_scale"] == 4.0
     assert "true_cfg_scale" not in call_arguments(loaded, guidance=4.0)
+
+
+def test_a_pocket_that_is_guided_is_guided_wherever_its_arguments_go() -> None:
+    assert call_arguments(load_pipeline("photo"))["negative_prompt"] == ""
+
+
+def test_a_pipeline_of_one_scale_is_guided_by_it() -> None:
+    class Other:
+        def __call__(self, prompt: str, negative_prompt: str = "", true_cfg_scale: float = 4.0) -> None: ...
+
+    assert argument_of(Other(), "guidance") == "true_cfg_scale" and argument_of(Other(), "height") == "height"
 
 
 def test_a_guided_batch_is_guided_as_each_of_its_prompts_alone() -> None:

@@ -106,15 +106,17 @@ def another(dense: Bench, name: str, loaded: Loaded, told: Told) -> Also:
 
     Raises: InputError where it takes other prompts, or has no setting that was told.
     """
-    from outpace.pipelines.load import ARGUMENTS, call_arguments
+    from outpace.pipelines.load import argument_of, call_arguments
 
     if loaded.prompt_argument != dense.loaded.prompt_argument:
         raise InputError(
             f"--also {told.place}: it is asked by {loaded.prompt_argument}, and {dense.loaded.source.name} by "
             f"{dense.loaded.prompt_argument}; prompts of one say nothing to the other"
         )
-    call_arguments(loaded, **told.settings)  # refuses what the pipeline does not take
-    arguments = {**dense.arguments, **{ARGUMENTS[key]: value for key, value in told.settings.items()}}
+    plain, asked = call_arguments(loaded), call_arguments(loaded, **told.settings)
+    changed = {key: value for key, value in asked.items() if key not in plain or plain[key] != value}
+    named = {argument_of(loaded.pipe, key): value for key, value in told.settings.items()}
+    arguments = {**dense.arguments, **changed, **named}
     bench = Bench(loaded=loaded, arguments=arguments, yardstick=dense.yardstick)
     return Also(
         name=name,
