@@ -96,7 +96,8 @@ def rivals(comparisons: Iterable[dict[str, Any]]) -> str:
         if data["pipeline"]["name"] not in ("photo", "photo-sister"):
             continue
         curves = {c: [value_at(points, at) for at in SHOWN] for c, points in curves_of(data, by_time=False).items()}
-        best = [max((cells[i][0] for cells in curves.values() if cells[i]), default=None) for i in range(len(SHOWN))]
+        reached = [[cells[i] for cells in curves.values()] for i in range(len(SHOWN))]
+        best = [max((cell[0] for cell in cells if cell), default=None) for cells in reached]
         lines += [
             "",
             f"| {data['pipeline']['name']}, {data['pipeline']['steps']} steps | "
