@@ -99,7 +99,7 @@ class SparseProbe:
         self.looks: list[Look] = []
         self.levels: tuple[float, ...] = ()
         """Noise level before each step of the run."""
-        self.clock = Clock(self.release)
+        self.clock = Clock(self.reset)
         self._engine = _Aside(settings, Shared(Trace(family="", blocks=0, methods=[]), self.clock))
         self._entries: list[dict[str, Any]] = []
         self._first: int | None = None
@@ -126,7 +126,7 @@ class SparseProbe:
             for denoiser in denoisers:
                 denoiser.remove()
 
-    def release(self) -> None:
+    def reset(self) -> None:
         """Forget what is remembered of a run."""
         self._engine.forget()
 

@@ -116,7 +116,7 @@ class Probe:
 
     def __init__(self, groups: tuple[Group, ...], bins: int, looks: int) -> None:
         self.groups, self.bins, self.looks = groups, bins, looks
-        self.clock = Clock(self.release)
+        self.clock = Clock(self.reset)
         self._where = {i: g for g, (first, last) in enumerate(groups) for i in range(first, last + 1)}
         self._past: dict[tuple[str, str], list[list[dict[str, torch.Tensor]]]] = {}
         self._now: list[dict[str, torch.Tensor]] = []
@@ -125,7 +125,7 @@ class Probe:
         self._levels: list[float] = []
         self._sums: dict[tuple[int, int, int], list[float]] = {}
 
-    def release(self) -> None:
+    def reset(self) -> None:
         """Forget the changes of the run."""
         self._past.clear()
 
