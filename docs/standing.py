@@ -316,9 +316,7 @@ def judged(blocks: float, time: float | None, in_batches: float | None = None) -
 def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
     """What the table comes to: the mean lead beside the goal, and every row that is lost."""
     said = []
-    sizes = list(
-        map(str, sorted({one["study"]["timing_batch"] for data, _ in held for one in data.get("in_batches", ())}))
-    )
+    sizes = sorted({one["study"]["timing_batch"] for data, _ in held for one in data.get("in_batches", ())})
     for words, rows in (
         ("Where nothing was chosen", [found for data, found in held if is_untouched(data)]),
         ("On the shipped ones that settings were chosen on", [found for data, found in held if not is_untouched(data)]),
@@ -331,7 +329,7 @@ def sentences(held: Sequence[tuple[dict[str, Any], Standing]]) -> list[str]:
             continue
         peers = [found.peer_lead for found in rows if found.peer_lead is not None]
         clock = f", and is {fmean(times):.2f} times as fast{timed}" if times else ""
-        clock += f" ({fmean(batched):.2f} in calls of {' or '.join(sizes)} pictures)" if batched else ""
+        clock += f" ({fmean(batched):.2f} in calls of {' or '.join(map(str, sizes))} pictures)" if batched else ""
         verdict = judged(fmean(leads), *(fmean(some) if some else None for some in (times, batched)))
         beside = f" Beside the best of what others publish or ship it is {fmean(peers):.2f} times." if peers else ""
         lost = [

@@ -305,16 +305,16 @@ def call_pipeline(loaded: Loaded, prompts: Sequence[Any], seeds: Sequence[int], 
     """
     import torch
 
+    from ..accel.calibration.runs import one_a_prompt
+
     if len(prompts) != len(seeds):
         raise InputError(f"{len(prompts)} prompts but {len(seeds)} seeds; give one seed a prompt")
     generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     own = loaded.pocket.given if loaded.pocket is not None else None
     given: dict[str, Any] = {loaded.prompt_argument: list(prompts), "generator": generators, "output_type": "np"}
     given |= {**(own(prompts, seeds) if own else {}), **arguments}
-    if isinstance(given.get("negative_prompt"), str):  # pipelines want one a prompt where prompts are a list
-        given["negative_prompt"] = [given["negative_prompt"]] * len(prompts)
     with refused(loaded.pipe):
-        return loaded.pipe(**given)
+        return loaded.pipe(**one_a_prompt(given, len(prompts)))
 
 
 @contextmanager

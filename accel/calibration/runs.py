@@ -34,12 +34,17 @@ def caller(pipe: Any, prompts: Sequence[Any], call: dict[str, Any], seed: int) -
 
     def run(places: Sequence[int], **changes: Any) -> object:
         noise = [torch.Generator().manual_seed(seed + i) for i in places]
-        asked = {**given, **changes}
-        if isinstance(asked.get("negative_prompt"), str):  # pipelines want one a prompt where prompts are a list
-            asked["negative_prompt"] = [asked["negative_prompt"]] * len(places)
+        asked = one_a_prompt({**given, **changes}, len(places))
         return pipe(**{name: [prompts[i] for i in places]}, **asked, generator=noise)
 
     return run
+
+
+def one_a_prompt(arguments: dict[str, Any], count: int) -> dict[str, Any]:
+    """The arguments of a call for `count` prompts: a negative prompt that is one text is repeated for each, as
+    pipelines want it where prompts are a list."""
+    negative = arguments.get("negative_prompt")
+    return {**arguments, "negative_prompt": [negative] * count} if isinstance(negative, str) else arguments
 
 
 def made(pipe: Any, run: Callable[[], object]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -298,7 +298,7 @@ class SchedulePolicy(Policy):
             # Measured from neighbours twice as far apart as those of the steps that are interpolated. Of a smooth curve
             # the error left by degree 2 falls by one more power of the distance: half as far, half as far from 2.
             self.degree = 1.0 + measured.replay.order / 2.0
-        self._plan(measured.step)  # a partial step may have been refused since the step was decided
+        self._plan(measured.step)  # by what was missed; and a partial step may have been refused since it was decided
 
     def _plan(self, step: int) -> None:
         """Say which step is computed next, now that `step` is."""

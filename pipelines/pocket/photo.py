@@ -2,8 +2,8 @@
 
 Drawn scenes are smooth: a forecast of them is 20 dB nearer to the plain picture than one of FLUX.1 is. Texture is not,
 and with classifier-free guidance each step counts for more. Parts and training are those of `flux`; the recipe takes
-about six hours on two cores, or minutes on a GPU. Nobody has trained it to the end yet, so it is not shipped: see
-docs/photo.md for how far it was taken.
+about two hours on one core with AMX, or minutes on a GPU. What is shipped was trained for two thirds of it
+(docs/photo.md).
 """
 
 from __future__ import annotations

@@ -41,3 +41,15 @@ def test_every_prompt_has_its_noise_whatever_it_is_run_with() -> None:
     assert run([0, 2]) == (["a", "c"], "np", [7, 9]) and run([2]) == (["c"], "np", [9])
     with pytest.raises(ConfigError, match="a list of prompts"):
         runs.caller(Pipe(), "a", {}, 7)
+
+
+def test_one_negative_prompt_is_repeated_for_every_prompt_of_a_call() -> None:
+    asked: list[Any] = []
+
+    class Pipe:
+        def __call__(self, prompt: list[str], negative_prompt: list[str], generator: Any = None) -> None:
+            asked.append((prompt, negative_prompt))
+
+    runs.caller(Pipe(), ["a", "b", "c"], {"negative_prompt": "x"}, 0)([0, 2])
+    runs.caller(Pipe(), ["a", "b"], {"negative_prompt": ["x", "y"]}, 0)([0, 1])
+    assert asked == [(["a", "c"], ["x", "x"]), (["a", "b"], ["x", "y"])]
