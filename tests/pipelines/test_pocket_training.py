@@ -164,6 +164,8 @@ def train_share(rank: int, world: int, folder: Path) -> dict[str, torch.Tensor]:
     settings = FitSettings(steps=12, batch=8, rate=1e-2, warmup=2, autocast=False)
     fit("part", model, loss_of, settings, folder, progress=False)
     torch.save(model.state_dict(), folder / f"weights{rank}.pt")
+    if world > 1:
+        torch.distributed.destroy_process_group()  # a process that ends inside of one may be aborted by gloo's threads
     return model.state_dict()
 
 
